@@ -1,0 +1,1 @@
+//! What runs beside traffic: probes, name resolution, file watch.

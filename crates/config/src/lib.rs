@@ -1,0 +1,1 @@
+//! Text to a validated, immutable snapshot; every error carries its place.

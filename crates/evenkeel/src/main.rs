@@ -1,0 +1,2 @@
+//! The command line and the wiring of the rooms.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What happens to a request: matching, path normalisation, filters, header rules.
