@@ -1,1 +1,37 @@
-//! Which server gets the next request, and may it serve: algorithms, health thresholds, drain, retry budget.
+#![doc = include_str!("../README.md")]
+//!
+//! # What this crate does not do
+//! It opens no socket, reads no clock, starts no thread, logs nothing and draws no randomness of
+//! its own: `now`, seeds and the outcomes of probes are given to it, and what follows is returned.
+//! Which requests exist, what a server's address is, and when a [`View`] is rebuilt are the
+//! caller's affair.
+
+#![forbid(unsafe_code)]
+
+mod algorithm;
+pub mod budget;
+mod explain;
+mod hash;
+pub mod health;
+mod latency;
+mod local;
+mod maglev;
+mod ring;
+mod rotation;
+mod sequence;
+mod server;
+mod spread;
+mod tally;
+mod tree;
+mod usable;
+mod view;
+
+pub use algorithm::Algorithm;
+pub use budget::RetryBudget;
+pub use explain::{Explanation, Why};
+pub use hash::{HASH_SEED, hash_key};
+pub use local::Local;
+pub use rotation::Rotation;
+pub use server::{OnDrain, Refused, Server, State};
+pub use usable::{Standing, Usable, usable};
+pub use view::{Candidate, View};

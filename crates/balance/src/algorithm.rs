@@ -1,0 +1,59 @@
+//! The names of the algorithms, and their options.
+
+/// How a server is chosen. Weights count in every one of them.
+///
+/// *Shared* state is read or written by all workers as relaxed atomics; *local* state belongs to
+/// one worker's [`Local`](crate::Local).
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// Each server in turn, a server of weight 3 three times as often, its turns spread evenly.
+    ///
+    /// Exact in every period for all workers together. The period is the sum of the weights once
+    /// their common divisor is taken out; at any point of it a server has had its share less or
+    /// more than one pick, as long as the period is at most 16,384, else less or more than eight.
+    /// Shared: the rotation.
+    RoundRobin,
+    /// The fewest requests in use per weight; among equals the one picked longest ago.
+    ///
+    /// Shared: the counts. Exact as of the moment of the pick up to 64 servers. Above that each
+    /// worker compares counts that it read at most n/8 of its own picks ago (local: a tournament
+    /// tree), and looks at the winner's afresh.
+    LeastConnections,
+    /// The lowest moving average of response times, per weight.
+    ///
+    /// A server never measured gets one request at a time until it is. An average halves for each
+    /// ten seconds without a sample, so that a server once slow is tried again. Shared: the
+    /// averages; local and stale as [`Algorithm::LeastConnections`].
+    LeastResponseTime {
+        /// Multiplies the average by the requests in use, the one to come included.
+        times_connections: bool,
+    },
+    /// The client's address decides: the same as [`Algorithm::ConsistentHash`] without a bound,
+    /// with a hash of the address as the key.
+    IpHash,
+    /// The key decides, on a ring with 512 virtual nodes per weight: when a server leaves, only its
+    /// keys move. Without a key: at random.
+    ///
+    /// Past a pool's total weight of 2,048 the virtual nodes per weight are halved for each
+    /// doubling of it, and a change that crosses a doubling moves other keys too.
+    ConsistentHash {
+        /// At most this multiple (from 1.0) of the fair share of all requests in use goes to one
+        /// server, what is above walks on along the ring. Shared: the counts, above 64 servers as
+        /// the worker saw them at most n/16 of its own picks ago.
+        bounded_load: Option<f64>,
+    },
+    /// At random, in proportion to the weights. Local: the random state.
+    Random,
+    /// Two servers drawn at random in proportion to the weights, and of these the one with fewer
+    /// requests in use per weight, among equals the one picked longest ago. Local: the random
+    /// state; shared: the counts of the two, as of the moment of the pick.
+    #[default]
+    PowerOfTwo,
+    /// The key decides by Google's Maglev table: nearly perfectly even, and few keys move when
+    /// servers come and go. Without a key: at random.
+    Maglev,
+    /// As [`Algorithm::PowerOfTwo`], by a latency average that rises at once and falls slowly,
+    /// times the requests in use, the one to come included.
+    PeakEwma,
+}

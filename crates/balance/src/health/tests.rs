@@ -1,0 +1,3 @@
+//! Scenarios of one server's health.
+
+use super::*;

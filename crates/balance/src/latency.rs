@@ -1,0 +1,92 @@
+//! A moving average in one atomic word, which any worker may feed and read.
+//!
+//! It does not measure: samples and `now` are given.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// After ten seconds a sample's weight in the average has fallen to 1/e; in microseconds, as stamps.
+const MEMORY_MICROS: f64 = 10_000_000.0;
+/// Stamps of two workers may disagree by this much; what looks newer than `now` by less is now.
+const SKEW_MICROS: u32 = 10_000_000;
+
+/// Nanoseconds as `f32` in the high half, the microsecond of the last sample in the low half,
+/// which wraps after 71 minutes: an average that old then passes for a younger one, and decays
+/// again. Zero: never measured.
+#[derive(Debug)]
+pub(crate) struct Average(AtomicU64);
+
+/// How a sample above the average counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As any other.
+    Mean,
+    /// At once and in full.
+    Peak,
+}
+
+impl Average {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Weighs `sample` in by the time since the one before.
+    pub(crate) fn record(&self, kind: Kind, now: Duration, sample: Duration) {
+        let stamp = stamp(now);
+        let sample = (sample.as_secs_f64() * 1e9).max(1.0);
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (value, age) = unpack(word, stamp);
+            let rises = kind == Kind::Peak && sample > value;
+            let next = if word == 0 || rises {
+                sample
+            } else {
+                let keep = (-age / MEMORY_MICROS).exp();
+                value * keep + sample * (1.0 - keep)
+            };
+            let packed = u64::from((next as f32).to_bits()) << 32 | u64::from(stamp);
+            match self
+                .0
+                .compare_exchange_weak(word, packed, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    /// As of the last sample; zero if there was none.
+    pub(crate) fn last(&self) -> Duration {
+        let (nanos, _) = unpack(self.0.load(Ordering::Relaxed), 0);
+        Duration::from_nanos(nanos as u64)
+    }
+
+    /// In nanoseconds, halved for each [`MEMORY_MICROS`] without a sample, so that a server once slow is
+    /// tried again; `None` if never measured.
+    pub(crate) fn at(&self, now: Duration) -> Option<f64> {
+        let word = self.0.load(Ordering::Relaxed);
+        if word == 0 {
+            return None;
+        }
+        let (value, age) = unpack(word, stamp(now));
+        let halvings = (age / MEMORY_MICROS) as i32;
+        Some(if halvings == 0 {
+            value
+        } else {
+            value * 0.5_f64.powi(halvings)
+        })
+    }
+}
+
+/// Nanoseconds, and the microseconds since they were stamped.
+fn unpack(word: u64, now: u32) -> (f64, f64) {
+    let value = f32::from_bits((word >> 32) as u32);
+    let age = now.wrapping_sub(word as u32);
+    let age = if age > u32::MAX - SKEW_MICROS { 0 } else { age };
+    (f64::from(value), f64::from(age))
+}
+
+/// The low 32 bits of the microseconds; wrapping is meant.
+fn stamp(now: Duration) -> u32 {
+    now.as_micros() as u32
+}

@@ -1,0 +1,255 @@
+//! The cell that every worker shares for one server: what its operator said, how many requests it
+//! holds, how fast it answers.
+//!
+//! It does not know the server's address, weight or health: those live with the caller.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::latency::{Average, Kind};
+
+/// The requests in use, in the low half of the word.
+const IN_USE: u64 = 0xffff_ffff;
+/// Set while the operator drains the server.
+const DRAIN: u64 = 1 << 62;
+/// Set while the operator has the server disabled.
+const DISABLED: u64 = 1 << 63;
+
+/// One server as all workers see it; one `Arc` per member of a pool.
+///
+/// State bits and in-use count share one word, so that a drain is one atomic operation: every pick
+/// that was let in before it is counted in what [`Server::set_state`] returns, and none is let in
+/// after it. The cell fills two cache lines, since CPUs fetch them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Server {
+    /// State bits and in-use count.
+    word: AtomicU64,
+    /// When this server's turn comes again, among equals; see [`Server::due`].
+    due: AtomicU64,
+    average: Average,
+    peak: Average,
+    /// Picks let in while the server was ready.
+    picks: AtomicU64,
+    /// Picks let in by affinity while the server drained.
+    affinity_picks: AtomicU64,
+}
+
+/// The operator's word on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// Takes traffic, health permitting.
+    #[default]
+    Ready,
+    /// Takes no new traffic; what it holds is finished, and affinity may still bind to it.
+    Drain,
+    /// Takes no traffic at all.
+    Disabled,
+}
+
+/// Why a server did not take a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Its operator drains it.
+    Draining,
+    /// Its operator disabled it.
+    Disabled,
+    /// It holds as many requests as it may.
+    Full,
+}
+
+/// What becomes of a client bound to a server that drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDrain {
+    /// It stays until the drain ends.
+    #[default]
+    Keep,
+    /// It moves to another server at its next request.
+    Move,
+}
+
+impl Server {
+    /// A server that is ready, holds nothing, and was never picked or measured.
+    pub const fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            average: Average::new(),
+            peak: Average::new(),
+            picks: AtomicU64::new(0),
+            affinity_picks: AtomicU64::new(0),
+        }
+    }
+
+    /// The operator's word.
+    pub fn state(&self) -> State {
+        match self.word.load(Ordering::Relaxed) & (DRAIN | DISABLED) {
+            0 => State::Ready,
+            DRAIN => State::Drain,
+            _ => State::Disabled,
+        }
+    }
+
+    /// Sets the operator's word, and returns how many requests were in use at that very moment: a
+    /// drain waits for exactly these, and for those that affinity brings.
+    pub fn set_state(&self, state: State) -> u32 {
+        let bits = match state {
+            State::Ready => 0,
+            State::Drain => DRAIN,
+            State::Disabled => DISABLED,
+        };
+        let before = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                Some(word & IN_USE | bits)
+            })
+            .unwrap_or_else(|word| word);
+        in_use(before)
+    }
+
+    /// Requests that hold the server now. A pick being taken back may count for a moment.
+    pub fn in_use(&self) -> u32 {
+        in_use(self.word.load(Ordering::Acquire))
+    }
+
+    /// Takes one of the server's slots; each success is paid back by one [`Server::release`].
+    ///
+    /// One atomic addition, then a look at the bits that the same operation returned; a refused
+    /// pick is taken back. Near `max` two callers may both be refused where one would have fitted;
+    /// `max` itself is never passed.
+    ///
+    /// # Errors
+    /// When the server drains, is disabled, or already holds `max` requests.
+    pub fn acquire(&self, max: Option<u32>) -> Result<(), Refused> {
+        self.acquire_by_affinity(max, OnDrain::Move)
+    }
+
+    /// As [`Server::acquire`] for a client that affinity binds to this server: with
+    /// [`OnDrain::Keep`] it is let in while the server drains.
+    ///
+    /// # Errors
+    /// When the server is disabled, already holds `max` requests, or drains with [`OnDrain::Move`].
+    pub fn acquire_by_affinity(&self, max: Option<u32>, on_drain: OnDrain) -> Result<(), Refused> {
+        let before = self.word.fetch_add(1, Ordering::AcqRel);
+        let refused = if before & DISABLED != 0 {
+            Refused::Disabled
+        } else if before & DRAIN != 0 && on_drain == OnDrain::Move {
+            Refused::Draining
+        } else if max.is_some_and(|max| in_use(before) >= max) {
+            Refused::Full
+        } else {
+            let draining = before & DRAIN != 0;
+            let counter = if draining {
+                &self.affinity_picks
+            } else {
+                &self.picks
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.word.fetch_sub(1, Ordering::AcqRel);
+        Err(refused)
+    }
+
+    /// Gives a slot back. One release too many is ignored rather than counted below zero.
+    pub fn release(&self) {
+        let _ = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                (word & IN_USE != 0).then(|| word - 1)
+            });
+    }
+
+    /// Records that a response began `sample` after its request went out. Feeds both averages,
+    /// which lose the weight of an old sample with a time constant of ten seconds.
+    pub fn record_latency(&self, now: Duration, sample: Duration) {
+        self.average.record(Kind::Mean, now, sample);
+        self.peak.record(Kind::Peak, now, sample);
+    }
+
+    /// The moving average of what was recorded; zero if nothing was.
+    pub fn latency(&self) -> Duration {
+        self.average.last()
+    }
+
+    /// The peak-sensitive average: rises to a slow sample at once, and falls slowly; zero if
+    /// nothing was recorded.
+    pub fn peak_latency(&self) -> Duration {
+        self.peak.last()
+    }
+
+    /// All picks let in, ever; for metrics.
+    pub fn picks(&self) -> u64 {
+        self.picks.load(Ordering::Relaxed) + self.affinity_picks()
+    }
+
+    /// Picks let in by affinity while the server drained, ever. What this grew by since a drain
+    /// began is the receipt's `affinity_picks`; its `new_picks` is zero by construction, since
+    /// [`Server::acquire`] lets none in.
+    pub fn affinity_picks(&self) -> u64 {
+        self.affinity_picks.load(Ordering::Relaxed)
+    }
+
+    /// The requests in use, if the operator's word lets a pick choose this server.
+    pub(crate) fn ready_in_use(&self) -> Option<u32> {
+        let word = self.word.load(Ordering::Relaxed);
+        (word & (DRAIN | DISABLED) == 0).then(|| in_use(word))
+    }
+
+    /// The average in nanoseconds, less what its age takes off; `None` if never measured.
+    pub(crate) fn average_at(&self, now: Duration) -> Option<f64> {
+        self.average.at(now)
+    }
+
+    /// The peak-sensitive average in nanoseconds, less what its age takes off.
+    pub(crate) fn peak_at(&self, now: Duration) -> Option<f64> {
+        self.peak.at(now)
+    }
+
+    /// When this server's turn comes again, among equals: the turn of its last pick, and a pause
+    /// in inverse proportion to its weight. With equal weights the smallest is the one picked
+    /// longest ago.
+    pub(crate) fn due(&self) -> u64 {
+        self.due.load(Ordering::Relaxed)
+    }
+
+    /// Notes a pick; see [`Server::due`].
+    pub(crate) fn set_due(&self, due: u64) {
+        self.due.store(due, Ordering::Relaxed);
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Disabled => "disabled",
+        })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::Full => "at its limit",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The count half of a word; the mask makes the cast lossless.
+fn in_use(word: u64) -> u32 {
+    (word & IN_USE) as u32
+}
