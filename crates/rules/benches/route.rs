@@ -1,0 +1,2 @@
+//! How long it takes to find a route.
+fn main() {}

@@ -1,0 +1,474 @@
+//! The steps of a route: each may edit the request, edit the response, or answer itself.
+//!
+//! Filters never wait and never do I/O: one that needs to know something from outside asks a
+//! [`Question`] and is resumed with the [`Reply`].
+
+use std::fmt;
+
+use crate::edits::{Edits, On};
+use crate::path::{self, TargetError};
+use crate::{Request, fields};
+
+/// A step applied to what matches a route.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// `strip_prefix`
+    StripPrefix(StripPrefix),
+    /// `set_header`
+    SetHeader(SetHeader),
+    /// `remove_header`
+    RemoveHeader(RemoveHeader),
+    /// `redirect`
+    Redirect(Redirect),
+    /// `respond`
+    Respond(Respond),
+}
+
+/// What a walk over the filters came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome<'f> {
+    /// All are done: on to the server.
+    Continue,
+    /// The client gets this, and no server is asked.
+    Respond(Answer<'f>),
+    /// A filter wants to know something; [`Walk::resume`] goes on.
+    Ask(Question),
+}
+
+/// An answer made by a filter. Its fields stand among the response's [`Edits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'f> {
+    /// 200-599.
+    pub status: u16,
+    /// Empty for a redirect, and for 204 and 304.
+    pub body: &'f [u8],
+}
+
+/// What a filter may ask. None of today's does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {}
+
+/// What a filter may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {}
+
+/// One request's way through the filters of its route.
+#[derive(Debug, Clone)]
+pub struct Walk<'f> {
+    rest: &'f [Filter],
+}
+
+impl<'f> Walk<'f> {
+    /// At the first filter.
+    pub fn new(filters: &'f [Filter]) -> Walk<'f> {
+        Walk { rest: filters }
+    }
+
+    /// Applies filters until one answers or asks, or all are done. `edits` was cleared by the caller.
+    pub fn step(&mut self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        while let Some((filter, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            match filter.apply(request, edits) {
+                Outcome::Continue => {}
+                outcome => return outcome,
+            }
+        }
+        Outcome::Continue
+    }
+
+    /// Tells the filter that asked, and goes on.
+    pub fn resume(
+        &mut self,
+        reply: Reply,
+        _request: &Request<'_>,
+        _edits: &mut Edits,
+    ) -> Outcome<'f> {
+        match reply {}
+    }
+}
+
+/// Takes a prefix off the path: with `/api`, `/api/x` becomes `/x` and `/api` becomes `/`; `/apix`
+/// stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StripPrefix {
+    /// Normalised, without a slash at its end, not empty.
+    prefix: Box<[u8]>,
+}
+
+/// Gives a field one value, whatever it had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetHeader {
+    name: Box<str>,
+    value: Box<str>,
+    on: On,
+}
+
+/// Takes a field away, however often it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoveHeader {
+    name: Box<str>,
+    on: On,
+}
+
+/// Answers with another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    status: u16,
+    to: Vec<Piece>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    Host,
+    Path,
+    Query,
+}
+
+/// Answers with a fixed text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    status: u16,
+    headers: Vec<(Box<str>, Box<str>)>,
+    body: Box<[u8]>,
+}
+
+/// Why a filter cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterError {
+    /// `strip_prefix` without a `/` at its start.
+    PrefixStart,
+    /// `strip_prefix` with nothing but slashes.
+    PrefixEmpty,
+    /// `strip_prefix` with a `*` or `?`.
+    PrefixPattern,
+    /// `strip_prefix` with what no request's path holds.
+    Prefix(TargetError),
+    /// Not a field name.
+    Name(String),
+    /// A control character in a value, or a blank at either end.
+    Value(String),
+    /// A field that only the proxy may write.
+    Reserved(String),
+    /// `Host` cannot be removed, nor set on a response.
+    Host,
+    /// A redirect with another status than 301, 302, 303, 307, 308.
+    RedirectStatus(u16),
+    /// A redirect to nowhere.
+    RedirectEmpty,
+    /// A `{…}` that means nothing, or is not closed.
+    Placeholder(String),
+    /// A response with a status outside 200-599.
+    Status(u16),
+    /// A body where the status allows none.
+    Body(u16),
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FilterError::PrefixStart => f.write_str("a prefix begins with `/`"),
+            FilterError::PrefixEmpty => f.write_str("the prefix `/` strips nothing"),
+            FilterError::PrefixPattern => f.write_str(
+                "a prefix is plain text and ends at a `/` by itself: write `/api`, not `/api/*`",
+            ),
+            FilterError::Prefix(error) => write!(f, "no request has this path: {error}"),
+            FilterError::Name(name) => write!(f, "{name:?} is no header name"),
+            FilterError::Value(name) => {
+                write!(
+                    f,
+                    "the value of {name} holds a control character, or a blank at one end"
+                )
+            }
+            FilterError::Reserved(name) => {
+                write!(
+                    f,
+                    "{name} belongs to the connection or the framing; only the proxy sets it"
+                )
+            }
+            FilterError::Host => {
+                f.write_str("host can be set on a request, and neither removed nor set elsewhere")
+            }
+            FilterError::RedirectStatus(status) => {
+                write!(
+                    f,
+                    "{status} is no redirect; expected 301, 302, 303, 307 or 308"
+                )
+            }
+            FilterError::RedirectEmpty => f.write_str("a redirect needs to know where to"),
+            FilterError::Placeholder(found) => {
+                write!(
+                    f,
+                    "unknown placeholder {found}; expected {{host}}, {{path}} or {{query}}"
+                )
+            }
+            FilterError::Status(status) => {
+                write!(f, "{status} is no final status; expected 200-599")
+            }
+            FilterError::Body(status) => write!(f, "a response with status {status} has no body"),
+        }
+    }
+}
+
+impl std::error::Error for FilterError {}
+
+impl Filter {
+    /// Status of a redirect that states none.
+    pub const REDIRECT_STATUS: u16 = 302;
+    /// Status of a `respond` that states none.
+    pub const RESPOND_STATUS: u16 = 200;
+
+    /// See [`StripPrefix`].
+    ///
+    /// # Errors
+    /// [`FilterError`]: `Prefix…`.
+    pub fn strip_prefix(prefix: &str) -> Result<Filter, FilterError> {
+        if !prefix.starts_with('/') {
+            return Err(FilterError::PrefixStart);
+        }
+        if prefix.contains(['*', '?']) {
+            return Err(FilterError::PrefixPattern);
+        }
+        let mut bytes = Vec::new();
+        path::rewrite(prefix.as_bytes(), &mut bytes).map_err(FilterError::Prefix)?;
+        while bytes.last() == Some(&b'/') {
+            bytes.pop();
+        }
+        if bytes.is_empty() {
+            return Err(FilterError::PrefixEmpty);
+        }
+        Ok(Filter::StripPrefix(StripPrefix {
+            prefix: bytes.into(),
+        }))
+    }
+
+    /// See [`SetHeader`]. `host` may be set on a request.
+    ///
+    /// # Errors
+    /// [`FilterError`]: a bad name or value, a field that only the proxy writes.
+    pub fn set_header(name: &str, value: &str, on: On) -> Result<Filter, FilterError> {
+        check_name(name)?;
+        check_value(name, value)?;
+        if on == On::Response && is_host(name) {
+            return Err(FilterError::Host);
+        }
+        if is_host(name) && crate::host::check(value.as_bytes()).is_err() {
+            return Err(FilterError::Value(name.to_owned()));
+        }
+        Ok(Filter::SetHeader(SetHeader {
+            name: name.into(),
+            value: value.into(),
+            on,
+        }))
+    }
+
+    /// See [`RemoveHeader`].
+    ///
+    /// # Errors
+    /// [`FilterError`]: a bad name, a field that only the proxy writes, `host`.
+    pub fn remove_header(name: &str, on: On) -> Result<Filter, FilterError> {
+        check_name(name)?;
+        if is_host(name) {
+            return Err(FilterError::Host);
+        }
+        Ok(Filter::RemoveHeader(RemoveHeader {
+            name: name.into(),
+            on,
+        }))
+    }
+
+    /// See [`Redirect`]. `to` may hold `{host}` (without port), `{path}` (as the filters before left
+    /// it) and `{query}`; a `?` or `&` before an absent `{query}` goes away with it.
+    ///
+    /// # Errors
+    /// [`FilterError`]: another status, an unknown placeholder, a value that no field can have.
+    pub fn redirect(status: u16, to: &str) -> Result<Filter, FilterError> {
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            return Err(FilterError::RedirectStatus(status));
+        }
+        if to.is_empty() {
+            return Err(FilterError::RedirectEmpty);
+        }
+        check_value("location", to)?;
+        Ok(Filter::Redirect(Redirect {
+            status,
+            to: pieces(to)?,
+        }))
+    }
+
+    /// See [`Respond`]. A body without a `content-type` among the headers is `text/plain`.
+    ///
+    /// # Errors
+    /// [`FilterError`]: a status that is none, a body with 204, 205 or 304, a bad header.
+    pub fn respond(
+        status: u16,
+        body: &str,
+        headers: &[(String, String)],
+    ) -> Result<Filter, FilterError> {
+        if !(200..=599).contains(&status) {
+            return Err(FilterError::Status(status));
+        }
+        if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+            return Err(FilterError::Body(status));
+        }
+        let mut kept: Vec<(Box<str>, Box<str>)> = Vec::new();
+        for (name, value) in headers {
+            check_name(name)?;
+            check_value(name, value)?;
+            if is_host(name) {
+                return Err(FilterError::Host);
+            }
+            kept.push((name.as_str().into(), value.as_str().into()));
+        }
+        if !body.is_empty()
+            && !kept
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        {
+            kept.push(("content-type".into(), "text/plain; charset=utf-8".into()));
+        }
+        Ok(Filter::Respond(Respond {
+            status,
+            headers: kept,
+            body: body.as_bytes().into(),
+        }))
+    }
+
+    fn apply<'f>(&'f self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        match self {
+            Filter::StripPrefix(filter) => filter.apply(request, edits),
+            Filter::SetHeader(filter) => {
+                edits.edit(
+                    filter.on,
+                    filter.name.as_bytes(),
+                    Some(filter.value.as_bytes()),
+                );
+                Outcome::Continue
+            }
+            Filter::RemoveHeader(filter) => {
+                edits.edit(filter.on, filter.name.as_bytes(), None);
+                Outcome::Continue
+            }
+            Filter::Redirect(filter) => filter.apply(request, edits),
+            Filter::Respond(filter) => filter.apply(edits),
+        }
+    }
+}
+
+impl StripPrefix {
+    fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        let path = edits.path().unwrap_or(request.path);
+        if matches!(path.strip_prefix(&*self.prefix), Some([] | [b'/', ..])) {
+            edits.strip_path(request.path, self.prefix.len());
+        }
+        Outcome::Continue
+    }
+}
+
+impl Redirect {
+    fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        edits.edit_with(On::Response, b"location", |edits, to| {
+            let path = edits.path().unwrap_or(request.path);
+            for (at, piece) in self.to.iter().enumerate() {
+                piece.push(at == 0, path, request, to);
+            }
+        });
+        Outcome::Respond(Answer {
+            status: self.status,
+            body: &[],
+        })
+    }
+}
+
+impl Piece {
+    fn push(&self, first: bool, path: &[u8], request: &Request<'_>, to: &mut Vec<u8>) {
+        match (self, request.query) {
+            (Piece::Text(text), _) => to.extend_from_slice(text.as_bytes()),
+            (Piece::Host, _) => to.extend_from_slice(request.host),
+            (Piece::Path, _) => push_path(path, first, to),
+            (Piece::Query, Some(query)) => to.extend_from_slice(query),
+            (Piece::Query, None) => {
+                to.pop_if(|last| matches!(last, b'?' | b'&'));
+            }
+        }
+    }
+}
+
+/// A place that begins with `//` would be another host: `leading` slashes become one.
+fn push_path(path: &[u8], leading: bool, to: &mut Vec<u8>) {
+    let mut path = path;
+    while leading && path.starts_with(b"//") {
+        path = path.get(1..).unwrap_or_default();
+    }
+    if !path.starts_with(b"/") {
+        to.push(b'/');
+    }
+    // `*`, of the server as a whole, is no path.
+    if path != b"*" {
+        to.extend_from_slice(path);
+    }
+}
+
+impl Respond {
+    fn apply(&self, edits: &mut Edits) -> Outcome<'_> {
+        for (name, value) in &self.headers {
+            edits.edit(On::Response, name.as_bytes(), Some(value.as_bytes()));
+        }
+        Outcome::Respond(Answer {
+            status: self.status,
+            body: &self.body,
+        })
+    }
+}
+
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host")
+}
+
+fn check_name(name: &str) -> Result<(), FilterError> {
+    if !fields::is_name(name) {
+        return Err(FilterError::Name(name.to_owned()));
+    }
+    if fields::is_reserved(name) {
+        Err(FilterError::Reserved(name.to_owned()))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_value(name: &str, value: &str) -> Result<(), FilterError> {
+    if fields::is_value(value) {
+        Ok(())
+    } else {
+        Err(FilterError::Value(name.to_owned()))
+    }
+}
+
+fn pieces(to: &str) -> Result<Vec<Piece>, FilterError> {
+    let mut pieces = Vec::new();
+    let mut rest = to;
+    while let Some(open) = rest.find('{') {
+        let (text, from) = rest.split_at(open);
+        let end = from
+            .find('}')
+            .ok_or_else(|| FilterError::Placeholder(from.to_owned()))?;
+        let (name, after) = from.split_at(end + 1);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
+        }
+        pieces.push(match name {
+            "{host}" => Piece::Host,
+            "{path}" => Piece::Path,
+            "{query}" => Piece::Query,
+            _ => return Err(FilterError::Placeholder(name.to_owned())),
+        });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.into()));
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests;
