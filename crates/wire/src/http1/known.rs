@@ -1,0 +1,255 @@
+//! The field names that something in Evenkeel depends on, found once while a
+//! head is decoded, so that nobody compares strings afterwards.
+//!
+//! What follows from a name is decided elsewhere.
+
+/// A field name that matters, or [`Known::Other`]. Fewer than 64, so that a set
+/// of them is one word ([`KnownSet`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each variant is the field name that it spells")]
+pub enum Known {
+    #[default]
+    Other = 0,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    KeepAlive,
+    ProxyConnection,
+    Te,
+    Trailer,
+    Upgrade,
+    Http2Settings,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    Expect,
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedHost,
+    XRealIp,
+    XRequestId,
+    Forwarded,
+    Via,
+    Cookie,
+    SetCookie,
+    Date,
+    Server,
+    Accept,
+    AcceptEncoding,
+    RetryAfter,
+    EarlyData,
+    Authorization,
+    WwwAuthenticate,
+    CacheControl,
+    ContentType,
+    ContentEncoding,
+    ContentRange,
+    MaxForwards,
+    Range,
+    IfMatch,
+    IfNoneMatch,
+    IfModifiedSince,
+    IfUnmodifiedSince,
+    IfRange,
+    Location,
+    Age,
+    Expires,
+    Vary,
+    Pragma,
+    UserAgent,
+    Origin,
+    Referer,
+}
+
+impl Known {
+    /// The name's meaning, whatever its case.
+    #[inline]
+    pub fn of(name: &[u8]) -> Known {
+        let Some(&first) = name.first() else {
+            return Known::Other;
+        };
+        // Length and first letter leave one candidate, rarely two.
+        let (text, known): (&[u8], Known) = match (name.len(), first | 0x20) {
+            (2, b't') => (b"te", Known::Te),
+            (3, b'a') => (b"age", Known::Age),
+            (3, b'v') => (b"via", Known::Via),
+            (4, b'd') => (b"date", Known::Date),
+            (4, b'h') => (b"host", Known::Host),
+            (4, b'v') => (b"vary", Known::Vary),
+            (5, b'r') => (b"range", Known::Range),
+            (6, b'a') => (b"accept", Known::Accept),
+            (6, b'c') => (b"cookie", Known::Cookie),
+            (6, b'e') => (b"expect", Known::Expect),
+            (6, b'o') => (b"origin", Known::Origin),
+            (6, b'p') => (b"pragma", Known::Pragma),
+            (6, b's') => (b"server", Known::Server),
+            (7, b'e') => (b"expires", Known::Expires),
+            (7, b'r') => (b"referer", Known::Referer),
+            (7, b't') => (b"trailer", Known::Trailer),
+            (7, b'u') => (b"upgrade", Known::Upgrade),
+            (8, b'i') if ends(name, b'h') => (b"if-match", Known::IfMatch),
+            (8, b'i') => (b"if-range", Known::IfRange),
+            (8, b'l') => (b"location", Known::Location),
+            (9, b'f') => (b"forwarded", Known::Forwarded),
+            (9, b'x') => (b"x-real-ip", Known::XRealIp),
+            (10, b'c') => (b"connection", Known::Connection),
+            (10, b'e') => (b"early-data", Known::EarlyData),
+            (10, b'k') => (b"keep-alive", Known::KeepAlive),
+            (10, b's') => (b"set-cookie", Known::SetCookie),
+            (10, b'u') => (b"user-agent", Known::UserAgent),
+            (11, b'r') => (b"retry-after", Known::RetryAfter),
+            (12, b'c') => (b"content-type", Known::ContentType),
+            (12, b'm') => (b"max-forwards", Known::MaxForwards),
+            (12, b'x') => (b"x-request-id", Known::XRequestId),
+            (13, b'a') => (b"authorization", Known::Authorization),
+            (13, b'c') if ends(name, b'l') => (b"cache-control", Known::CacheControl),
+            (13, b'c') => (b"content-range", Known::ContentRange),
+            (13, b'i') => (b"if-none-match", Known::IfNoneMatch),
+            (14, b'c') => (b"content-length", Known::ContentLength),
+            (14, b'h') => (b"http2-settings", Known::Http2Settings),
+            (15, b'a') => (b"accept-encoding", Known::AcceptEncoding),
+            (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
+            (16, b'c') => (b"content-encoding", Known::ContentEncoding),
+            (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
+            (16, b'w') => (b"www-authenticate", Known::WwwAuthenticate),
+            (16, b'x') => (b"x-forwarded-host", Known::XForwardedHost),
+            (17, b'i') => (b"if-modified-since", Known::IfModifiedSince),
+            (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
+            (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
+            (18, b'p') => (b"proxy-authenticate", Known::ProxyAuthenticate),
+            (19, b'i') => (b"if-unmodified-since", Known::IfUnmodifiedSince),
+            (19, b'p') => (b"proxy-authorization", Known::ProxyAuthorization),
+            _ => return Known::Other,
+        };
+        if name.eq_ignore_ascii_case(text) {
+            known
+        } else {
+            Known::Other
+        }
+    }
+}
+
+fn ends(name: &[u8], letter: u8) -> bool {
+    name.last().is_some_and(|last| last | 0x20 == letter)
+}
+
+/// A set of [`Known`] names in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KnownSet(pub u64);
+
+impl KnownSet {
+    /// Nothing.
+    pub const EMPTY: KnownSet = KnownSet(0);
+
+    /// What is meant for one connection and never forwarded (RFC 9110 §7.6.1).
+    /// `Trailer` is not among them, since trailers are passed on.
+    pub const HOP_BY_HOP: KnownSet = KnownSet::of(&[
+        Known::Connection,
+        Known::KeepAlive,
+        Known::ProxyConnection,
+        Known::Te,
+        Known::TransferEncoding,
+        Known::Upgrade,
+        Known::Http2Settings,
+        Known::ProxyAuthenticate,
+        Known::ProxyAuthorization,
+    ]);
+
+    /// What may not stand among trailers (RFC 9110 §6.5.1): framing, routing,
+    /// who asks, what is asked for, how the content is to be read. Who merges
+    /// trailers into the head would else be told something new after deciding.
+    pub const NEVER_TRAILERS: KnownSet = KnownSet(
+        KnownSet::HOP_BY_HOP.0
+            | KnownSet::of(&[
+                Known::Host,
+                Known::ContentLength,
+                Known::Trailer,
+                Known::Expect,
+                Known::XForwardedFor,
+                Known::XForwardedProto,
+                Known::XForwardedHost,
+                Known::XRealIp,
+                Known::XRequestId,
+                Known::Forwarded,
+                Known::Via,
+                Known::Cookie,
+                Known::SetCookie,
+                Known::Date,
+                Known::RetryAfter,
+                Known::EarlyData,
+                Known::Authorization,
+                Known::WwwAuthenticate,
+                Known::CacheControl,
+                Known::ContentType,
+                Known::ContentEncoding,
+                Known::ContentRange,
+                Known::MaxForwards,
+                Known::Range,
+                Known::IfMatch,
+                Known::IfNoneMatch,
+                Known::IfModifiedSince,
+                Known::IfUnmodifiedSince,
+                Known::IfRange,
+                Known::Location,
+                Known::Age,
+                Known::Expires,
+                Known::Vary,
+                Known::Pragma,
+                Known::Origin,
+            ])
+            .0,
+    );
+
+    /// The set of these.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a `while` within the length, since a const fn has no iterators"
+    )]
+    pub const fn of(names: &[Known]) -> KnownSet {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < names.len() {
+            bits |= 1 << names[i] as u8;
+            i += 1;
+        }
+        KnownSet(bits)
+    }
+
+    /// Whether `known` is in it.
+    #[inline]
+    pub const fn contains(self, known: Known) -> bool {
+        self.0 & (1 << known as u8) != 0
+    }
+
+    /// Adds `known`.
+    #[inline]
+    pub const fn insert(&mut self, known: Known) {
+        self.0 |= 1 << known as u8;
+    }
+
+    /// Whether the two have a name in common.
+    #[inline]
+    pub const fn intersects(self, other: KnownSet) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Whether `name` differs from `Content-Length` or `Transfer-Encoding` only by
+/// what stands between the letters. Some servers map `-` and `_` to one (CGI,
+/// WSGI), and would take the length from it.
+#[inline]
+pub(super) fn is_framing_look_alike(name: &[u8]) -> bool {
+    name.len() >= b"contentlength".len()
+        && name.first().is_some_and(|first| {
+            matches!(first | 0x20, b'c' | b't') || !first.is_ascii_alphanumeric()
+        })
+        && (spells(name, b"contentlength") || spells(name, b"transferencoding"))
+}
+
+fn spells(name: &[u8], letters: &[u8]) -> bool {
+    name.iter()
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(u8::to_ascii_lowercase)
+        .eq(letters.iter().copied())
+}
