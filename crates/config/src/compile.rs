@@ -1,0 +1,280 @@
+//! From as written to as resolved: defaults, names, bounds, and what values mean together.
+//!
+//! What a single value may be has been judged by its reader; a key that is `None` was either not
+//! written or is already reported, so its default stands in and nothing is said twice.
+
+mod listener;
+mod pool;
+mod route;
+
+use std::collections::BTreeMap;
+
+use crate::address::{AddressError, conflict, parse_admin};
+use crate::defaults;
+use crate::diagnostic::{Kind, Report, Span};
+use crate::raw::{RawAccessLog, RawAdmin, RawConfig, RawPool, RawShutdown};
+use crate::read::{At, Named, Off, Text};
+use crate::snapshot::{AccessLog, Admin, Bind, LogFormat, LogTarget, Shutdown, Snapshot};
+use crate::units::Time;
+use crate::{Source, read};
+
+/// Makes the snapshot; worth something only if nothing was reported as an error.
+pub(crate) fn compile(
+    raw: RawConfig,
+    source: &dyn Source,
+    report: &mut Report,
+) -> Option<Snapshot> {
+    let raw_pools = raw.pools.map(|pools| pools.value).unwrap_or_default();
+    let mut names = PoolNames::new(&raw_pools);
+    let pools = pool::compile_pools(raw_pools, source, report);
+    let routes = route::named_lists(raw.routes);
+    let raw_listeners = raw
+        .listeners
+        .map(|listeners| listeners.value)
+        .unwrap_or_default();
+    if raw_listeners.items.is_empty() && raw_listeners.failed.is_empty() && !report.has_errors() {
+        report.error(
+            Kind::Empty,
+            Span::START,
+            "there is no listener: nothing would be balanced",
+        );
+    }
+    let mut binds = Vec::new();
+    let listeners = listener::compile_listeners(
+        raw_listeners,
+        &routes,
+        &pools,
+        &mut names,
+        &mut binds,
+        report,
+    );
+    let admin = compile_admin(raw.admin, &mut binds, report);
+    check_binds(&binds, report);
+    names.warn_unused(report);
+    Some(Snapshot {
+        workers: raw.workers.map(|workers| workers.value.u16()),
+        admin,
+        shutdown: compile_shutdown(raw.shutdown),
+        access_log: raw.access_log.and_then(|log| compile_access_log(log.value)),
+        secret_file: None,
+        listeners,
+        pools,
+        files: report.files.paths(),
+    })
+}
+
+/// Pools by name, and which of them something leads to.
+pub(crate) struct PoolNames {
+    /// `None`: it is there, but could not be read.
+    index: BTreeMap<String, Option<usize>>,
+    /// By index: where its name is, and whether it is used.
+    used: Vec<(String, Span, bool)>,
+}
+
+impl PoolNames {
+    fn new(pools: &Named<RawPool>) -> Self {
+        let index = pools
+            .items
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| (name.clone(), Some(at)));
+        let failed = pools.failed.iter().map(|name| (name.clone(), None));
+        let used = pools
+            .items
+            .iter()
+            .map(|(name, pool)| (name.clone(), pool.key, false));
+        Self {
+            index: index.chain(failed).collect(),
+            used: used.collect(),
+        }
+    }
+
+    /// The index of the pool that is meant, which is used from now on.
+    pub(crate) fn find(&mut self, name: &str, span: Span, report: &mut Report) -> Option<usize> {
+        match self.index.get(name) {
+            Some(found) => {
+                let slot = found.and_then(|at| self.used.get_mut(at));
+                if let Some((_, _, used)) = slot {
+                    *used = true;
+                }
+                *found
+            }
+            None => {
+                let message = format!("there is no pool `{name}`");
+                let known: Vec<&str> = self.index.keys().map(String::as_str).collect();
+                report.not_among(Kind::UnknownName, span, message, name, known);
+                None
+            }
+        }
+    }
+
+    fn warn_unused(&self, report: &mut Report) {
+        for (name, span, used) in &self.used {
+            if !used {
+                report.warn(
+                    Kind::Unused,
+                    *span,
+                    format!("nothing leads to the pool `{name}`"),
+                );
+            }
+        }
+    }
+}
+
+/// A bind and where it is written, with whose it is.
+pub(crate) struct PlacedBind {
+    pub(crate) bind: Bind,
+    pub(crate) span: Span,
+    pub(crate) owner: String,
+}
+
+/// Only binds of one port, or of one path, can conflict: they are grouped before they are compared.
+fn check_binds(binds: &[PlacedBind], report: &mut Report) {
+    let mut groups: BTreeMap<(u16, &str), Vec<&PlacedBind>> = BTreeMap::new();
+    for placed in binds {
+        let key = match &placed.bind {
+            Bind::Tcp { address, .. } => (address.port(), ""),
+            Bind::Unix(path) => (0, path.as_str()),
+        };
+        groups.entry(key).or_default().push(placed);
+    }
+    for group in groups.values() {
+        for (at, later) in group.iter().enumerate() {
+            let taken = group
+                .iter()
+                .take(at)
+                .find(|earlier| conflict(&earlier.bind, &later.bind));
+            if let Some(earlier) = taken {
+                let message = format!(
+                    "this bind and that of {} at {} would take each other's traffic",
+                    earlier.owner,
+                    report.files.place(earlier.span),
+                );
+                report.error(Kind::Conflict, later.span, message);
+            }
+        }
+    }
+}
+
+pub(crate) fn address_error(error: AddressError, span: Span, report: &mut Report) {
+    match error.help {
+        Some(help) => report.error_help(Kind::Address, span, error.message, help),
+        None => report.error(Kind::Address, span, error.message),
+    }
+}
+
+fn compile_admin(
+    raw: Option<At<Off<RawAdmin>>>,
+    binds: &mut Vec<PlacedBind>,
+    report: &mut Report,
+) -> Option<Admin> {
+    let default = Admin {
+        bind: defaults::ADMIN,
+        written: false,
+        token_file: None,
+    };
+    let Some(raw) = raw else { return Some(default) };
+    let raw = raw.value.on()?;
+    let token_file = raw.token_file.map(|file| file.value.0);
+    let Some(bind) = raw.bind else {
+        return Some(Admin {
+            token_file,
+            ..default
+        });
+    };
+    let address = match parse_admin(&bind.value.0) {
+        Ok(address) => address,
+        Err(error) => {
+            address_error(error, bind.span, report);
+            return Some(default);
+        }
+    };
+    if !address.ip().to_canonical().is_loopback() && token_file.is_none() {
+        let message = "away from loopback the admin listener needs a `token_file`";
+        report.error(Kind::Missing, bind.span, message);
+    }
+    let dual_stack = bind.value.0.starts_with(':');
+    let owner = "the admin listener".to_owned();
+    binds.push(PlacedBind {
+        bind: Bind::Tcp {
+            address,
+            dual_stack,
+        },
+        span: bind.span,
+        owner,
+    });
+    Some(Admin {
+        bind: address,
+        written: true,
+        token_file,
+    })
+}
+
+fn compile_shutdown(raw: Option<At<RawShutdown>>) -> Shutdown {
+    let raw = raw.map_or_else(RawShutdown::absent, |raw| raw.value);
+    let time = |time: Option<At<Time>>, default| time.map_or(default, |time| time.value.0);
+    Shutdown {
+        delay: time(raw.delay, defaults::SHUTDOWN_DELAY),
+        idle_wait: time(raw.idle_wait, defaults::SHUTDOWN_IDLE_WAIT),
+        timeout: time(raw.timeout, defaults::SHUTDOWN_TIMEOUT),
+    }
+}
+
+fn compile_access_log(raw: Off<RawAccessLog>) -> Option<AccessLog> {
+    let RawAccessLog(raw) = raw.on()?;
+    let to = match raw.to.map(|to| to.value) {
+        None => LogTarget::Stdout,
+        Some(Text(to)) => match to.as_str() {
+            "stdout" => LogTarget::Stdout,
+            "stderr" => LogTarget::Stderr,
+            _ => LogTarget::File(to),
+        },
+    };
+    let common = raw.format.is_some_and(|format| format.value.0 == "common");
+    Some(AccessLog {
+        to,
+        format: if common {
+            LogFormat::Common
+        } else {
+            LogFormat::Json
+        },
+    })
+}
+
+/// The value of a key, or its default.
+pub(crate) fn value_or<T>(key: Option<At<T>>, default: T) -> T {
+    key.map_or(default, |key| key.value)
+}
+
+/// A section, or an empty one.
+macro_rules! section_or_absent {
+    ($key:expr, $section:ty) => {
+        $key.map_or_else(|| <$section>::absent(), |key| key.value)
+    };
+}
+pub(crate) use section_or_absent;
+
+/// A time that `off` makes endless.
+pub(crate) fn wait_or_off(
+    key: Option<At<Off<crate::units::Wait>>>,
+    default: Option<std::time::Duration>,
+) -> Option<std::time::Duration> {
+    key.map_or(default, |key| key.value.on().map(|wait| wait.0))
+}
+
+/// Names that a later check needs are unique: reports the second of two.
+pub(crate) fn check_unique(
+    seen: &mut BTreeMap<String, Span>,
+    name: &str,
+    span: Span,
+    what: &str,
+    report: &mut Report,
+) -> bool {
+    read::check_name(name, span, report);
+    if let Some(&first) = seen.get(name) {
+        report.twice(span, first, &format!("the {what} `{name}`"));
+        return false;
+    }
+    seen.insert(name.to_owned(), span);
+    true
+}

@@ -1,0 +1,333 @@
+//! Listeners: binds, protocol, client-side times and bounds.
+
+use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes, compile_target};
+use super::{PlacedBind, PoolNames, address_error, section_or_absent, value_or, wait_or_off};
+use crate::address::parse_bind;
+use crate::defaults;
+use crate::diagnostic::{Kind, Report, Span};
+use crate::raw::{
+    ProtocolWord, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts, RawRoutes,
+};
+use crate::read::{At, Many, Named, Off, Text};
+use crate::snapshot::{
+    Bind, ClientLimits, ClientTimeouts, Forwarded, HashKey, HttpListener, Listener, Pool, Protocol,
+    RequestId, Target, TcpListener,
+};
+
+/// Every listener that could be read, in the order of the file; binds are collected for the check.
+pub(crate) fn compile_listeners(
+    raw: Named<RawListener>,
+    lists: &NamedLists,
+    pools: &[Pool],
+    names: &mut PoolNames,
+    binds: &mut Vec<PlacedBind>,
+    report: &mut Report,
+) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for (name, listener) in raw.items {
+        listeners.extend(compile_listener(
+            name, listener, lists, pools, names, binds, report,
+        ));
+    }
+    listeners
+}
+
+fn compile_listener(
+    name: String,
+    At {
+        value: raw, key, ..
+    }: At<RawListener>,
+    lists: &NamedLists,
+    pools: &[Pool],
+    names: &mut PoolNames,
+    all_binds: &mut Vec<PlacedBind>,
+    report: &mut Report,
+) -> Option<Listener> {
+    let binds = compile_binds(raw.bind.as_ref(), &name, all_binds, report);
+    let connections_max = raw
+        .limits
+        .as_ref()
+        .and_then(|limits| limits.value.connections.as_ref())
+        .map(|n| n.value.u32());
+    let tcp = raw
+        .protocol
+        .as_ref()
+        .is_some_and(|protocol| protocol.value == ProtocolWord::Tcp);
+    check_keys(&raw, tcp, report);
+    let trusted = raw
+        .trusted_proxies
+        .as_ref()
+        .map(|trusted| compile_cidrs(&trusted.value, report));
+    let protocol = if tcp {
+        compile_tcp(raw, key, pools, names, report).map(Protocol::Tcp)
+    } else {
+        compile_http(raw, key, lists, names, report).map(|http| Protocol::Http(Box::new(http)))
+    };
+    Some(Listener {
+        name: name.into(),
+        binds,
+        connections_max,
+        trusted_proxies: trusted.unwrap_or_default().into(),
+        protocol: protocol?,
+    })
+}
+
+fn compile_binds(
+    raw: Option<&At<Many<crate::raw::RawBind>>>,
+    name: &str,
+    all: &mut Vec<PlacedBind>,
+    report: &mut Report,
+) -> Vec<Bind> {
+    let Some(raw) = raw else { return Vec::new() };
+    if raw.value.0.is_empty() && !report.has_errors() {
+        report.error(Kind::Empty, raw.key, "a listener needs an address to bind");
+    }
+    let mut binds = Vec::new();
+    for bind in &raw.value.0 {
+        match parse_bind(&bind.value.address) {
+            Ok(parsed) => {
+                let owner = format!("the listener `{name}`");
+                all.push(PlacedBind {
+                    bind: parsed.clone(),
+                    span: bind.value.span,
+                    owner,
+                });
+                binds.push(parsed);
+            }
+            Err(error) => address_error(error, bind.value.span, report),
+        }
+    }
+    binds
+}
+
+/// Nothing is accepted and ignored: keys of the other protocol are errors.
+fn check_keys(raw: &RawListener, tcp: bool, report: &mut Report) {
+    let mut http_only: Vec<(&str, Span)> = Vec::new();
+    let mut tcp_only: Vec<(&str, Span)> = Vec::new();
+    macro_rules! written {
+        ($into:ident, $section:expr, [$($field:ident),*]) => {
+            $( $into.extend($section.$field.as_ref().map(|key| (stringify!($field), key.key))); )*
+        };
+    }
+    written!(
+        http_only,
+        raw,
+        [routes, trusted_proxies, forwarded, upgrades]
+    );
+    if let Some(timeouts) = &raw.timeouts {
+        written!(
+            http_only,
+            timeouts.value,
+            [header, body_idle, write_idle, keep_alive]
+        );
+        written!(tcp_only, timeouts.value, [idle, half_closed]);
+    }
+    if let Some(limits) = &raw.limits {
+        written!(
+            http_only,
+            limits.value,
+            [header_bytes, headers, uri_bytes, body_bytes]
+        );
+    }
+    let (wrong, protocol) = if tcp {
+        (http_only, "http")
+    } else {
+        (tcp_only, "tcp")
+    };
+    for (key, span) in wrong {
+        let message = format!("`{key}` is only for a listener with `protocol: {protocol}`");
+        match key {
+            "routes" => report.error_help(
+                Kind::Conflict,
+                span,
+                message,
+                "a TCP listener has a `pool` or a `split`",
+            ),
+            _ => report.error(Kind::Conflict, span, message),
+        }
+    }
+}
+
+fn compile_tcp(
+    raw: RawListener,
+    key: Span,
+    pools: &[Pool],
+    names: &mut PoolNames,
+    report: &mut Report,
+) -> Option<TcpListener> {
+    let (pool, split) = (raw.pool.as_ref(), raw.split.as_ref());
+    if pool.is_none() && split.is_none() && raw.routes.is_none() {
+        report.error_help(
+            Kind::Missing,
+            key,
+            "the listener leads nowhere",
+            "give it a `pool` or a `split`",
+        );
+    }
+    let target = compile_target(pool, split, names, report)?;
+    check_hash_keys(&target, pools, pool.map_or(key, |pool| pool.span), report);
+    let timeouts = section_or_absent!(raw.timeouts, RawListenerTimeouts);
+    Some(TcpListener {
+        target,
+        idle: wait_or_off(timeouts.idle, Some(defaults::TCP_IDLE)),
+        half_closed: wait_or_off(timeouts.half_closed, Some(defaults::TCP_HALF_CLOSED)),
+    })
+}
+
+/// A connection has a source address and nothing else that could be hashed.
+fn check_hash_keys(target: &Target, pools: &[Pool], span: Span, report: &mut Report) {
+    let arms: Vec<usize> = match target {
+        Target::Pool(pool) => vec![*pool],
+        Target::Split(arms) => arms.iter().map(|arm| arm.pool).collect(),
+        Target::Answer => Vec::new(),
+    };
+    for pool in arms.into_iter().filter_map(|pool| pools.get(pool)) {
+        if pool.balance.key != HashKey::Source {
+            let message = format!(
+                "the pool `{}` hashes what only HTTP has; a TCP listener can hash the source",
+                pool.name
+            );
+            report.error(Kind::Conflict, span, message);
+        }
+    }
+}
+
+fn compile_http(
+    raw: RawListener,
+    key: Span,
+    lists: &NamedLists,
+    names: &mut PoolNames,
+    report: &mut Report,
+) -> Option<HttpListener> {
+    let short = raw
+        .pool
+        .as_ref()
+        .map(|pool| pool.key)
+        .or(raw.split.as_ref().map(|split| split.key));
+    if let (Some(short), Some(routes)) = (short, &raw.routes) {
+        report.error(
+            Kind::Conflict,
+            short.max(routes.key),
+            "`routes` and the shorthand for a single route exclude each other",
+        );
+    }
+    let routes = match &raw.routes {
+        Some(At {
+            value: RawRoutes::List(list),
+            ..
+        }) => Some(list),
+        Some(At {
+            value: RawRoutes::Name(name),
+            span,
+            ..
+        }) => Some(lists.find(name, *span, report)?),
+        None => None,
+    };
+    let (table, routes) = match routes {
+        Some(list) => {
+            if list.empty {
+                report.error(
+                    Kind::Empty,
+                    key,
+                    "the listener's list of routes is empty: every request would be a 404",
+                );
+            }
+            compile_routes(list, names, report)
+        }
+        None if short.is_some() => catch_all(compile_target(
+            raw.pool.as_ref(),
+            raw.split.as_ref(),
+            names,
+            report,
+        )?),
+        None => {
+            let help = "give it `routes`, or a `pool` as shorthand for a single route";
+            report.error_help(Kind::Missing, key, "the listener leads nowhere", help);
+            return None;
+        }
+    };
+    Some(HttpListener {
+        table,
+        routes,
+        timeouts: compile_timeouts(section_or_absent!(raw.timeouts, RawListenerTimeouts)),
+        limits: compile_limits(section_or_absent!(raw.limits, RawListenerLimits)),
+        forwarded: compile_forwarded(section_or_absent!(raw.forwarded, RawForwarded)),
+        upgrades: raw
+            .upgrades
+            .map(|upgrades| compile_upgrades(&upgrades.value, report))
+            .unwrap_or_default(),
+    })
+}
+
+fn compile_timeouts(raw: RawListenerTimeouts) -> ClientTimeouts {
+    ClientTimeouts {
+        header: wait_or_off(raw.header, Some(defaults::CLIENT_HEADER)),
+        body_idle: wait_or_off(raw.body_idle, Some(defaults::CLIENT_BODY_IDLE)),
+        write_idle: wait_or_off(raw.write_idle, Some(defaults::CLIENT_WRITE_IDLE)),
+        keep_alive: raw
+            .keep_alive
+            .map_or(Some(defaults::CLIENT_KEEP_ALIVE), |time| {
+                time.value.on().map(|time| time.0)
+            }),
+    }
+}
+
+fn compile_limits(raw: RawListenerLimits) -> ClientLimits {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    ClientLimits {
+        header_bytes: size(
+            raw.header_bytes
+                .map_or(defaults::HEADER_BYTES, |bytes| bytes.value.0),
+        ),
+        headers: size(
+            raw.headers
+                .map_or(defaults::HEADERS, |headers| headers.value.get()),
+        ),
+        uri_bytes: size(
+            raw.uri_bytes
+                .map_or(defaults::URI_BYTES, |bytes| bytes.value.0),
+        ),
+        body_bytes: raw.body_bytes.and_then(|bytes| match bytes.value {
+            Off::Off => None,
+            Off::On(bytes) => Some(bytes.0),
+        }),
+    }
+}
+
+fn compile_forwarded(raw: RawForwarded) -> Forwarded {
+    Forwarded {
+        x_forwarded: value_or(raw.x_forwarded, true),
+        forwarded: value_or(raw.forwarded, false),
+        via: value_or(raw.via, false),
+        request_id: match raw.request_id.map(|word| word.value.0) {
+            Some("replace") => RequestId::Replace,
+            Some("off") => RequestId::Off,
+            _ => RequestId::Keep,
+        },
+    }
+}
+
+/// Tokens in lower case; `h2c` never passes.
+fn compile_upgrades(raw: &Many<Text>, report: &mut Report) -> Vec<String> {
+    let mut upgrades = Vec::new();
+    for token in &raw.0 {
+        let lower = token.value.0.to_ascii_lowercase();
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&b);
+        if lower.is_empty() || !lower.bytes().all(is_token) {
+            report.error(
+                Kind::Value,
+                token.span,
+                format!("`{lower}` is not an upgrade token such as `websocket`"),
+            );
+        } else if lower == "h2c" {
+            report.error(
+                Kind::Value,
+                token.span,
+                "`h2c` would carry requests past every route and rule",
+            );
+        } else if !upgrades.contains(&lower) {
+            upgrades.push(lower);
+        }
+    }
+    upgrades
+}

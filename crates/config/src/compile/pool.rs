@@ -1,0 +1,338 @@
+//! Pools: servers, algorithm, health.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::Algorithm;
+use rules::{Filter, On};
+
+use super::{address_error, check_unique, section_or_absent, wait_or_off};
+use crate::address::parse_server;
+use crate::diagnostic::{Kind, Report, Span};
+use crate::raw::{
+    RawBalance, RawDrain, RawHealth, RawHealthCheck, RawKey, RawPool, RawPoolLimits,
+    RawPoolTimeouts, RawRetries, RawServer, RawStatus,
+};
+use crate::read::{At, Named, Off};
+use crate::snapshot::{
+    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Retries, Server,
+    ServerTimeouts,
+};
+use crate::units::show_duration;
+use crate::{Source, defaults};
+
+/// Probes of one server are at least this far apart.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Every pool that could be read, in the order of the file.
+pub(crate) fn compile_pools(
+    raw: Named<RawPool>,
+    source: &dyn Source,
+    report: &mut Report,
+) -> Vec<Pool> {
+    let mut resolved = BTreeMap::new();
+    let mut resolves = |name: &Arc<str>| -> bool {
+        *resolved
+            .entry(Arc::clone(name))
+            .or_insert_with(|| source.resolves(name) != Some(false))
+    };
+    raw.items
+        .into_iter()
+        .map(|(name, pool)| compile_pool(&name, pool, &mut resolves, report))
+        .collect()
+}
+
+fn compile_pool(
+    name: &str,
+    At {
+        value: raw, key, ..
+    }: At<RawPool>,
+    resolves: &mut dyn FnMut(&Arc<str>) -> bool,
+    report: &mut Report,
+) -> Pool {
+    let mut servers = Vec::new();
+    let mut names = BTreeMap::new();
+    if let Some(raw) = raw.servers {
+        if raw.value.empty {
+            report.error(
+                Kind::Empty,
+                raw.key,
+                format!("the pool `{name}` has no servers"),
+            );
+        }
+        for server in raw.value.items {
+            servers.extend(compile_server(server, &mut names, resolves, report));
+        }
+    }
+    if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
+        let message = format!("every weight of the pool `{name}` is 0: it takes no new traffic");
+        report.warn(Kind::Weight, key, message);
+    }
+    if raw.health_check.is_none() {
+        let message = format!(
+            "the pool `{name}` is probed by TCP connect only; `health_check: {{ path: /health }}` asks its servers"
+        );
+        report.note(Kind::TcpOnly, key, message);
+    }
+    let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
+    let limits = section_or_absent!(raw.limits, RawPoolLimits);
+    let drain = section_or_absent!(raw.drain, RawDrain);
+    Pool {
+        name: name.into(),
+        servers,
+        balance: compile_balance(raw.balance),
+        timeouts: compile_timeouts(timeouts),
+        connections_per_server: limits
+            .connections_per_server
+            .map_or(defaults::CONNECTIONS_PER_SERVER, |n| n.value.u32()),
+        retries: compile_retries(raw.retries),
+        health_check: compile_health(raw.health_check, report),
+        drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {
+            time.value.on().map(|time| time.0)
+        }),
+        name_ttl: defaults::NAME_TTL,
+    }
+}
+
+fn compile_server(
+    At {
+        value: RawServer(raw),
+        ..
+    }: At<RawServer>,
+    names: &mut BTreeMap<String, Span>,
+    resolves: &mut dyn FnMut(&Arc<str>) -> bool,
+    report: &mut Report,
+) -> Option<Server> {
+    let written = raw.address?;
+    let (name, name_span) = match raw.name {
+        Some(name) => (name.value.0, name.span),
+        None => (written.value.0.clone(), written.span),
+    };
+    let unique = check_unique(names, &name, name_span, "server", report);
+    let address = match parse_server(&written.value.0) {
+        Ok(address) => address,
+        Err(error) => {
+            address_error(error, written.span, report);
+            return None;
+        }
+    };
+    if let Address::Name(host, _) = &address
+        && !resolves(host)
+    {
+        report.warn(
+            Kind::Resolve,
+            written.span,
+            format!("`{host}` does not resolve now"),
+        );
+    }
+    let place = report.files.place(written.span).to_string();
+    unique.then(|| Server {
+        name: name.into(),
+        address,
+        weight: raw
+            .weight
+            .map_or(defaults::WEIGHT, |weight| weight.value.u32()),
+        connections_max: raw.max_connections.map(|max| max.value.u32()),
+        place: place.into(),
+    })
+}
+
+fn compile_balance(raw: Option<At<RawBalance>>) -> Balance {
+    let Some(At { value: raw, .. }) = raw else {
+        return Balance {
+            name: "power_of_two",
+            algorithm: Algorithm::PowerOfTwo,
+            key: HashKey::Source,
+        };
+    };
+    let algorithm = match raw.name {
+        "round_robin" | "weighted_round_robin" => Algorithm::RoundRobin,
+        "least_connections" | "weighted_least_connections" => Algorithm::LeastConnections,
+        "least_response_time" => Algorithm::LeastResponseTime {
+            times_connections: raw.times_connections,
+        },
+        "ip_hash" => Algorithm::IpHash,
+        "consistent_hash" => Algorithm::ConsistentHash {
+            bounded_load: raw.bounded_load.map(|load| load.value.0),
+        },
+        "maglev" => Algorithm::Maglev,
+        "random" => Algorithm::Random,
+        "peak_ewma" => Algorithm::PeakEwma,
+        _ => Algorithm::PowerOfTwo,
+    };
+    let key = match raw.key.map(|key| key.value) {
+        None | Some(RawKey::Source) => HashKey::Source,
+        Some(RawKey::Path) => HashKey::Path,
+        Some(RawKey::Header(name)) => HashKey::Header(name),
+        Some(RawKey::Cookie(name)) => HashKey::Cookie(name),
+        Some(RawKey::Query(name)) => HashKey::Query(name),
+    };
+    Balance {
+        name: raw.name,
+        algorithm,
+        key,
+    }
+}
+
+fn compile_timeouts(raw: RawPoolTimeouts) -> ServerTimeouts {
+    ServerTimeouts {
+        connect: wait_or_off(raw.connect, Some(defaults::CONNECT)),
+        first_byte: wait_or_off(raw.first_byte, Some(defaults::FIRST_BYTE)),
+        idle: wait_or_off(raw.idle, Some(defaults::IDLE)),
+        request: wait_or_off(raw.request, None),
+        tunnel: wait_or_off(raw.tunnel, Some(defaults::TUNNEL)),
+        keep_alive: raw
+            .keep_alive
+            .map_or(defaults::SERVER_KEEP_ALIVE, |time| time.value.0),
+    }
+}
+
+fn compile_retries(raw: Option<At<Off<RawRetries>>>) -> Retries {
+    let default = Retries {
+        attempts: defaults::RETRY_ATTEMPTS,
+        budget_percent: defaults::RETRY_BUDGET,
+    };
+    match raw.map(|raw| raw.value) {
+        None => default,
+        Some(Off::Off) => Retries {
+            attempts: 0,
+            ..default
+        },
+        Some(Off::On(raw)) => Retries {
+            attempts: raw
+                .attempts
+                .map_or(default.attempts, |attempts| attempts.value.u32()),
+            budget_percent: raw
+                .budget
+                .map_or(default.budget_percent, |budget| budget.value.0),
+        },
+    }
+}
+
+fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<HealthCheck> {
+    let (raw, tagged) = match raw.map(|raw| raw.value) {
+        None => (Box::new(RawHealthCheck::absent()), Some(false)),
+        Some(RawHealth::Off) => return None,
+        Some(RawHealth::Tcp(raw)) => (raw, Some(false)),
+        Some(RawHealth::Http(raw)) => (raw, Some(true)),
+        Some(RawHealth::Either(raw)) => (raw, None),
+    };
+    let http_key = [
+        raw.path.as_ref().map(|key| key.key),
+        raw.method.as_ref().map(|key| key.key),
+        raw.host.as_ref().map(|key| key.key),
+        raw.headers.as_ref().map(|key| key.key),
+        raw.status.as_ref().map(|key| key.key),
+        raw.body.as_ref().map(|key| key.key),
+    ];
+    let http_key = http_key.into_iter().flatten().next();
+    if let (Some(false), Some(span)) = (tagged, http_key) {
+        report.error(
+            Kind::Conflict,
+            span,
+            "a TCP probe sends nothing: this key is only for HTTP",
+        );
+    }
+    let http = tagged.unwrap_or(http_key.is_some());
+    let (port, interval, timeout) = (
+        raw.port.as_ref().map(|port| port.value.u16()),
+        raw.interval.as_ref(),
+        raw.timeout.as_ref(),
+    );
+    let health = HealthCheck {
+        port,
+        interval: interval.map_or(defaults::HEALTH_INTERVAL, |time| time.value.0),
+        timeout: timeout.map_or(defaults::HEALTH_TIMEOUT, |time| time.value.0),
+        healthy_threshold: raw
+            .healthy_threshold
+            .as_ref()
+            .map_or(defaults::HEALTHY_THRESHOLD, |n| n.value.u32()),
+        unhealthy_threshold: raw
+            .unhealthy_threshold
+            .as_ref()
+            .map_or(defaults::UNHEALTHY_THRESHOLD, |n| n.value.u32()),
+        initial: match raw.initial.as_ref().map(|initial| initial.value.0) {
+            Some("healthy") => InitialHealth::Healthy,
+            Some("unhealthy") => InitialHealth::Unhealthy,
+            _ => InitialHealth::Unknown,
+        },
+        probe: Probe::Tcp,
+    };
+    if let Some(interval) = interval.filter(|interval| interval.value.0 < INTERVAL_MIN) {
+        let message = format!("probes come at most every {}", show_duration(INTERVAL_MIN));
+        report.error(Kind::Value, interval.span, message);
+    }
+    if !http {
+        return Some(health);
+    }
+    Some(HealthCheck {
+        probe: Probe::Http(compile_probe(*raw, report)),
+        ..health
+    })
+}
+
+fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
+    let path = raw.path.map_or_else(
+        || defaults::HEALTH_PATH.to_owned(),
+        |path| {
+            if !path.value.0.starts_with('/') || !path.value.0.bytes().all(|b| b.is_ascii_graphic())
+            {
+                let message = "the path of a probe begins with `/` and holds no blank";
+                report.error(Kind::Value, path.span, message);
+            }
+            path.value.0
+        },
+    );
+    let method = raw.method.map_or_else(
+        || defaults::HEALTH_METHOD.to_owned(),
+        |method| {
+            let upper = method.value.0.to_ascii_uppercase();
+            if upper.is_empty()
+                || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+                || upper == "CONNECT"
+            {
+                report.error(
+                    Kind::Value,
+                    method.span,
+                    format!("`{}` is no method of a probe", method.value.0),
+                );
+            }
+            upper
+        },
+    );
+    let mut check = |name: &str, value: &str, span| {
+        if let Err(error) = Filter::set_header(name, value, On::Request) {
+            report.error(Kind::Value, span, error.to_string());
+        }
+    };
+    let host = raw.host.map(|host| {
+        check("host", &host.value.0, host.span);
+        host.value.0
+    });
+    let raw_headers = raw
+        .headers
+        .map(|headers| headers.value.items)
+        .unwrap_or_default();
+    let headers = raw_headers.into_iter().map(|(name, value)| {
+        check(&name, &value.value.0, value.span);
+        (name, value.value.0)
+    });
+    let headers = headers.collect();
+    let (from, to) = defaults::HEALTH_STATUS;
+    let status = raw.status.map_or_else(
+        || vec![RawStatus(from, to)],
+        |status| status.value.0.into_iter().map(|at| at.value).collect(),
+    );
+    HttpProbe {
+        path,
+        method,
+        host,
+        headers,
+        status: status
+            .into_iter()
+            .map(|RawStatus(from, to)| (from, to))
+            .collect(),
+        body: raw.body.map(|body| body.value.0),
+    }
+}

@@ -1,0 +1,430 @@
+//! Routes: matches, filters and targets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rules::{
+    Cidr, Filter, FilterError, HostPattern, Match, On, PathPattern, Pattern, PatternError,
+    RouteTable,
+};
+
+use super::{PoolNames, check_unique, wait_or_off};
+use crate::diagnostic::{Kind, Report, Span};
+use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight};
+use crate::read::{At, List, Many, Named, Off, Text};
+use crate::snapshot::{Arm, Route, Target};
+
+/// The top's `routes`: lists by name, in each a route without `match` last.
+#[derive(Default)]
+pub(crate) struct NamedLists {
+    lists: BTreeMap<String, List<RawRoute>>,
+    failed: Vec<String>,
+}
+
+pub(crate) fn named_lists(raw: Option<At<Named<List<RawRoute>>>>) -> NamedLists {
+    let Some(raw) = raw else {
+        return NamedLists::default();
+    };
+    let sorted = |(name, mut list): (String, At<List<RawRoute>>)| {
+        list.value
+            .items
+            .sort_by_key(|route| route.value.matching.is_none());
+        (name, list.value)
+    };
+    NamedLists {
+        lists: raw.value.items.into_iter().map(sorted).collect(),
+        failed: raw.value.failed,
+    }
+}
+
+impl NamedLists {
+    pub(crate) fn find(
+        &self,
+        name: &str,
+        span: Span,
+        report: &mut Report,
+    ) -> Option<&List<RawRoute>> {
+        let found = self.lists.get(name);
+        if found.is_none() && !self.failed.iter().any(|failed| failed == name) {
+            let message = format!("there is no list of routes `{name}`");
+            report.not_among(
+                Kind::UnknownName,
+                span,
+                message,
+                name,
+                self.lists.keys().map(String::as_str),
+            );
+        }
+        found
+    }
+}
+
+/// The table and the routes of one listener, in matching order.
+pub(crate) fn compile_routes(
+    raw: &List<RawRoute>,
+    names: &mut PoolNames,
+    report: &mut Report,
+) -> (RouteTable, Vec<Route>) {
+    let mut matches = Vec::new();
+    let mut routes = Vec::new();
+    let mut seen = BTreeMap::new();
+    for (at, route) in raw.items.iter().enumerate() {
+        let name = match &route.value.name {
+            Some(name) => {
+                check_unique(&mut seen, &name.value.0, name.span, "route", report);
+                name.value.0.clone()
+            }
+            None => (at + 1).to_string(),
+        };
+        matches.push(
+            route
+                .value
+                .matching
+                .as_ref()
+                .map_or_else(Match::default, |m| compile_match(&m.value, report)),
+        );
+        routes.push(compile_route(name.into(), route, names, report));
+    }
+    let table = RouteTable::build(matches);
+    // A pattern that failed leaves a match that takes too much: no word about what follows.
+    if !report.has_errors() {
+        warn_unreachable(&table, raw, report);
+    }
+    (table, routes)
+}
+
+fn warn_unreachable(table: &RouteTable, raw: &List<RawRoute>, report: &mut Report) {
+    for unreachable in table.unreachable() {
+        let (Some(route), Some(by)) = (
+            raw.items.get(unreachable.route),
+            raw.items.get(unreachable.taken_by),
+        ) else {
+            continue;
+        };
+        let place = report.files.place(by.key);
+        let message =
+            format!("this route can never match: the one at {place} takes all that it would");
+        report.warn(Kind::Unreachable, route.key, message);
+    }
+}
+
+/// A route that takes everything and leads to one place: the shorthand of a listener.
+pub(crate) fn catch_all(target: Target) -> (RouteTable, Vec<Route>) {
+    let route = Route {
+        name: "1".into(),
+        filters: Vec::new(),
+        target,
+        request_timeout: None,
+        retry_attempts: None,
+    };
+    (RouteTable::build(vec![Match::default()]), vec![route])
+}
+
+fn compile_route(
+    name: Arc<str>,
+    At {
+        value: raw, key, ..
+    }: &At<RawRoute>,
+    names: &mut PoolNames,
+    report: &mut Report,
+) -> Route {
+    let filters = raw
+        .filters
+        .as_ref()
+        .map_or(&[][..], |filters| &filters.value.items);
+    let answer = answering(filters, report);
+    let target = compile_target(raw.pool.as_ref(), raw.split.as_ref(), names, report);
+    let target = match (target, answer) {
+        (Some(target), None) => target,
+        (Some(_), Some(span)) => {
+            report.error(
+                Kind::Conflict,
+                span,
+                "a route whose filter answers leads to no pool: leave one of them out",
+            );
+            Target::Answer
+        }
+        (None, Some(_)) => Target::Answer,
+        (None, None) => {
+            if raw.pool.is_none()
+                && raw.split.is_none()
+                && (raw.filters.is_none() || !filters.is_empty())
+            {
+                report.error_help(
+                    Kind::Missing,
+                    *key,
+                    "the route leads nowhere",
+                    "give it a `pool`, a `split`, or a filter that answers (`respond`, `redirect`)",
+                );
+            }
+            Target::Answer
+        }
+    };
+    let request = raw
+        .timeouts
+        .as_ref()
+        .and_then(|timeouts| timeouts.value.request.clone());
+    Route {
+        name,
+        filters: filters
+            .iter()
+            .flat_map(|filter| compile_filter(&filter.value, report))
+            .collect(),
+        target,
+        request_timeout: request.map(|request| wait_or_off(Some(request), None)),
+        retry_attempts: raw.retries.as_ref().map(|retries| match &retries.value {
+            Off::Off => 0,
+            Off::On(retries) => retries
+                .attempts
+                .as_ref()
+                .map_or(0, |attempts| attempts.value.u32()),
+        }),
+    }
+}
+
+/// Where the filter that answers is, if there is one; it must be the last.
+fn answering(filters: &[At<RawFilter>], report: &mut Report) -> Option<Span> {
+    let is_answer = |filter: &At<RawFilter>| {
+        matches!(filter.value, RawFilter::Redirect(_) | RawFilter::Respond(_))
+    };
+    let at = filters.iter().position(is_answer)?;
+    if let Some(after) = filters.get(at + 1) {
+        report.error(
+            Kind::Conflict,
+            after.key,
+            "no filter runs after one that answers",
+        );
+    }
+    filters.get(at).map(|filter| filter.key)
+}
+
+/// `pool` or `split`; `None` when neither is written, or what is written is reported.
+pub(crate) fn compile_target(
+    pool: Option<&At<Text>>,
+    split: Option<&At<Named<Weight>>>,
+    names: &mut PoolNames,
+    report: &mut Report,
+) -> Option<Target> {
+    if let (Some(pool), Some(split)) = (pool, split) {
+        report.error(
+            Kind::Conflict,
+            split.key.max(pool.key),
+            "`pool` and `split` exclude each other",
+        );
+    }
+    if let Some(pool) = pool {
+        return names
+            .find(&pool.value.0, pool.span, report)
+            .map(Target::Pool);
+    }
+    let split = split?;
+    let arms = split.value.items.iter().filter_map(|(name, weight)| {
+        names.find(name, weight.key, report).map(|pool| Arm {
+            pool,
+            weight: weight.value.u32(),
+        })
+    });
+    let arms: Vec<Arm> = arms.collect();
+    let read = split.value.failed.is_empty();
+    if read
+        && split
+            .value
+            .items
+            .iter()
+            .all(|(_, weight)| weight.value.get() == 0)
+    {
+        let message = if arms.is_empty() {
+            "the split has no arms"
+        } else {
+            "all arms of the split are 0"
+        };
+        report.error(Kind::Empty, split.key, message);
+    }
+    Some(Target::Split(arms))
+}
+
+fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
+    let mut made = Vec::new();
+    let mut take = |result: Result<Filter, FilterError>, span| match result {
+        Ok(filter) => made.push(filter),
+        Err(error) => report.error(Kind::Value, span, error.to_string()),
+    };
+    match raw {
+        RawFilter::StripPrefix(prefix) => take(Filter::strip_prefix(&prefix.value.0), prefix.span),
+        RawFilter::SetHeader(headers) | RawFilter::SetResponseHeader(headers) => {
+            let on = if matches!(raw, RawFilter::SetHeader(_)) {
+                On::Request
+            } else {
+                On::Response
+            };
+            for (name, value) in &headers.value.items {
+                take(Filter::set_header(name, &value.value.0, on), value.key);
+            }
+        }
+        RawFilter::RemoveHeader(headers) | RawFilter::RemoveResponseHeader(headers) => {
+            let on = if matches!(raw, RawFilter::RemoveHeader(_)) {
+                On::Request
+            } else {
+                On::Response
+            };
+            for name in &headers.value.0 {
+                take(Filter::remove_header(&name.value.0, on), name.span);
+            }
+        }
+        RawFilter::Redirect(At {
+            value: RawRedirect(redirect),
+            span,
+            ..
+        }) => {
+            let status = redirect.status.as_ref();
+            let Some(to) = &redirect.to else { return made };
+            let span = status
+                .filter(|status| !matches!(status.value.get(), 301..=303 | 307 | 308))
+                .map_or(*span, |s| s.span);
+            take(
+                Filter::redirect(
+                    status.map_or(Filter::REDIRECT_STATUS, |s| s.value.u16()),
+                    &to.value.0,
+                ),
+                span,
+            );
+        }
+        RawFilter::Respond(At {
+            value: RawRespond(respond),
+            span,
+            ..
+        }) => {
+            let headers = respond
+                .headers
+                .as_ref()
+                .map_or(&[][..], |headers| &headers.value.items);
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.value.0.clone()))
+                .collect();
+            let status = respond
+                .status
+                .as_ref()
+                .map_or(Filter::RESPOND_STATUS, |status| status.value.u16());
+            let body = respond.body.as_ref().map_or("", |body| &body.value.0);
+            take(Filter::respond(status, body, &headers), *span);
+        }
+    }
+    made
+}
+
+fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
+    let not_present = |key: &str, span: Span, report: &mut Report| {
+        let message = format!("every request has a {key}: `true` and `false` mean nothing here");
+        report.error(Kind::Value, span, message);
+    };
+    let host = patterns(
+        raw.host.as_ref(),
+        report,
+        |value, span, report| match value {
+            MatchValue::Pattern(text) => Some(HostPattern::compile(text)),
+            MatchValue::Present(_) => {
+                not_present("host", span, report);
+                None
+            }
+        },
+    );
+    let path = patterns(
+        raw.path.as_ref(),
+        report,
+        |value, span, report| match value {
+            MatchValue::Pattern(text) => Some(PathPattern::compile(text)),
+            MatchValue::Present(_) => {
+                not_present("path", span, report);
+                None
+            }
+        },
+    );
+    let method = patterns(
+        raw.method.as_ref(),
+        report,
+        |value, span, report| match value {
+            MatchValue::Pattern(text) => Some(Pattern::compile_method(text)),
+            MatchValue::Present(_) => {
+                not_present("method", span, report);
+                None
+            }
+        },
+    );
+    let source = raw
+        .source
+        .as_ref()
+        .map(|source| compile_cidrs(&source.value, report))
+        .unwrap_or_default();
+    Match {
+        host,
+        path,
+        method,
+        header: named_patterns(raw.header.as_ref(), report),
+        cookie: named_patterns(raw.cookie.as_ref(), report),
+        query: named_patterns(raw.query.as_ref(), report),
+        source,
+        not: raw
+            .not
+            .as_ref()
+            .map(|not| Box::new(compile_match(&not.value, report))),
+    }
+}
+
+/// Ranges of addresses.
+pub(crate) fn compile_cidrs(raw: &Many<Text>, report: &mut Report) -> Vec<Cidr> {
+    let mut cidrs = Vec::new();
+    for text in &raw.0 {
+        match text.value.0.parse::<Cidr>() {
+            Ok(cidr) => cidrs.push(cidr),
+            Err(error) => report.error(
+                Kind::Address,
+                text.span,
+                format!("`{}`: {error}", text.value.0),
+            ),
+        }
+    }
+    cidrs
+}
+
+fn patterns<T>(
+    raw: Option<&At<Many<MatchValue>>>,
+    report: &mut Report,
+    compile: impl Fn(&MatchValue, Span, &mut Report) -> Option<Result<T, PatternError>>,
+) -> Vec<T> {
+    let Some(raw) = raw else { return Vec::new() };
+    check_some(&raw.value, raw.key, report);
+    let mut made = Vec::new();
+    for value in &raw.value.0 {
+        match compile(&value.value, value.span, report) {
+            Some(Ok(pattern)) => made.push(pattern),
+            Some(Err(error)) => report.error(Kind::Value, value.span, error.to_string()),
+            None => {}
+        }
+    }
+    made
+}
+
+/// An empty list of values would match everything, or nothing: nobody can tell.
+fn check_some<T>(values: &Many<T>, span: Span, report: &mut Report) {
+    if values.0.is_empty() && !report.has_errors() {
+        report.error(Kind::Empty, span, "no value to match is given");
+    }
+}
+
+fn named_patterns(
+    raw: Option<&At<Named<Many<MatchValue>>>>,
+    report: &mut Report,
+) -> Vec<(String, Vec<Pattern>)> {
+    let items = raw.map_or(&[][..], |raw| &raw.value.items);
+    let compile = |value: &MatchValue, _: Span, _: &mut Report| {
+        Some(match value {
+            MatchValue::Pattern(text) => Pattern::compile_text(text),
+            MatchValue::Present(present) => Ok(Pattern::present(*present)),
+        })
+    };
+    items
+        .iter()
+        .map(|(name, values)| (name.clone(), patterns(Some(values), report, compile)))
+        .collect()
+}

@@ -1,0 +1,72 @@
+//! Every default of the config in one place; the readers, the schema and the reference use these.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Where the admin listener binds: loopback, unless told otherwise.
+pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+
+/// Before the sockets close at the end; 0: at once.
+pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
+/// An idle keep-alive connection stays open this long for one more request at the end.
+pub const SHUTDOWN_IDLE_WAIT: Duration = Duration::from_secs(5);
+/// After this, what is left at the end is cut.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request head must be complete within this: slowloris.
+pub const CLIENT_HEADER: Duration = Duration::from_secs(10);
+/// Between two pieces of a request body.
+pub const CLIENT_BODY_IDLE: Duration = Duration::from_secs(30);
+/// Between two successful writes to a client.
+pub const CLIENT_WRITE_IDLE: Duration = Duration::from_secs(30);
+/// Above the 60 s idle of a cloud balancer in front.
+pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Database pools sit idle.
+pub const TCP_IDLE: Duration = Duration::from_secs(3600);
+/// Half-closed and silent.
+pub const TCP_HALF_CLOSED: Duration = Duration::from_secs(300);
+
+/// Bytes of a request head; more is 431.
+pub const HEADER_BYTES: u64 = 32 << 10;
+/// Fields of a request head; more is 431.
+pub const HEADERS: u64 = 128;
+/// Bytes of a request target; more is 414.
+pub const URI_BYTES: u64 = 8 << 10;
+
+/// Survives one lost SYN.
+pub const CONNECT: Duration = Duration::from_secs(2);
+/// What nginx users expect.
+pub const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// What nginx users expect.
+pub const IDLE: Duration = Duration::from_secs(60);
+/// Silence of a WebSocket; 60 s is what people complain of.
+pub const TUNNEL: Duration = Duration::from_secs(3600);
+/// Many servers close at 5 s: the classic 502 race.
+pub const SERVER_KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// Below the number of local ports for one address.
+pub const CONNECTIONS_PER_SERVER: u32 = 10_000;
+/// Further tries, on other servers.
+pub const RETRY_ATTEMPTS: u32 = 2;
+/// Percent of live requests that may be retries.
+pub const RETRY_BUDGET: u32 = 20;
+/// How long a drain waits.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Counts in every algorithm.
+pub const WEIGHT: u32 = 1;
+/// How long a resolved name is kept when its answer states no TTL.
+pub const NAME_TTL: Duration = Duration::from_secs(30);
+
+/// Between two probes of a server that is up.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// Of a whole probe.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Successes in a row until a server that was down is up.
+pub const HEALTHY_THRESHOLD: u32 = 2;
+/// Failures in a row until a server is down.
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+/// Target of an HTTP probe.
+pub const HEALTH_PATH: &str = "/";
+/// Method of an HTTP probe.
+pub const HEALTH_METHOD: &str = "GET";
+/// Statuses that an HTTP probe takes for success.
+pub const HEALTH_STATUS: (u16, u16) = (200, 299);

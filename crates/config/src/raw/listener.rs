@@ -1,0 +1,204 @@
+//! Listeners as written.
+
+use super::{RawRoute, Weight, words};
+use crate::defaults;
+use crate::diagnostic::{Kind, Report, Span};
+use crate::read::{
+    List, Many, Named, Off, Read, Shape, Text, Whole, or, required, section, unsupported, word,
+    wrong_type,
+};
+use crate::scalar::{Scalar, ScalarKind};
+use crate::tree::{Node, Value};
+use crate::units::{Size, Time, Wait, show_duration, show_size};
+
+section! {
+    /// An address and protocol on which traffic is accepted.
+    RawListener "listener" {
+        /// One address or several: `":443"` (IPv6 and IPv4), `IP:port`, `"[v6]:port"`, `unix:/path`.
+        "bind" bind: Many<RawBind> = required(),
+        /// What is spoken.
+        "protocol" protocol: ProtocolWord = or("http"),
+        /// Shorthand for a single route to this pool.
+        "pool" pool: Text = or("none"),
+        /// Shorthand for a single route that shares by weight, 0-1000 for each pool.
+        "split" split: Named<Weight> = or("none"),
+        /// Routes, the first match wins; or the name of a list under the top's `routes`.
+        "routes" routes: RawRoutes = or("none"),
+        /// Peers (CIDR) whose forwarding headers are believed; HTTP only.
+        "trusted_proxies" trusted_proxies: Many<Text> = or("none"),
+        /// What servers are told about the client; HTTP only.
+        "forwarded" forwarded: RawForwarded = or("its own defaults"),
+        /// `Upgrade` tokens that may pass, such as `websocket`; HTTP only.
+        "upgrades" upgrades: Many<Text> = or("none"),
+        /// Client-side times.
+        "timeouts" timeouts: RawListenerTimeouts = or("its own defaults"),
+        /// Client-side bounds.
+        "limits" limits: RawListenerLimits = or("its own defaults"),
+    } later ["tls"]
+}
+
+section! {
+    /// One address of a listener, long form.
+    RawBindMap "bind" {
+        /// As in the short form.
+        "address" address: Text = required(),
+    } later ["tls"]
+}
+
+section! {
+    /// What servers are told about the client.
+    RawForwarded "forwarded" {
+        /// `X-Forwarded-For`, `-Proto` and `-Host`.
+        "x_forwarded" x_forwarded: bool = or(true),
+        /// `Forwarded` (RFC 7239).
+        "forwarded" forwarded: bool = or(false),
+        /// `Via`.
+        "via" via: bool = or(false),
+        /// `X-Request-ID`: `keep` a valid one of a trusted peer, `replace` always, or `off`.
+        "request_id" request_id: RequestIdWord = or("keep"),
+    } later []
+}
+
+section! {
+    /// Client-side times.
+    RawListenerTimeouts "listener timeouts" {
+        /// From the first byte of a request head to its end; HTTP only.
+        "header" header: Off<Wait> = or(show_duration(defaults::CLIENT_HEADER)),
+        /// Between two pieces of a request body; HTTP only.
+        "body_idle" body_idle: Off<Wait> = or(show_duration(defaults::CLIENT_BODY_IDLE)),
+        /// Between two successful writes to the client; HTTP only.
+        "write_idle" write_idle: Off<Wait> = or(show_duration(defaults::CLIENT_WRITE_IDLE)),
+        /// Between two requests of one connection; HTTP only.
+        "keep_alive" keep_alive: Off<Time> = or(show_duration(defaults::CLIENT_KEEP_ALIVE)),
+        /// Without a byte in either direction; TCP only.
+        "idle" idle: Off<Wait> = or(show_duration(defaults::TCP_IDLE)),
+        /// Half-closed and silent; TCP only.
+        "half_closed" half_closed: Off<Wait> = or(show_duration(defaults::TCP_HALF_CLOSED)),
+    } later []
+}
+
+section! {
+    /// Client-side bounds.
+    RawListenerLimits "listener limits" {
+        /// Connections at once; past it accepting pauses.
+        "connections" connections: Whole<1, 10_000_000> = or("(open-file limit - 512) / 2"),
+        /// Bytes of a request head, else 431; HTTP only.
+        "header_bytes" header_bytes: Size<256, 1_048_576> = or(show_size(defaults::HEADER_BYTES)),
+        /// Fields of a request head, else 431; HTTP only.
+        "headers" headers: Whole<1, 4096> = or(defaults::HEADERS),
+        /// Bytes of a request target, else 414; HTTP only.
+        "uri_bytes" uri_bytes: Size<16, 1_048_576> = or(show_size(defaults::URI_BYTES)),
+        /// Bytes of a request body, else 413; HTTP only.
+        "body_bytes" body_bytes: Off<Size<0, { u64::MAX }>> = or("off"),
+    } later []
+}
+
+words! {
+    /// What happens to `X-Request-ID`.
+    RequestIdWord "a way to treat request ids" ["keep", "replace", "off"]
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProtocolWord {
+    Http,
+    Tcp,
+}
+
+impl Read for ProtocolWord {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(&node.value, Value::Scalar(Scalar { text, .. }) if text == "udp") {
+            unsupported(node.span, "udp", report);
+            return None;
+        }
+        match word(node, "a protocol", &["http", "tcp"], report)? {
+            "tcp" => Some(Self::Tcp),
+            _ => Some(Self::Http),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Words(&["http", "tcp"])
+    }
+}
+
+/// One address of a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct RawBind {
+    pub(crate) address: String,
+    pub(crate) span: Span,
+}
+
+impl Read for RawBind {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) {
+            let address = RawBindMap::read(node, report)?.address?;
+            return Some(Self {
+                address: address.value.0,
+                span: address.span,
+            });
+        }
+        let address = crate::read::text(node, "an address (text) or a map", report)?;
+        if matches!(
+            &node.value,
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Int(_),
+                ..
+            })
+        ) {
+            let message = format!("`{address}` is a port without an address");
+            report.error_help(
+                Kind::Address,
+                node.span,
+                message,
+                format!("write \":{address}\""),
+            );
+            return None;
+        }
+        Some(Self {
+            address: address.to_owned(),
+            span: node.span,
+        })
+    }
+
+    fn shape() -> Shape {
+        let address = Shape::Text {
+            what: "address",
+            pattern: None,
+        };
+        Shape::Any(vec![address, RawBindMap::shape()])
+    }
+}
+
+/// A listener's routes: a list, or the name of one.
+#[derive(Debug)]
+pub(crate) enum RawRoutes {
+    List(List<RawRoute>),
+    Name(String),
+}
+
+impl Read for RawRoutes {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::List(_) => List::read(node, report).map(Self::List),
+            Value::Scalar(Scalar {
+                text,
+                kind: ScalarKind::Text | ScalarKind::Int(_),
+            }) => Some(Self::Name(text.clone())),
+            _ => {
+                wrong_type(node, "a list of routes, or the name of one", report);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![
+            List::<RawRoute>::shape(),
+            Shape::Text {
+                what: "name",
+                pattern: None,
+            },
+        ])
+    }
+}

@@ -1,0 +1,219 @@
+//! Routes as written: matches, filters and where they lead.
+
+use crate::diagnostic::Report;
+use crate::read::{
+    At, List, Many, Named, Off, Read, Shape, Text, Whole, one_key, or, required, section,
+    wrong_type,
+};
+use crate::scalar::{Scalar, ScalarKind};
+use crate::tree::{Node, Value};
+use crate::units::Wait;
+
+/// A weight: a share among its neighbours.
+pub(crate) type Weight = Whole<0, 1000>;
+
+section! {
+    /// A match plus what happens to what matches.
+    RawRoute "route" {
+        /// Used in metrics and logs.
+        "name" name: Text = or("its position, from 1"),
+        /// All keys must hold; without it everything matches.
+        "match" matching: RawMatch = or("everything"),
+        /// Steps applied in order.
+        "filters" filters: List<RawFilter> = or("none"),
+        /// Times that override the pool's.
+        "timeouts" timeouts: RawRouteTimeouts = or("the pool's"),
+        /// Tries that override the pool's.
+        "retries" retries: Off<RawRouteRetries> = or("the pool's"),
+        /// The pool that requests go to.
+        "pool" pool: Text = or("none"),
+        /// Pools that share by weight, 0-1000 each.
+        "split" split: Named<Weight> = or("none"),
+    } later []
+}
+
+section! {
+    /// Times that override the pool's.
+    RawRouteTimeouts "route timeouts" {
+        /// The whole request.
+        "request" request: Off<Wait> = or("the pool's"),
+    } later []
+}
+
+section! {
+    /// Tries that override the pool's.
+    RawRouteRetries "route retries" {
+        /// Further tries after the first.
+        "attempts" attempts: Whole<0, 100> = required(),
+    } later []
+}
+
+section! {
+    /// All given must hold; a list means any of its values. Values are exact, `*` as glob, `~regex` (unanchored), `true` or `false` for present or absent.
+    RawMatch "match" {
+        /// The host, without case, port and trailing dot; `*.example.com` is any depth below.
+        "host" host: Many<MatchValue> = or("any"),
+        /// The path: exact, `/prefix/*` or `~regex`.
+        "path" path: Many<MatchValue> = or("any"),
+        /// The method.
+        "method" method: Many<MatchValue> = or("any"),
+        /// Headers by name; a repeated header matches if any of it does.
+        "header" header: Named<Many<MatchValue>> = or("any"),
+        /// Cookies by name.
+        "cookie" cookie: Named<Many<MatchValue>> = or("any"),
+        /// Query parameters by name.
+        "query" query: Named<Many<MatchValue>> = or("any"),
+        /// The client's address, as CIDR.
+        "source" source: Many<Text> = or("any"),
+        /// A match that must not hold.
+        "not" not: Box<RawMatch> = or("none"),
+    } later ["sni", "body"]
+}
+
+/// A value to match: a pattern, or presence.
+#[derive(Debug, Clone)]
+pub(crate) enum MatchValue {
+    Pattern(String),
+    Present(bool),
+}
+
+impl Read for MatchValue {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Bool(present),
+                ..
+            }) => Some(Self::Present(*present)),
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Null,
+                ..
+            })
+            | Value::List(_)
+            | Value::Map(_) => {
+                wrong_type(
+                    node,
+                    "text, or `true` or `false` for present or absent",
+                    report,
+                );
+                None
+            }
+            Value::Scalar(Scalar { text, .. }) => Some(Self::Pattern(text.clone())),
+            Value::Poison => None,
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Text::shape(), Shape::Bool])
+    }
+}
+
+/// One step of a route.
+#[derive(Debug)]
+pub(crate) enum RawFilter {
+    StripPrefix(At<Text>),
+    SetHeader(At<Named<Text>>),
+    RemoveHeader(At<Many<Text>>),
+    SetResponseHeader(At<Named<Text>>),
+    RemoveResponseHeader(At<Many<Text>>),
+    Redirect(At<RawRedirect>),
+    Respond(At<RawRespond>),
+}
+
+const FILTERS: &[&str] = &[
+    "strip_prefix",
+    "set_header",
+    "remove_header",
+    "set_response_header",
+    "remove_response_header",
+    "redirect",
+    "respond",
+];
+
+impl Read for RawFilter {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let (name, entry) = one_key(node, "a filter", FILTERS, report)?;
+        Some(match name {
+            "strip_prefix" => Self::StripPrefix(At::entry(entry, report)?),
+            "set_header" => Self::SetHeader(At::entry(entry, report)?),
+            "remove_header" => Self::RemoveHeader(At::entry(entry, report)?),
+            "set_response_header" => Self::SetResponseHeader(At::entry(entry, report)?),
+            "remove_response_header" => Self::RemoveResponseHeader(At::entry(entry, report)?),
+            "redirect" => Self::Redirect(At::entry(entry, report)?),
+            _ => Self::Respond(At::entry(entry, report)?),
+        })
+    }
+
+    fn shape() -> Shape {
+        Shape::OneKey(vec![
+            ("strip_prefix", Text::shape()),
+            ("set_header", Named::<Text>::shape()),
+            ("remove_header", Many::<Text>::shape()),
+            ("set_response_header", Named::<Text>::shape()),
+            ("remove_response_header", Many::<Text>::shape()),
+            ("redirect", RawRedirect::shape()),
+            ("respond", RawRespond::shape()),
+        ])
+    }
+}
+
+section! {
+    /// Sends the client elsewhere, long form.
+    RawRedirectMap "redirect" {
+        /// Where to: a URL or a path.
+        "to" to: Text = required(),
+        /// 301, 302, 303, 307 or 308.
+        "status" status: Whole<301, 308> = or(302),
+    } later []
+}
+
+section! {
+    /// An answer made here, long form.
+    RawRespondMap "respond" {
+        /// Its status.
+        "status" status: Whole<200, 599> = or(200),
+        /// Its body.
+        "body" body: Text = or("empty"),
+        /// Its headers.
+        "headers" headers: Named<Text> = or("none"),
+    } later []
+}
+
+/// `redirect: URL`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawRedirect(pub(crate) RawRedirectMap);
+
+impl Read for RawRedirect {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) {
+            return RawRedirectMap::read(node, report).map(Self);
+        }
+        let to = crate::read::text(node, "text or a map", report)?.to_owned();
+        let mut section = RawRedirectMap::absent();
+        section.to = Some(At::here(Text(to), node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Text::shape(), RawRedirectMap::shape()])
+    }
+}
+
+/// `respond: STATUS`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawRespond(pub(crate) RawRespondMap);
+
+impl Read for RawRespond {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) {
+            return RawRespondMap::read(node, report).map(Self);
+        }
+        let status = Whole::read(node, report)?;
+        let mut section = RawRespondMap::absent();
+        section.status = Some(At::here(status, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Whole::<200, 599>::shape(), RawRespondMap::shape()])
+    }
+}

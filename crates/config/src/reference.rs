@@ -1,0 +1,93 @@
+//! The reference of every key in Markdown, from the same tables as the readers.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::raw::RawConfig;
+use crate::read::{Absent, Read, Shape, Table};
+
+/// Markdown: for each section every key, its type, its default and its meaning.
+pub fn reference() -> String {
+    let mut out = String::new();
+    let mut seen = BTreeSet::new();
+    let mut waiting = vec![RawConfig::shape()];
+    while let Some(shape) = waiting.pop() {
+        for table in tables(&shape) {
+            if seen.insert(table.name) {
+                write_table(&table, &mut out);
+                waiting.extend(table.keys.into_iter().rev().map(|key| key.shape));
+            }
+        }
+    }
+    out
+}
+
+/// The sections that a shape mentions directly.
+fn tables(shape: &Shape) -> Vec<Table> {
+    match shape {
+        Shape::Section(table) => vec![table()],
+        Shape::List(item) | Shape::Map { value: item, .. } => tables(item),
+        Shape::Any(shapes) => shapes.iter().flat_map(tables).collect(),
+        Shape::OneKey(keys) => keys.iter().flat_map(|(_, shape)| tables(shape)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn write_table(table: &Table, out: &mut String) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "## {}\n\n{}\n", table.name, table.about.trim());
+    out.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+    for key in &table.keys {
+        let default = match &key.default {
+            Absent::Required => "**required**",
+            Absent::Is(default) => default,
+        };
+        let row = [
+            &format!("`{}`", key.name),
+            &type_name(&key.shape),
+            default,
+            key.about.trim(),
+        ];
+        let _ = writeln!(
+            out,
+            "| {} |",
+            row.map(|cell| cell.replace('|', "\\|")).join(" | ")
+        );
+    }
+}
+
+fn type_name(shape: &Shape) -> String {
+    match shape {
+        Shape::Bool => "`true`, `false`".to_owned(),
+        Shape::Integer { min, max } if min == max => format!("`{min}`"),
+        Shape::Integer { min, max } => format!("{min}-{max}"),
+        Shape::Number { min, max } => format!("number, {min}-{max}"),
+        Shape::Text { what, .. } => (*what).to_owned(),
+        Shape::Words(words) => words
+            .iter()
+            .map(|word| format!("`{word}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Shape::List(item) => format!("list of {}", type_name(item)),
+        Shape::Map { what, value } => format!("map of {what} to {}", type_name(value)),
+        Shape::OneKey(keys) => {
+            let key = |(name, value): &(&str, Shape)| format!("`{name}:` {}", type_name(value));
+            format!(
+                "one of {}",
+                keys.iter().map(key).collect::<Vec<_>>().join("; ")
+            )
+        }
+        Shape::Empty => "no options".to_owned(),
+        Shape::Section(table) => {
+            let name = table().name;
+            format!("[{name}](#{})", name.replace(' ', "-"))
+        }
+        Shape::Any(shapes) => shapes
+            .iter()
+            .map(type_name)
+            .collect::<Vec<_>>()
+            .join(", or "),
+    }
+}

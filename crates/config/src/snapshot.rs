@@ -1,0 +1,390 @@
+//! The compiled, immutable form of one config, which every worker reads.
+//!
+//! Everything here is resolved: defaults are filled in, names are indices, texts are compiled.
+//! It holds no live state; what a server is doing right now lives in `control`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rules::{Cidr, Filter, RouteTable};
+
+/// One whole config, compiled.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Worker threads; `None`: one for each core that the process may use.
+    pub workers: Option<u16>,
+    /// The admin listener; `None` when the config says `off`.
+    pub admin: Option<Admin>,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// Where the access log goes; `None` when it is off.
+    pub access_log: Option<AccessLog>,
+    /// Path of the file whose bytes sign what clients carry.
+    pub secret_file: Option<String>,
+    /// In the order of the file.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file; routes refer to them by index.
+    pub pools: Vec<Pool>,
+    /// Every file that this config was read from, the main one first.
+    pub files: Vec<String>,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Whether the user wrote the address: then a taken port is an error, else the next free one is used.
+    pub written: bool,
+    /// File that holds the token; required away from loopback.
+    pub token_file: Option<String>,
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shutdown {
+    /// Time between `/health` saying "draining" and the sockets closing.
+    pub delay: Duration,
+    /// How long an idle keep-alive connection stays open for one more request.
+    pub idle_wait: Duration,
+    /// After this, what is left is cut.
+    pub timeout: Duration,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub to: LogTarget,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to and opened again on a reload.
+    File(String),
+}
+
+/// How an access-log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// The Common Log Format of the NCSA server.
+    Common,
+}
+
+/// An address and protocol on which traffic is accepted.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its key in the config.
+    pub name: Arc<str>,
+    /// One or more addresses.
+    pub binds: Vec<Bind>,
+    /// Connections at once; `None`: derived from the open-file limit at start.
+    pub connections_max: Option<u32>,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Arc<[Cidr]>,
+    /// What is spoken, with what only that protocol has.
+    pub protocol: Protocol,
+}
+
+/// One address of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bind {
+    /// An IP address and port. `dual_stack`: an IPv6 wildcard that takes IPv4 too (written `":443"`).
+    Tcp {
+        /// The address; port 0 asks the kernel for one.
+        address: SocketAddr,
+        /// Whether IPv4 arrives on the same socket.
+        dual_stack: bool,
+    },
+    /// A Unix socket path.
+    Unix(String),
+}
+
+/// What a listener speaks.
+#[derive(Debug)]
+pub enum Protocol {
+    /// HTTP/1.1 (and 1.0).
+    Http(Box<HttpListener>),
+    /// Bytes.
+    Tcp(TcpListener),
+}
+
+/// The HTTP half of a listener.
+#[derive(Debug)]
+pub struct HttpListener {
+    /// Finds the index into `routes`.
+    pub table: RouteTable,
+    /// In matching order.
+    pub routes: Vec<Route>,
+    /// Client-side times.
+    pub timeouts: ClientTimeouts,
+    /// Client-side bounds.
+    pub limits: ClientLimits,
+    /// What is told to servers about the client.
+    pub forwarded: Forwarded,
+    /// Lower-case `Upgrade` tokens that may pass.
+    pub upgrades: Vec<String>,
+}
+
+/// The TCP half of a listener.
+#[derive(Debug)]
+pub struct TcpListener {
+    /// Where connections go.
+    pub target: Target,
+    /// Closed after this long without a byte in either direction.
+    pub idle: Option<Duration>,
+    /// Closed after this long half-closed and silent.
+    pub half_closed: Option<Duration>,
+}
+
+/// What a route leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// A pool, by index.
+    Pool(usize),
+    /// Arms with their weights, at least one above 0.
+    Split(Vec<Arm>),
+    /// Nothing: a filter of the route answers (`respond`, `redirect`).
+    Answer,
+}
+
+/// One arm of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    /// Pool index.
+    pub pool: usize,
+    /// 0-1000.
+    pub weight: u32,
+}
+
+/// A match (in the table) plus what happens to what matches.
+#[derive(Debug)]
+pub struct Route {
+    /// Given, or its position counted from 1.
+    pub name: Arc<str>,
+    /// In order.
+    pub filters: Vec<Filter>,
+    /// Where requests go.
+    pub target: Target,
+    /// Overrides the pool's `timeouts.request`: `None` not given, `Some(None)` off.
+    pub request_timeout: Option<Option<Duration>>,
+    /// `retries: off` on this route, or its own attempts; `None`: as the pool says.
+    pub retry_attempts: Option<u32>,
+}
+
+/// Client-side times; `None` is `off`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientTimeouts {
+    /// From the first byte of a head to its end (and from accept to the first byte of a new connection).
+    pub header: Option<Duration>,
+    /// Between two pieces of a request body.
+    pub body_idle: Option<Duration>,
+    /// Between two successful writes to the client.
+    pub write_idle: Option<Duration>,
+    /// Between two requests of one connection.
+    pub keep_alive: Option<Duration>,
+}
+
+/// Client-side bounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientLimits {
+    /// Bytes of a request head.
+    pub header_bytes: usize,
+    /// Fields of a request head.
+    pub headers: usize,
+    /// Bytes of a request target.
+    pub uri_bytes: usize,
+    /// Bytes of a request body; `None` is `off`.
+    pub body_bytes: Option<u64>,
+}
+
+/// What is told to servers about the client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forwarded {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    pub x_forwarded: bool,
+    /// `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+    /// `Via`.
+    pub via: bool,
+    /// `X-Request-ID`.
+    pub request_id: RequestId,
+}
+
+/// What happens to `X-Request-ID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestId {
+    /// A valid one of a trusted peer is kept, else a new one is made.
+    Keep,
+    /// Always a new one.
+    Replace,
+    /// None is sent.
+    Off,
+}
+
+/// A set of servers with one balancing, health and resilience policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Its key in the config.
+    pub name: Arc<str>,
+    /// In the order of the file.
+    pub servers: Vec<Server>,
+    /// Which server gets a request.
+    pub balance: Balance,
+    /// Server-side times.
+    pub timeouts: ServerTimeouts,
+    /// Sockets open to one server, idle ones included.
+    pub connections_per_server: u32,
+    /// When and how often another server is tried.
+    pub retries: Retries,
+    /// Active probes; `None` is `off`.
+    pub health_check: Option<HealthCheck>,
+    /// How long a drain waits, unless told otherwise.
+    pub drain_timeout: Option<Duration>,
+    /// How long a resolved name is kept when its answer states no TTL.
+    pub name_ttl: Duration,
+}
+
+/// A server as configured. A DNS name may become several members at run time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Identifies it across reloads; unique in its pool.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// 0-1000; 0 takes no new traffic.
+    pub weight: u32,
+    /// Requests in use at once.
+    pub connections_max: Option<u32>,
+    /// Where the user wrote it: `FILE:LINE:COLUMN`.
+    pub place: Arc<str>,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A DNS name and port.
+    Name(Arc<str>, u16),
+    /// A Unix socket path.
+    Unix(Arc<str>),
+}
+
+/// Which server gets a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Balance {
+    /// As the user wrote it, for display.
+    pub name: &'static str,
+    /// The algorithm.
+    pub algorithm: balance::Algorithm,
+    /// What hashing algorithms hash.
+    pub key: HashKey,
+}
+
+/// What hashing algorithms hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The source address.
+    Source,
+    /// The value of a header, by lower-case name.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a query parameter.
+    Query(String),
+    /// The normalised path.
+    Path,
+}
+
+/// Server-side times; `None` is `off`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTimeouts {
+    /// For one connection attempt.
+    pub connect: Option<Duration>,
+    /// From the last byte of the request to the first of the response.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of a response.
+    pub idle: Option<Duration>,
+    /// The whole request.
+    pub request: Option<Duration>,
+    /// Silence of a tunnel, both directions.
+    pub tunnel: Option<Duration>,
+    /// How long an idle connection to a server is kept.
+    pub keep_alive: Duration,
+}
+
+/// When and how often another server is tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retries {
+    /// Further tries after the first.
+    pub attempts: u32,
+    /// Share of live requests that may be retries, percent.
+    pub budget_percent: u32,
+}
+
+/// Active probes of a pool's servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// What a probe does.
+    pub probe: Probe,
+    /// Probe this port instead of the server's own.
+    pub port: Option<u16>,
+    /// Between two probes of one server that is up.
+    pub interval: Duration,
+    /// Of a whole probe.
+    pub timeout: Duration,
+    /// Successes in a row until a server that was down is up.
+    pub healthy_threshold: u32,
+    /// Failures in a row until it is down.
+    pub unhealthy_threshold: u32,
+    /// What a server is before its first probe has ended.
+    pub initial: InitialHealth,
+}
+
+/// What a server is before its first probe has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialHealth {
+    /// Picked only while its pool has no healthy one.
+    Unknown,
+    /// Picked at once.
+    Healthy,
+    /// Not picked before its first success.
+    Unhealthy,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Probe {
+    /// A TCP connect.
+    Tcp,
+    /// One HTTP/1.1 request on a new connection.
+    Http(HttpProbe),
+}
+
+/// One HTTP probe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpProbe {
+    /// Request target.
+    pub path: String,
+    /// `GET` unless given.
+    pub method: String,
+    /// `Host`; the server's address when not given.
+    pub host: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// Inclusive ranges of statuses that count as success.
+    pub status: Vec<(u16, u16)>,
+    /// Text that the first 64 KiB of the body must hold.
+    pub body: Option<String>,
+}
