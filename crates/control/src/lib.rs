@@ -1,1 +1,15 @@
-//! Where the I/O rooms meet: live state, commands, events, metrics and decisions.
+//! Where the I/O rooms meet: live state by identity, messages to the publisher and the publisher itself as a state
+//! machine, metric cells, the closed list of reasons, and the access-log record.
+//!
+//! Atomics yes; locks, sockets, files and clocks no: those belong to `proxy`, `agents`, `admin` and the binary.
+#![forbid(unsafe_code)]
+
+pub mod live;
+pub mod message;
+pub mod metrics;
+pub mod publisher;
+pub mod reason;
+pub mod record;
+pub mod world;
+
+pub use publisher::verdict_word;

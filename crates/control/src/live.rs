@@ -1,0 +1,233 @@
+//! Live state by identity: what outlives a config.
+//!
+//! Only the publisher creates and retires these; workers and the admin room read them and add to their counters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use balance::budget::RetryBudget;
+
+use crate::metrics::{ListenerCells, PerWorker, PoolCells, RouteCells, ServerCells};
+
+/// A resolved address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A Unix socket path.
+    Unix(Arc<str>),
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// One server of one pool at one resolved address: what its counters and its operator's words belong to.
+#[derive(Debug)]
+pub struct Member {
+    /// Small and never used twice in a process, so that worker-local tables may be keyed by it.
+    pub id: u32,
+    /// Its pool's name.
+    pub pool: Arc<str>,
+    /// Its name, unique in its pool; for one of several addresses of a DNS name, `name@address`.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// State bits, requests in use and moving averages.
+    pub cell: Arc<balance::Server>,
+    /// Totals.
+    pub stats: PerWorker<ServerCells>,
+    /// Sockets open to it, idle ones included.
+    pub sockets: AtomicU32,
+    /// Requests in use at once; 0 is no limit.
+    connections_max: AtomicU32,
+    /// Set by a worker whose connection was refused, until the publisher has seen it: one message is enough.
+    refused: AtomicBool,
+    /// Set when a drain's deadline has come: what still runs on it is cut.
+    cut: AtomicBool,
+    /// Whether the config has let go of it.
+    retired: AtomicBool,
+}
+
+impl Member {
+    /// A member that was never picked.
+    #[must_use]
+    pub fn new(
+        id: u32,
+        pool: Arc<str>,
+        name: Arc<str>,
+        endpoint: Endpoint,
+        workers: usize,
+    ) -> Self {
+        Self {
+            id,
+            pool,
+            name,
+            endpoint,
+            cell: Arc::new(balance::Server::new()),
+            stats: PerWorker::new(workers),
+            sockets: AtomicU32::new(0),
+            connections_max: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Requests in use at once, as the config bounds them.
+    #[must_use]
+    pub fn connections_max(&self) -> Option<u32> {
+        match self.connections_max.load(Ordering::Relaxed) {
+            0 => None,
+            max => Some(max),
+        }
+    }
+
+    pub(crate) fn set_connections_max(&self, max: Option<u32>) {
+        self.connections_max
+            .store(max.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Notes that a connection was refused; true when nobody had noted it yet, so that the publisher must be told.
+    pub fn note_refused(&self) -> bool {
+        !self.refused.load(Ordering::Relaxed) && !self.refused.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_refused(&self) {
+        self.refused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether what runs on it is to be cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Whether the config has let go of it: connections to it are not kept.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_retired(&self, retired: bool) {
+        self.retired.store(retired, Ordering::Relaxed);
+    }
+}
+
+/// What is known of one server at the moment a view was built: for tables, metrics, logs and `explain`.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The server.
+    pub member: Arc<Member>,
+    /// Its weight in force.
+    pub weight: u32,
+    /// The verdict of its probes.
+    pub verdict: balance::health::Verdict,
+    /// Whether it may be picked.
+    pub usable: bool,
+    /// Why it is as it is, in words: "503 where 200-299 was expected", "no probe has ended yet".
+    pub cause: Arc<str>,
+}
+
+/// Who of a pool may serve, and the tables of its algorithm. Immutable; swapped alone.
+#[derive(Debug)]
+pub struct PoolView {
+    /// The algorithm over the usable servers; a candidate's `id` is its member's.
+    pub view: balance::View,
+    /// The members of the candidates, in the same order.
+    pub members: Vec<Arc<Member>>,
+    /// Every server of the pool, in the config's order.
+    pub standings: Vec<Standing>,
+    /// Whether the usable ones are only used for want of better ones.
+    pub panic: bool,
+}
+
+/// The live half of a pool.
+#[derive(Debug)]
+pub struct PoolState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Rotation position and pick sequence, shared by all workers.
+    pub rotation: balance::Rotation,
+    /// Bounds retries to a share of live requests.
+    pub budget: RetryBudget,
+    /// Totals.
+    pub stats: Arc<PerWorker<PoolCells>>,
+    view: ArcSwap<PoolView>,
+    version: AtomicU64,
+}
+
+impl PoolState {
+    pub(crate) fn new(
+        name: Arc<str>,
+        budget: RetryBudget,
+        stats: Arc<PerWorker<PoolCells>>,
+    ) -> Self {
+        let view = PoolView {
+            view: balance::View::build(&balance::Algorithm::RoundRobin, Vec::new()),
+            members: Vec::new(),
+            standings: Vec::new(),
+            panic: false,
+        };
+        Self {
+            name,
+            rotation: balance::Rotation::default(),
+            budget,
+            stats,
+            view: ArcSwap::from_pointee(view),
+            version: AtomicU64::new(0),
+        }
+    }
+
+    /// Grows by one with each view: a worker compares it with the one it holds.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The view now. For those beside traffic, and for a worker whose version is behind.
+    #[must_use]
+    pub fn view(&self) -> Arc<PoolView> {
+        self.view.load_full()
+    }
+
+    pub(crate) fn set_view(&self, view: PoolView) {
+        self.view.store(Arc::new(view));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The live half of a listener.
+#[derive(Debug)]
+pub struct ListenerState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Totals.
+    pub stats: PerWorker<ListenerCells>,
+    /// Connections open now, in all workers.
+    pub connections: AtomicU32,
+}
+
+/// The live half of a route.
+#[derive(Debug)]
+pub struct RouteState {
+    /// Its listener's name.
+    pub listener: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Totals.
+    pub stats: PerWorker<RouteCells>,
+    /// Position in the rotation over the arms of a split.
+    pub rotation: AtomicU64,
+}

@@ -1,0 +1,125 @@
+//! What the rooms say to the publisher, and what it answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::State;
+use balance::health::Outcome;
+
+use crate::publisher::Changes;
+
+/// The way to the thread that owns the publisher.
+pub type Sender = Box<dyn Fn(Message) + Send + Sync>;
+
+/// What is sent to the publisher's thread.
+pub enum Message {
+    /// Something happened.
+    Event(Event),
+    /// Somebody wants something, and an answer.
+    Command(Command, Reply),
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Event(event) => event.fmt(f),
+            Self::Command(command, _) => command.fmt(f),
+        }
+    }
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Real traffic was refused by this member.
+    Refused {
+        /// Which member.
+        member: u32,
+    },
+    /// A probe has ended.
+    Probed {
+        /// Which member.
+        member: u32,
+        /// The number that the probe was given, so that one from before a change is ignored.
+        probe: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A name look-up has ended.
+    Resolved {
+        /// The name.
+        name: Arc<str>,
+        /// Its addresses and for how long they hold, or what went wrong.
+        answer: Result<(Vec<IpAddr>, Duration), String>,
+    },
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Read the config again and take it up.
+    Reload,
+    /// Change a server's state or weight.
+    Set {
+        /// Pool name.
+        pool: String,
+        /// Server name.
+        server: String,
+        /// The new state, if it is to change.
+        state: Option<State>,
+        /// The new weight (0-1000), if it is to change.
+        weight: Option<u32>,
+    },
+    /// Drain a server, wait for what it holds, and give a receipt.
+    Drain {
+        /// Pool name.
+        pool: String,
+        /// Server name.
+        server: String,
+        /// What still runs then is cut; `None`: as the pool says.
+        timeout: Option<Duration>,
+    },
+}
+
+/// Called once with the answer.
+pub type Reply = Box<dyn FnOnce(Answer) + Send>;
+
+/// What the publisher answers.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// A config was taken up.
+    Reloaded(Changes),
+    /// A config was not taken up: each error as it would be printed.
+    Refused(Vec<String>),
+    /// A drain has ended.
+    Drained(Receipt),
+    /// No such pool or server, or a value out of range.
+    NotFound(String),
+}
+
+/// What a drain did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// Picks after the drain began, affinity aside. Always 0.
+    pub new_picks: u64,
+    /// Picks by affinity while it drained.
+    pub affinity_picks: u64,
+    /// Requests that ended by themselves.
+    pub finished: u64,
+    /// Requests that were ended by us, and why.
+    pub cut: Vec<Cut>,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// Requests that were ended by us.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Cut {
+    /// Why: "deadline".
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
+}

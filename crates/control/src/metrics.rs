@@ -1,0 +1,267 @@
+//! Metric cells: atomics with one writer each, a padded block for each worker.
+//!
+//! A worker adds with a relaxed load and store on its own block; whoever reads sums the blocks. Nothing here knows how
+//! the numbers are shown.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::reason::Reason;
+
+/// A total that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only the thread that owns the block may call this.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `amount`. Only the thread that owns the block may call this.
+    pub fn add(&self, amount: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// The total so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// One block for each worker.
+#[derive(Debug)]
+pub struct PerWorker<T>(Box<[Padded<T>]>);
+
+impl<T: Default> PerWorker<T> {
+    /// Blocks for `workers` threads, at least one.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers.max(1)).map(|_| Padded(T::default())).collect())
+    }
+}
+
+impl<T> PerWorker<T> {
+    /// The block of one worker. A number out of range shares the last block, so that a mistake miscounts and does no
+    /// worse.
+    #[must_use]
+    pub fn of(&self, worker: usize) -> &T {
+        let index = worker.min(self.0.len() - 1);
+        &self.0[index].0
+    }
+
+    /// All blocks.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|padded| &padded.0)
+    }
+
+    /// The sum of one number over all blocks.
+    pub fn sum(&self, number: impl Fn(&T) -> u64) -> u64 {
+        self.iter().map(number).sum()
+    }
+}
+
+/// Totals by the first digit of the status; index 0 is for requests that got no answer.
+#[derive(Debug, Default)]
+pub struct Classes([Counter; 6]);
+
+impl Classes {
+    /// The label of each class.
+    pub const LABELS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// Counts one answer with `status`; 0 and 499 are "none".
+    pub fn record(&self, status: u16) {
+        let class = if status == 499 {
+            0
+        } else {
+            usize::from(status / 100)
+        };
+        if let Some(counter) = self.0.get(class) {
+            counter.increment();
+        }
+    }
+
+    /// The total of the class with this index.
+    #[must_use]
+    pub fn get(&self, class: usize) -> u64 {
+        self.0.get(class).map_or(0, Counter::get)
+    }
+}
+
+/// Upper bounds of the histograms' buckets, in microseconds.
+pub const BUCKETS_US: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 60_000_000,
+];
+
+/// Durations by bucket.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn record(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_US.partition_point(|bound| *bound < us);
+        self.buckets[bucket].increment();
+        self.sum_us.add(us);
+    }
+
+    /// The total of one bucket; the last one is for what passes every bound.
+    #[must_use]
+    pub fn bucket(&self, index: usize) -> u64 {
+        self.buckets.get(index).map_or(0, Counter::get)
+    }
+
+    /// The sum of all durations, in microseconds.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+}
+
+/// What is counted for a route of a listener.
+#[derive(Debug, Default)]
+pub struct RouteCells {
+    /// Answers by class.
+    pub classes: Classes,
+    /// From the first byte of the request to the last of the response.
+    pub seconds: Histogram,
+}
+
+/// What is counted for a pool.
+#[derive(Debug, Default)]
+pub struct PoolCells {
+    /// From the pick to the end of the response.
+    pub seconds: Histogram,
+    /// Further tries by cause, by the order of [`RetryCause::ALL`].
+    pub retries: [Counter; RetryCause::ALL.len()],
+}
+
+/// What is counted for a server.
+#[derive(Debug, Default)]
+pub struct ServerCells {
+    /// Responses by class; "none" where the server gave none.
+    pub classes: Classes,
+}
+
+/// What is counted for a listener.
+#[derive(Debug, Default)]
+pub struct ListenerCells {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections that have ended.
+    pub closed: Counter,
+    /// Times that accepting paused at the connection limit.
+    pub paused: Counter,
+    /// Bytes from clients (TCP listeners).
+    pub bytes_in: Counter,
+    /// Bytes to clients (TCP listeners).
+    pub bytes_out: Counter,
+}
+
+/// What is counted for a worker.
+#[derive(Debug)]
+pub struct WorkerCells {
+    /// Answers made here, by reason.
+    pub errors: [Counter; Reason::ALL.len()],
+    /// Requests that have begun.
+    pub begun: Counter,
+    /// Requests that have ended.
+    pub ended: Counter,
+    /// Connections to servers that were opened.
+    pub opened: Counter,
+    /// Connections to servers that were used again.
+    pub reused: Counter,
+    /// Log lines dropped because the log was behind.
+    pub log_dropped: Counter,
+    /// Tasks that ended in a panic.
+    pub panics: Counter,
+}
+
+impl Default for WorkerCells {
+    fn default() -> Self {
+        Self {
+            errors: std::array::from_fn(|_| Counter::default()),
+            begun: Counter::default(),
+            ended: Counter::default(),
+            opened: Counter::default(),
+            reused: Counter::default(),
+            log_dropped: Counter::default(),
+            panics: Counter::default(),
+        }
+    }
+}
+
+/// Why another server was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RetryCause {
+    /// The connection was refused or could not be made.
+    ConnectRefused,
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// The connection ended before a response byte.
+    ServerClosed,
+    /// The connection was reset before a response byte.
+    ServerReset,
+}
+
+impl RetryCause {
+    /// Every cause, in the order of its number.
+    pub const ALL: [Self; 4] = [
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::ServerClosed,
+        Self::ServerReset,
+    ];
+
+    /// Its label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ServerClosed => "server_closed",
+            Self::ServerReset => "server_reset",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        let histogram = Histogram::default();
+        for us in [0, 500, 501, 60_000_000, 60_000_001] {
+            histogram.record(Duration::from_micros(us));
+        }
+        assert_eq!(histogram.bucket(0), 2);
+        assert_eq!(histogram.bucket(1), 1);
+        assert_eq!(histogram.bucket(BUCKETS_US.len() - 1), 1);
+        assert_eq!(histogram.bucket(BUCKETS_US.len()), 1);
+    }
+
+    #[test]
+    fn classes_follow_the_first_digit() {
+        let classes = Classes::default();
+        for status in [0, 499, 200, 204, 503, 999] {
+            classes.record(status);
+        }
+        assert_eq!(
+            (0..6).map(|class| classes.get(class)).collect::<Vec<_>>(),
+            [2, 0, 2, 0, 0, 1]
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! The publisher as a state machine: it alone creates and retires live state, and holds every server's verdict.
+//!
+//! Configs, events and commands go in with `now`; worlds and actions come out. It reads no file, sends no probe and
+//! asks no clock: the shell around it does what the actions say, and calls back when [`Publisher::poll_timeout`] is due.
+
+mod changes;
+mod drain;
+mod health;
+mod pools;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::State;
+use config::{HealthCheck, Snapshot};
+
+use crate::live::{Endpoint, ListenerState, RouteState};
+use crate::message::{Answer, Event, Reply};
+use crate::metrics::PerWorker;
+use crate::world::World;
+
+pub use changes::Changes;
+use drain::PendingDrain;
+pub use health::word as verdict_word;
+use pools::PoolEntry;
+
+/// Views of one pool are built at most this often.
+const VIEW_EVERY: Duration = Duration::from_millis(10);
+/// A name is asked again at the earliest after this long, whatever its TTL says.
+const RESOLVE_MIN: Duration = Duration::from_secs(1);
+/// And after a failed look-up.
+const RESOLVE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Servers that one name may stand for.
+const ADDRESSES_MAX: usize = 256;
+
+/// What the shell is to do.
+pub enum Action {
+    /// Send a probe, and report [`Event::Probed`] with the same numbers.
+    Probe(Probe),
+    /// Look a name up, and report [`Event::Resolved`].
+    Resolve(Arc<str>),
+    /// Tell the workers to cut what still runs on this member.
+    Cut(u32),
+    /// Write a log line.
+    Log(Notice),
+    /// Answer a command.
+    Reply(Reply, Answer),
+}
+
+/// One probe to be sent.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The member that it is about.
+    pub member: u32,
+    /// Its number, to be reported back.
+    pub number: u64,
+    /// Where it goes.
+    pub endpoint: Endpoint,
+    /// What it does.
+    pub check: Arc<HealthCheck>,
+}
+
+/// Something for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A server's verdict changed.
+    Health {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Server name.
+        server: Arc<str>,
+        /// The verdict before.
+        from: &'static str,
+        /// The verdict now.
+        to: &'static str,
+        /// Why, in words.
+        cause: Arc<str>,
+    },
+    /// A pool fell back on servers that it would rather not use, or no longer does.
+    Panic {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Whether it does now.
+        on: bool,
+    },
+    /// A name's addresses changed.
+    Resolved {
+        /// The name.
+        name: Arc<str>,
+        /// Its addresses now.
+        addresses: Vec<IpAddr>,
+    },
+    /// A look-up failed; the last answer is kept.
+    NotResolved {
+        /// The name.
+        name: Arc<str>,
+        /// What went wrong.
+        error: String,
+    },
+    /// An operator changed a server.
+    Operator {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Server name.
+        server: Arc<str>,
+        /// What was done.
+        what: String,
+    },
+}
+
+struct NameEntry {
+    addresses: Vec<IpAddr>,
+    due: Duration,
+    asked: bool,
+}
+
+/// See the module's own words.
+pub struct Publisher {
+    workers: usize,
+    generation: u64,
+    next_member: u32,
+    next_probe: u64,
+    random: u64,
+    snapshot: Option<Arc<Snapshot>>,
+    pools: BTreeMap<Arc<str>, PoolEntry>,
+    /// Where each member is: its pool. Members of one pool are few enough to be searched.
+    owners: BTreeMap<u32, Arc<str>>,
+    listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
+    routes: BTreeMap<(Arc<str>, Arc<str>), Arc<RouteState>>,
+    names: BTreeMap<Arc<str>, NameEntry>,
+    /// Probes to come, by time and member.
+    schedule: BTreeSet<(Duration, u32)>,
+    /// Pools whose view is out of date, and when it may be built.
+    dirty: BTreeMap<Arc<str>, Duration>,
+    drains: Vec<PendingDrain>,
+    actions: VecDeque<Action>,
+}
+
+impl Publisher {
+    /// A publisher with nothing to publish yet. `seed` spreads probes; `workers` sizes the metric cells.
+    #[must_use]
+    pub fn new(workers: usize, seed: u64) -> Self {
+        Self {
+            workers,
+            generation: 0,
+            next_member: 1,
+            next_probe: 1,
+            random: seed,
+            snapshot: None,
+            pools: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            dirty: BTreeMap::new(),
+            drains: Vec::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes up a config: what did not change is not touched. Cannot fail: whatever can has been done before.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Duration) -> (Arc<World>, Changes) {
+        let before = self.snapshot.take();
+        let mut changes = changes::compare(before.as_deref(), &snapshot);
+        self.take_names(&snapshot, now);
+        self.take_pools(&snapshot, now, &mut changes);
+        let (listeners, routes) = self.take_listeners(&snapshot);
+        let pools = snapshot
+            .pools
+            .iter()
+            .filter_map(|pool| self.pools.get(&pool.name))
+            .map(|entry| entry.state.clone())
+            .collect();
+        self.generation += 1;
+        self.snapshot = Some(snapshot.clone());
+        let world = Arc::new(World {
+            generation: self.generation,
+            snapshot,
+            pools,
+            listeners,
+            routes,
+        });
+        (world, changes)
+    }
+
+    /// Takes in what happened.
+    pub fn handle_event(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Refused { member } => self.handle_refused(member, now),
+            Event::Probed {
+                member,
+                probe,
+                outcome,
+            } => self.handle_probed(member, probe, outcome, now),
+            Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
+        }
+    }
+
+    /// Changes a server's state or weight at run time. The answer goes out as an action.
+    pub fn handle_set(
+        &mut self,
+        pool: &str,
+        server: &str,
+        state: Option<State>,
+        weight: Option<u32>,
+        reply: Reply,
+        now: Duration,
+    ) {
+        let answer = match self.set(pool, server, state, weight, now) {
+            Ok(()) => Answer::Done,
+            Err(why) => Answer::NotFound(why),
+        };
+        self.actions.push_back(Action::Reply(reply, answer));
+    }
+
+    /// When [`Publisher::handle_timeout`] wants to be called, if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let probe = self.schedule.first().map(|(at, _)| *at);
+        let view = self.dirty.values().min().copied();
+        let name = self
+            .names
+            .values()
+            .filter(|name| !name.asked)
+            .map(|name| name.due)
+            .min();
+        let drain = self.drains.iter().map(|drain| drain.look_at).min();
+        [probe, view, name, drain].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.send_due_probes(now);
+        self.ask_due_names(now);
+        self.look_at_drains(now);
+        self.build_due_views(now);
+    }
+
+    /// What the shell is to do next. To be asked until it is empty.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn take_listeners(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> (Vec<Arc<ListenerState>>, Vec<Vec<Arc<RouteState>>>) {
+        let mut listeners = Vec::new();
+        let mut routes = Vec::new();
+        for listener in &snapshot.listeners {
+            let state = self
+                .listeners
+                .entry(listener.name.clone())
+                .or_insert_with(|| {
+                    Arc::new(ListenerState {
+                        name: listener.name.clone(),
+                        stats: PerWorker::new(self.workers),
+                        connections: 0.into(),
+                    })
+                });
+            listeners.push(state.clone());
+            let mut of_listener = Vec::new();
+            if let config::Protocol::Http(http) = &listener.protocol {
+                for route in &http.routes {
+                    let key = (listener.name.clone(), route.name.clone());
+                    let state = self.routes.entry(key).or_insert_with(|| {
+                        Arc::new(RouteState {
+                            listener: listener.name.clone(),
+                            name: route.name.clone(),
+                            stats: PerWorker::new(self.workers),
+                            rotation: 0.into(),
+                        })
+                    });
+                    of_listener.push(state.clone());
+                }
+            }
+            routes.push(of_listener);
+        }
+        (listeners, routes)
+    }
+
+    fn set(
+        &mut self,
+        pool: &str,
+        server: &str,
+        state: Option<State>,
+        weight: Option<u32>,
+        now: Duration,
+    ) -> Result<(), String> {
+        if weight.is_some_and(|weight| weight > 1000) {
+            return Err("a weight is 0 to 1000".to_owned());
+        }
+        let entry = self
+            .pools
+            .get_mut(pool)
+            .ok_or_else(|| format!("no pool `{pool}`"))?;
+        let name = entry.state.name.clone();
+        let mut found = false;
+        for slot in entry
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.answers_to(server))
+        {
+            found = true;
+            if let Some(state) = state {
+                slot.member.cell.set_state(state);
+                slot.member.set_cut(false);
+                slot.word = Some(state);
+                self.actions.push_back(Action::Log(Notice::Operator {
+                    pool: name.clone(),
+                    server: slot.member.name.clone(),
+                    what: format!("state {state}"),
+                }));
+            }
+            if let Some(weight) = weight {
+                slot.weight_word = Some(weight);
+                self.actions.push_back(Action::Log(Notice::Operator {
+                    pool: name.clone(),
+                    server: slot.member.name.clone(),
+                    what: format!("weight {weight}"),
+                }));
+            }
+        }
+        if !found {
+            return Err(format!("no server `{server}` in pool `{pool}`"));
+        }
+        if state.is_some_and(|state| state != State::Drain) {
+            // A new word ends a drain that waits; its receipt says what was so far.
+            self.end_drains(pool, server, now);
+        }
+        self.mark_dirty(&name, now);
+        self.build_due_views(now.saturating_add(VIEW_EVERY));
+        Ok(())
+    }
+
+    fn mark_dirty(&mut self, pool: &Arc<str>, now: Duration) {
+        let at = self
+            .pools
+            .get(pool)
+            .map_or(now, |entry| entry.built.saturating_add(VIEW_EVERY));
+        self.dirty.entry(pool.clone()).or_insert(at.max(now));
+    }
+
+    fn next_random(&mut self) -> u64 {
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

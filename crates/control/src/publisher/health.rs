@@ -1,0 +1,148 @@
+//! When probes are due, and what their ends change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::health::{Outcome, Transition};
+
+use super::pools::Slot;
+use super::{Action, Notice, Probe, Publisher};
+
+impl Publisher {
+    /// Puts a member's next probe into the schedule.
+    pub(super) fn schedule(&mut self, slot: &mut Slot) {
+        let random = self.next_random();
+        if let Some(health) = &slot.health {
+            let due = health.poll_next_probe(random);
+            slot.due = Some(due);
+            self.schedule.insert((due, slot.member.id));
+        }
+    }
+
+    pub(super) fn unschedule(&mut self, slot: &mut Slot) {
+        slot.asked = None;
+        if let Some(due) = slot.due.take() {
+            self.schedule.remove(&(due, slot.member.id));
+        }
+    }
+
+    pub(super) fn send_due_probes(&mut self, now: Duration) {
+        while let Some((at, id)) = self.schedule.first().copied() {
+            if at > now {
+                break;
+            }
+            self.schedule.remove(&(at, id));
+            let number = self.next_probe;
+            self.next_probe += 1;
+            let Some(entry) = self
+                .owners
+                .get(&id)
+                .and_then(|pool| self.pools.get_mut(pool))
+            else {
+                continue;
+            };
+            let Some(check) = entry.check.clone() else {
+                continue;
+            };
+            let Some(slot) = entry.slots.iter_mut().find(|slot| slot.member.id == id) else {
+                continue;
+            };
+            slot.due = None;
+            slot.asked = Some(number);
+            let endpoint = slot.member.endpoint.clone();
+            self.actions.push_back(Action::Probe(Probe {
+                member: id,
+                number,
+                endpoint,
+                check,
+            }));
+        }
+    }
+
+    pub(super) fn handle_probed(&mut self, id: u32, probe: u64, outcome: Outcome, now: Duration) {
+        self.with_slot(id, now, |slot| {
+            if slot.asked != Some(probe) {
+                return None;
+            }
+            slot.asked = None;
+            slot.health.as_mut()?.handle_outcome(outcome, now)
+        });
+    }
+
+    pub(super) fn handle_refused(&mut self, id: u32, now: Duration) {
+        self.with_slot(id, now, |slot| {
+            slot.member.forget_refused();
+            slot.health.as_mut()?.handle_refused(now)
+        });
+    }
+
+    /// Lets `change` work on one member's health, then logs a transition, has the view built again, and sees to the
+    /// next probe.
+    fn with_slot(
+        &mut self,
+        id: u32,
+        now: Duration,
+        change: impl FnOnce(&mut Slot) -> Option<Transition>,
+    ) {
+        let random = self.next_random();
+        let Some(entry) = self
+            .owners
+            .get(&id)
+            .and_then(|pool| self.pools.get_mut(pool))
+        else {
+            return;
+        };
+        let pool = entry.state.name.clone();
+        let Some(slot) = entry.slots.iter_mut().find(|slot| slot.member.id == id) else {
+            return;
+        };
+        let answers = slot
+            .health
+            .as_ref()
+            .is_some_and(balance::health::Health::answers);
+        let transition = change(slot);
+        let Some(health) = &slot.health else {
+            return;
+        };
+        let changed = transition.is_some() || answers != health.answers();
+        if slot.asked.is_none() {
+            let due = health.poll_next_probe(random).max(now);
+            if let Some(old) = slot.due.replace(due) {
+                self.schedule.remove(&(old, id));
+            }
+            self.schedule.insert((due, id));
+        }
+        if let Some(transition) = transition {
+            self.actions
+                .push_back(Action::Log(notice(&pool, slot, &transition)));
+        }
+        if changed {
+            self.mark_dirty(&pool, now);
+            self.build_due_views(now);
+        }
+    }
+}
+
+fn notice(pool: &Arc<str>, slot: &Slot, transition: &Transition) -> Notice {
+    Notice::Health {
+        pool: pool.clone(),
+        server: slot.member.name.clone(),
+        from: word(transition.from),
+        to: word(transition.to),
+        cause: transition.cause.as_ref().map_or_else(
+            || "passes its probes".into(),
+            |cause| cause.to_string().into(),
+        ),
+    }
+}
+
+/// The word for a verdict in logs, tables and the API.
+#[must_use]
+pub fn word(verdict: balance::health::Verdict) -> &'static str {
+    use balance::health::Verdict;
+    match verdict {
+        Verdict::Unknown => "unknown",
+        Verdict::Healthy => "healthy",
+        Verdict::Unhealthy => "unhealthy",
+    }
+}

@@ -1,0 +1,430 @@
+//! Pools and their members: kept by name over configs, created and retired as a config or a name look-up says.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::budget::RetryBudget;
+use balance::health::{Health, Thresholds, Verdict};
+use balance::{Candidate, State};
+use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
+
+use super::{
+    ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
+    RESOLVE_MIN,
+};
+use crate::live::{Endpoint, Member, PoolState, PoolView, Standing};
+use crate::metrics::PerWorker;
+
+/// Retries allowed in a second whatever the share of live requests is.
+const RETRIES_PER_SECOND_MIN: u32 = 10;
+
+pub(super) struct PoolEntry {
+    pub(super) state: Arc<PoolState>,
+    pub(super) config: Pool,
+    pub(super) check: Option<Arc<HealthCheck>>,
+    pub(super) slots: Vec<Slot>,
+    /// When its view was built last.
+    pub(super) built: Duration,
+    panic: bool,
+}
+
+/// A member with what only the publisher knows of it.
+pub(super) struct Slot {
+    pub(super) member: Arc<Member>,
+    pub(super) health: Option<Health>,
+    /// When it is in the schedule.
+    pub(super) due: Option<Duration>,
+    /// The number of the probe that is out.
+    pub(super) asked: Option<u64>,
+    /// The name that the config gives it; several members share one when it is a DNS name.
+    configured: Arc<str>,
+    file_weight: u32,
+    /// The operator's words, until the file's own value changes.
+    pub(super) weight_word: Option<u32>,
+    pub(super) word: Option<State>,
+}
+
+impl Slot {
+    pub(super) fn answers_to(&self, name: &str) -> bool {
+        *self.member.name == *name || *self.configured == *name
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight_word.unwrap_or(self.file_weight)
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.health
+            .as_ref()
+            .map_or(Verdict::Healthy, Health::verdict)
+    }
+
+    pub(super) fn cause(&self) -> Arc<str> {
+        match &self.health {
+            None => "not probed".into(),
+            Some(health) => match (health.cause(), health.verdict()) {
+                (Some(cause), _) => cause.to_string().into(),
+                (None, Verdict::Unknown) => "no probe has ended yet".into(),
+                (None, _) => "passes its probes".into(),
+            },
+        }
+    }
+}
+
+impl Publisher {
+    /// Keeps the names that the config uses, and has new ones asked at once.
+    pub(super) fn take_names(&mut self, snapshot: &Snapshot, now: Duration) {
+        let mut names = BTreeMap::new();
+        for server in snapshot.pools.iter().flat_map(|pool| &pool.servers) {
+            if let Address::Name(name, _) = &server.address {
+                let known = self.names.remove(name);
+                names.entry(name.clone()).or_insert_with(|| {
+                    known.unwrap_or(NameEntry {
+                        addresses: Vec::new(),
+                        due: now,
+                        asked: false,
+                    })
+                });
+            }
+        }
+        self.names = names;
+        self.ask_due_names(now);
+    }
+
+    pub(super) fn ask_due_names(&mut self, now: Duration) {
+        for (name, entry) in &mut self.names {
+            if !entry.asked && entry.due <= now {
+                entry.asked = true;
+                self.actions.push_back(Action::Resolve(name.clone()));
+            }
+        }
+    }
+
+    pub(super) fn take_pools(&mut self, snapshot: &Snapshot, now: Duration, changes: &mut Changes) {
+        let mut before = std::mem::take(&mut self.pools);
+        for pool in &snapshot.pools {
+            let old = before.remove(&pool.name);
+            let entry = self.take_pool(pool, old, now, changes);
+            self.pools.insert(pool.name.clone(), entry);
+            self.dirty.insert(pool.name.clone(), now);
+        }
+        for (_, gone) in before {
+            for slot in gone.slots {
+                self.retire(&slot);
+            }
+        }
+        self.build_due_views(now);
+    }
+
+    fn take_pool(
+        &mut self,
+        pool: &Pool,
+        old: Option<PoolEntry>,
+        now: Duration,
+        changes: &mut Changes,
+    ) -> PoolEntry {
+        let check = pool.health_check.clone().map(Arc::new);
+        let (mut slots, state, same_check, built, panic) = match old {
+            Some(old) => {
+                let same_check = old.config.health_check == pool.health_check;
+                let state = if old.config.retries.budget_percent == pool.retries.budget_percent {
+                    old.state
+                } else {
+                    Arc::new(PoolState::new(
+                        pool.name.clone(),
+                        budget(pool),
+                        old.state.stats.clone(),
+                    ))
+                };
+                (old.slots, state, same_check, old.built, old.panic)
+            }
+            None => {
+                let stats = Arc::new(PerWorker::new(self.workers));
+                let state = Arc::new(PoolState::new(pool.name.clone(), budget(pool), stats));
+                (Vec::new(), state, true, Duration::ZERO, false)
+            }
+        };
+        let mut kept = Vec::new();
+        for server in &pool.servers {
+            for (name, endpoint) in self.expand(server) {
+                let known = slots
+                    .iter()
+                    .position(|slot| slot.member.name == name && slot.member.endpoint == endpoint)
+                    .map(|index| slots.swap_remove(index));
+                let slot = match known {
+                    Some(slot) => self.keep(slot, server, check.as_deref(), same_check, now),
+                    None => {
+                        changes.servers_added += 1;
+                        self.create(pool, server, name, endpoint, check.as_deref(), now)
+                    }
+                };
+                kept.push(slot);
+            }
+        }
+        for slot in &slots {
+            changes.servers_removed += 1;
+            self.retire(slot);
+        }
+        PoolEntry {
+            state,
+            config: pool.clone(),
+            check,
+            slots: kept,
+            built,
+            panic,
+        }
+    }
+
+    /// The members that one configured server stands for.
+    fn expand(&self, server: &Server) -> Vec<(Arc<str>, Endpoint)> {
+        match &server.address {
+            Address::Ip(address) => vec![(server.name.clone(), Endpoint::Ip(*address))],
+            Address::Unix(path) => vec![(server.name.clone(), Endpoint::Unix(path.clone()))],
+            Address::Name(name, port) => {
+                let addresses = self
+                    .names
+                    .get(name)
+                    .map(|entry| &*entry.addresses)
+                    .unwrap_or_default();
+                let one = addresses.len() == 1;
+                addresses
+                    .iter()
+                    .take(ADDRESSES_MAX)
+                    .map(|ip| {
+                        let address = SocketAddr::new(*ip, *port);
+                        let name = if one {
+                            server.name.clone()
+                        } else {
+                            format!("{}@{address}", server.name).into()
+                        };
+                        (name, Endpoint::Ip(address))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    fn keep(
+        &mut self,
+        mut slot: Slot,
+        server: &Server,
+        check: Option<&HealthCheck>,
+        same_check: bool,
+        now: Duration,
+    ) -> Slot {
+        slot.member.set_connections_max(server.connections_max);
+        if slot.file_weight != server.weight {
+            slot.file_weight = server.weight;
+            slot.weight_word = None;
+        }
+        if !same_check {
+            // What a server was stays until the new probes say otherwise.
+            let initial = slot.verdict();
+            self.unschedule(&mut slot);
+            slot.health = check.map(|check| Health::new(thresholds(check), initial, now));
+            self.schedule(&mut slot);
+        }
+        slot
+    }
+
+    fn create(
+        &mut self,
+        pool: &Pool,
+        server: &Server,
+        name: Arc<str>,
+        endpoint: Endpoint,
+        check: Option<&HealthCheck>,
+        now: Duration,
+    ) -> Slot {
+        let id = self.next_member;
+        self.next_member += 1;
+        let member = Arc::new(Member::new(
+            id,
+            pool.name.clone(),
+            name,
+            endpoint,
+            self.workers,
+        ));
+        member.set_connections_max(server.connections_max);
+        self.owners.insert(id, pool.name.clone());
+        let health = check.map(|check| {
+            let initial = match check.initial {
+                InitialHealth::Unknown => Verdict::Unknown,
+                InitialHealth::Healthy => Verdict::Healthy,
+                InitialHealth::Unhealthy => Verdict::Unhealthy,
+            };
+            Health::new(thresholds(check), initial, now)
+        });
+        let mut slot = Slot {
+            member,
+            health,
+            due: None,
+            asked: None,
+            configured: server.name.clone(),
+            file_weight: server.weight,
+            weight_word: None,
+            word: None,
+        };
+        self.schedule(&mut slot);
+        slot
+    }
+
+    fn retire(&mut self, slot: &Slot) {
+        slot.member.set_retired(true);
+        self.owners.remove(&slot.member.id);
+        if let Some(due) = slot.due {
+            self.schedule.remove(&(due, slot.member.id));
+        }
+    }
+
+    pub(super) fn handle_resolved(
+        &mut self,
+        name: Arc<str>,
+        answer: Result<(Vec<IpAddr>, Duration), String>,
+        now: Duration,
+    ) {
+        let Some(entry) = self.names.get_mut(&name) else {
+            return;
+        };
+        entry.asked = false;
+        match answer {
+            Err(error) => {
+                entry.due = now.saturating_add(RESOLVE_AFTER_FAILURE);
+                self.actions
+                    .push_back(Action::Log(Notice::NotResolved { name, error }));
+            }
+            Ok((mut addresses, ttl)) => {
+                entry.due = now.saturating_add(ttl.max(RESOLVE_MIN));
+                addresses.sort_unstable();
+                addresses.dedup();
+                if addresses.is_empty() || entry.addresses == addresses {
+                    return;
+                }
+                entry.addresses.clone_from(&addresses);
+                self.actions.push_back(Action::Log(Notice::Resolved {
+                    name: name.clone(),
+                    addresses,
+                }));
+                self.take_name_change(&name, now);
+            }
+        }
+    }
+
+    /// Rebuilds the pools that use a name whose addresses changed.
+    fn take_name_change(&mut self, name: &Arc<str>, now: Duration) {
+        let uses = |pool: &Pool| {
+            pool.servers
+                .iter()
+                .any(|server| matches!(&server.address, Address::Name(used, _) if used == name))
+        };
+        let affected: Vec<Arc<str>> = self
+            .pools
+            .values()
+            .filter(|entry| uses(&entry.config))
+            .map(|entry| entry.state.name.clone())
+            .collect();
+        for pool in affected {
+            if let Some(old) = self.pools.remove(&pool) {
+                let config = old.config.clone();
+                let entry = self.take_pool(&config, Some(old), now, &mut Changes::default());
+                self.pools.insert(pool.clone(), entry);
+                self.mark_dirty(&pool, now);
+            }
+        }
+    }
+
+    pub(super) fn build_due_views(&mut self, now: Duration) {
+        let due: Vec<Arc<str>> = self
+            .dirty
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(pool, _)| pool.clone())
+            .collect();
+        for pool in due {
+            self.dirty.remove(&pool);
+            if let Some(entry) = self.pools.get_mut(&pool) {
+                entry.built = now;
+                if let Some(on) = entry.build() {
+                    self.actions
+                        .push_back(Action::Log(Notice::Panic { pool, on }));
+                }
+            }
+        }
+    }
+}
+
+impl PoolEntry {
+    /// Builds and swaps the view; says when the pool begins or ends to use servers that it would rather not.
+    fn build(&mut self) -> Option<bool> {
+        let inputs: Vec<balance::Standing> = self
+            .slots
+            .iter()
+            .map(|slot| balance::Standing {
+                verdict: slot.verdict(),
+                answers: slot.health.as_ref().is_none_or(Health::answers),
+                state: slot.member.cell.state(),
+                weight: slot.weight(),
+            })
+            .collect();
+        let usable = balance::usable(&inputs);
+        let mut standings: Vec<Standing> = self
+            .slots
+            .iter()
+            .map(|slot| Standing {
+                member: slot.member.clone(),
+                weight: slot.weight(),
+                verdict: slot.verdict(),
+                usable: false,
+                cause: slot.cause(),
+            })
+            .collect();
+        let mut candidates = Vec::with_capacity(usable.indices.len());
+        for index in &usable.indices {
+            let Some(standing) = standings.get_mut(*index) else {
+                continue;
+            };
+            standing.usable = true;
+            candidates.push(Candidate {
+                server: standing.member.cell.clone(),
+                id: standing.member.id,
+                hash_name: balance::hash_key(standing.member.name.as_bytes()),
+                weight: standing.weight,
+            });
+        }
+        let view = balance::View::build(&self.config.balance.algorithm, candidates);
+        let members = view
+            .candidates()
+            .iter()
+            .filter_map(|candidate| {
+                standings
+                    .iter()
+                    .find(|standing| standing.member.id == candidate.id)
+            })
+            .map(|standing| standing.member.clone())
+            .collect();
+        self.state.set_view(PoolView {
+            view,
+            members,
+            standings,
+            panic: usable.panic,
+        });
+        let changed = self.panic != usable.panic;
+        self.panic = usable.panic;
+        changed.then_some(usable.panic)
+    }
+}
+
+fn budget(pool: &Pool) -> RetryBudget {
+    RetryBudget::new(pool.retries.budget_percent, RETRIES_PER_SECOND_MIN)
+}
+
+fn thresholds(check: &HealthCheck) -> Thresholds {
+    let mut thresholds = Thresholds::default();
+    thresholds.healthy = check.healthy_threshold;
+    thresholds.unhealthy = check.unhealthy_threshold;
+    thresholds.interval = check.interval;
+    thresholds.timeout = check.timeout;
+    thresholds
+}

@@ -1,0 +1,224 @@
+//! The closed list of reasons: why Evenkeel answered, or ended a connection, itself.
+
+/// Why an answer was made here. The text of each is what `x-evenkeel-reason`, the access log and
+/// `evenkeel_errors_total` carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Reason {
+    /// Message framing is conflicting or doubtful (RFC 9112 §6, §7).
+    BadFraming,
+    /// The request is not HTTP, or breaks a rule other than framing.
+    BadRequest,
+    /// The head is larger, or has more fields, than the listener allows.
+    HeaderTooLarge,
+    /// The request target is longer than the listener allows.
+    UriTooLong,
+    /// The request body is larger than the listener allows.
+    BodyTooLarge,
+    /// The head did not come in time.
+    HeaderTimeout,
+    /// The request body stopped coming.
+    BodyTimeout,
+    /// No route matched.
+    NoRoute,
+    /// The method is not served here (CONNECT).
+    MethodRefused,
+    /// No server of the pool may serve.
+    NoUsableServer,
+    /// Every server of the pool is at its connection limit.
+    ServerLimit,
+    /// No server accepted a connection.
+    ConnectRefused,
+    /// No server accepted a connection in time.
+    ConnectTimeout,
+    /// The response did not begin in time.
+    FirstByteTimeout,
+    /// The response stopped coming, or the whole request took too long.
+    ResponseTimeout,
+    /// The server closed the connection before it answered.
+    ServerClosed,
+    /// The server reset the connection.
+    ServerReset,
+    /// The server's response was not HTTP that can be passed on.
+    BadResponse,
+    /// A retry was due, and the pool's budget for retries was spent.
+    RetryBudget,
+    /// The server that the client is bound to cannot serve, and no other may.
+    AffinityServerUnavailable,
+    /// The process or the server is being drained.
+    Draining,
+    /// A filter of the route answered (`respond`, `redirect`).
+    Filter,
+    /// The HTTP version is not 1.0 or 1.1.
+    VersionNotSupported,
+    /// A transfer coding other than chunked.
+    NotImplemented,
+    /// The client left before it had its answer. In the log only.
+    ClientClosed,
+    /// A fault of our own.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 26] = [
+        Self::BadFraming,
+        Self::BadRequest,
+        Self::HeaderTooLarge,
+        Self::UriTooLong,
+        Self::BodyTooLarge,
+        Self::HeaderTimeout,
+        Self::BodyTimeout,
+        Self::NoRoute,
+        Self::MethodRefused,
+        Self::NoUsableServer,
+        Self::ServerLimit,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::FirstByteTimeout,
+        Self::ResponseTimeout,
+        Self::ServerClosed,
+        Self::ServerReset,
+        Self::BadResponse,
+        Self::RetryBudget,
+        Self::AffinityServerUnavailable,
+        Self::Draining,
+        Self::Filter,
+        Self::VersionNotSupported,
+        Self::NotImplemented,
+        Self::ClientClosed,
+        Self::Internal,
+    ];
+
+    /// Its text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadFraming => "bad_framing",
+            Self::BadRequest => "bad_request",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::UriTooLong => "uri_too_long",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::NoRoute => "no_route",
+            Self::MethodRefused => "method_refused",
+            Self::NoUsableServer => "no_usable_server",
+            Self::ServerLimit => "server_limit",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::ServerClosed => "server_closed",
+            Self::ServerReset => "server_reset",
+            Self::BadResponse => "bad_response",
+            Self::RetryBudget => "retry_budget",
+            Self::AffinityServerUnavailable => "affinity_server_unavailable",
+            Self::Draining => "draining",
+            Self::Filter => "filter",
+            Self::VersionNotSupported => "version_not_supported",
+            Self::NotImplemented => "not_implemented",
+            Self::ClientClosed => "client_closed",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status of the answer; 499 is only ever logged.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadFraming | Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::MethodRefused => 405,
+            Self::HeaderTimeout | Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
+            Self::HeaderTooLarge => 431,
+            Self::ClientClosed => 499,
+            Self::Internal => 500,
+            Self::NotImplemented => 501,
+            Self::ConnectRefused
+            | Self::ServerClosed
+            | Self::ServerReset
+            | Self::BadResponse
+            | Self::RetryBudget => 502,
+            Self::NoUsableServer
+            | Self::ServerLimit
+            | Self::AffinityServerUnavailable
+            | Self::Draining => 503,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ResponseTimeout => 504,
+            Self::VersionNotSupported => 505,
+            // The route's own status is used.
+            Self::Filter => 200,
+        }
+    }
+
+    /// What it means, in one sentence: for the reference.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::BadFraming => {
+                "message framing was conflicting or doubtful, so the request was refused"
+            }
+            Self::BadRequest => "the request was not valid HTTP",
+            Self::HeaderTooLarge => {
+                "the request head passed `limits.header_bytes` or `limits.headers`"
+            }
+            Self::UriTooLong => "the request target passed `limits.uri_bytes`",
+            Self::BodyTooLarge => "the request body passed `limits.body_bytes`",
+            Self::HeaderTimeout => "the request head did not come within `timeouts.header`",
+            Self::BodyTimeout => "the request body stopped for longer than `timeouts.body_idle`",
+            Self::NoRoute => "no route of the listener matched",
+            Self::MethodRefused => "the method is not served here: CONNECT",
+            Self::NoUsableServer => {
+                "no server of the pool may serve: all are down, draining, disabled or at weight 0"
+            }
+            Self::ServerLimit => "every usable server of the pool is at its connection limit",
+            Self::ConnectRefused => "no server that was tried accepted the connection",
+            Self::ConnectTimeout => {
+                "no server that was tried accepted the connection within `timeouts.connect`"
+            }
+            Self::FirstByteTimeout => "the response did not begin within `timeouts.first_byte`",
+            Self::ResponseTimeout => {
+                "the response stopped for longer than `timeouts.idle`, or the request took longer than `timeouts.request`"
+            }
+            Self::ServerClosed => "the server closed the connection before a whole response",
+            Self::ServerReset => "the server reset the connection before a whole response",
+            Self::BadResponse => "the server's response was not HTTP that can be passed on",
+            Self::RetryBudget => "another try was due, but the pool's `retries.budget` was spent",
+            Self::AffinityServerUnavailable => {
+                "the server that the client is bound to cannot serve"
+            }
+            Self::Draining => "the process or the server was drained and the deadline came",
+            Self::Filter => "a filter of the route answered: `respond` or `redirect`",
+            Self::VersionNotSupported => "the HTTP version is neither 1.0 nor 1.1",
+            Self::NotImplemented => "the request body has a transfer coding other than `chunked`",
+            Self::ClientClosed => {
+                "the client left before it had its answer (logged as 499, never sent)"
+            }
+            Self::Internal => "a fault of Evenkeel's own",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn the_list_is_in_the_order_of_the_numbers_and_names_are_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "{reason}");
+        }
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+}
