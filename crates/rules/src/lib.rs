@@ -33,6 +33,8 @@ mod read;
 mod request;
 mod scratch;
 mod table;
+#[cfg(test)]
+mod testing;
 mod trace;
 
 pub use cidr::{Cidr, CidrError};

@@ -119,6 +119,11 @@ impl HostPattern {
         }
     }
 
+    /// Whether every host is taken, none at all too.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.pattern.takes_all()
+    }
+
     pub(crate) fn contains(&self, other: &HostPattern, scratch: &mut Scratch) -> bool {
         match (&self.kind, &other.kind) {
             (_, HostKind::Exact(host)) => self.matches(host, scratch),
@@ -213,6 +218,11 @@ impl PathPattern {
         }
     }
 
+    /// Whether every path is taken, `*` too.
+    pub(crate) fn takes_all(&self) -> bool {
+        matches!(&self.kind, PathKind::Glob { glob, .. } if glob.takes_all())
+    }
+
     pub(crate) fn contains(&self, other: &PathPattern, scratch: &mut Scratch) -> bool {
         match (&self.kind, &other.kind) {
             (_, PathKind::Exact(path)) => self.matches(path, scratch),
@@ -223,7 +233,7 @@ impl PathPattern {
                     .literal_prefix()
                     .is_some_and(|narrow| is_under(narrow, wide))
             }
-            (PathKind::Glob { glob, .. }, _) if glob == &Glob::new(b"*") => true,
+            _ if self.takes_all() => true,
             _ => self.kind == other.kind,
         }
     }

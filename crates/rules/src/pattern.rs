@@ -206,10 +206,18 @@ impl Pattern {
             return true;
         }
         match (&self.kind, &other.kind) {
-            (Kind::Present(true), kind) => !matches!(kind, Kind::Present(false)),
-            (Kind::Glob(glob), kind) if glob.takes_all() => !matches!(kind, Kind::Present(false)),
+            (_, kind) if self.takes_all() => !matches!(kind, Kind::Present(false)),
             (_, Kind::Exact(value)) => self.matches(Some(value), scratch),
             _ => false,
+        }
+    }
+
+    /// Whether there is no value that this pattern does not take.
+    pub(crate) fn takes_all(&self) -> bool {
+        match &self.kind {
+            Kind::Present(present) => *present,
+            Kind::Glob(glob) => glob.takes_all(),
+            Kind::Exact(_) | Kind::Regex { .. } => false,
         }
     }
 
@@ -339,7 +347,7 @@ impl Glob {
         &self.start
     }
 
-    fn takes_all(&self) -> bool {
+    pub(crate) fn takes_all(&self) -> bool {
         self.start.is_empty() && self.middle.is_empty() && self.end.is_empty()
     }
 }
