@@ -18,7 +18,8 @@ pub enum Algorithm {
     ///
     /// Shared: the counts. Exact as of the moment of the pick up to 64 servers. Above that each
     /// worker compares counts that it read at most n/8 of its own picks ago (local: a tournament
-    /// tree), and looks at the winner's afresh.
+    /// tree), and looks at the winner's afresh: whom it picks has no more than any other had at
+    /// some time since then. (Should 256 winners in a row prove out of date, the next is taken.)
     LeastConnections,
     /// The lowest moving average of response times, per weight.
     ///

@@ -167,4 +167,17 @@ mod tests {
         budget.handle_request(Duration::ZERO);
         assert!(!budget.try_retry(Duration::ZERO));
     }
+
+    #[test]
+    fn threads_together_never_pass_the_bound() {
+        let budget = RetryBudget::default();
+        let now = Duration::from_secs(3);
+        let sum: u32 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| allowed(&budget, now, 10_000)))
+                .collect();
+            threads.into_iter().map(|it| it.join().unwrap()).sum()
+        });
+        assert!((90..=100).contains(&sum), "{sum}");
+    }
 }

@@ -90,3 +90,52 @@ fn unpack(word: u64, now: u32) -> (f64, f64) {
 fn stamp(now: Duration) -> u32 {
     now.as_micros() as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    /// Records `(second, milliseconds)` samples, and returns the average in milliseconds.
+    fn average(kind: Kind, samples: &[(u64, u32)]) -> f64 {
+        let average = Average::new();
+        for (second, millis) in samples {
+            average.record(kind, Duration::from_secs(*second), MILLI * *millis);
+        }
+        average.last().as_secs_f64() * 1e3
+    }
+
+    #[test]
+    fn a_sample_weighs_by_the_time_since_the_one_before() {
+        let check = |kind, samples: &[(u64, u32)], expected: f64| {
+            let got = average(kind, samples);
+            assert!((got - expected).abs() < 0.01, "{kind:?} {samples:?}: {got}");
+        };
+        check(Kind::Mean, &[], 0.0);
+        check(Kind::Mean, &[(5, 40)], 40.0);
+        check(Kind::Mean, &[(5, 40), (5, 1000)], 40.0);
+        check(Kind::Mean, &[(5, 100), (15, 0)], 36.79);
+        check(Kind::Mean, &[(5, 100), (1000, 7)], 7.0);
+        check(Kind::Mean, &[(5, 100), (3, 7)], 100.0);
+        check(Kind::Peak, &[(5, 40), (5, 1000)], 1000.0);
+        check(Kind::Peak, &[(5, 100), (15, 0)], 36.79);
+    }
+
+    #[test]
+    fn an_average_fades_without_samples_and_outlives_the_stamp() {
+        let average = Average::new();
+        assert_eq!(average.at(Duration::ZERO), None);
+        // The stamp wraps within this test: 2^32 µs are 4294.97 s.
+        let start = Duration::from_secs(4290);
+        average.record(Kind::Mean, start, MILLI);
+        for (later, expected) in [(0, 1e6), (9, 1e6), (10, 5e5), (39, 1.25e5)] {
+            let got = average.at(start + Duration::from_secs(later)).unwrap();
+            assert!((got - expected).abs() < 1.0, "{later} s: {got}");
+        }
+        assert!(
+            average.at(start - MILLI).is_some_and(|it| it > 9e5),
+            "a worker behind"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 /// Servers read again at each pick.
 const SLICE: usize = 8;
 /// How many winners of one pick may turn out to be out of date before one is taken as it is.
-const REREADS_MAX: usize = 32;
+const REREADS_MAX: usize = 256;
 
 /// What servers are compared by: the smaller load, then the earlier date.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
