@@ -394,11 +394,14 @@ impl Piece {
     }
 }
 
-/// A place that begins with `//` would be another host: `leading` slashes become one.
-fn push_path(path: &[u8], leading: bool, to: &mut Vec<u8>) {
+/// A place that begins with `//`, or with `/\` in a browser's eyes, would be another host: at the
+/// start (`first`) one slash is all that stays of them.
+fn push_path(path: &[u8], first: bool, to: &mut Vec<u8>) {
     let mut path = path;
-    while leading && path.starts_with(b"//") {
-        path = path.get(1..).unwrap_or_default();
+    if first {
+        while let [b'/' | b'\\', rest @ ..] = path {
+            path = rest;
+        }
     }
     if !path.starts_with(b"/") {
         to.push(b'/');

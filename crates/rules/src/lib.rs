@@ -36,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod trace;
+mod why;
 
 pub use cidr::{Cidr, CidrError};
 pub use edits::{Edits, HeaderEdit, On};

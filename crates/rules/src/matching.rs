@@ -9,6 +9,7 @@ use crate::pattern::{Glob, Pattern, PatternError};
 use crate::read;
 use crate::scratch::Scratch;
 use crate::trace::Key;
+use crate::why::Why;
 use crate::{Cidr, Request};
 
 /// What a request has to be like. A key without patterns is a key that is not given.
@@ -295,7 +296,8 @@ fn is_under(path: &[u8], prefix: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Miss {
     pub(crate) key: Key,
-    item: usize,
+    /// Which name of the key, by index.
+    pub(crate) item: usize,
 }
 
 impl Match {
@@ -436,86 +438,6 @@ fn any_param(patterns: &[Pattern], name: &str, query: &[u8], scratch: &mut Scrat
         }
     }
     !found && any(patterns, Pattern::wants_absence)
-}
-
-struct Why<'m> {
-    rule: &'m Match,
-    miss: Miss,
-    request: &'m Request<'m>,
-}
-
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Why {
-            rule,
-            miss: Miss { key, item },
-            request,
-        } = *self;
-        let named = match key {
-            Key::Host => {
-                write!(f, "host {} does not match ", Shown(request.host))?;
-                return list(f, rule.host.iter().map(HostPattern::text));
-            }
-            Key::Path => {
-                write!(f, "path {} does not match ", Shown(request.path))?;
-                return list(f, rule.path.iter().map(PathPattern::text));
-            }
-            Key::Method => {
-                write!(f, "method {} does not match ", Shown(request.method))?;
-                return list(f, rule.method.iter().map(Pattern::text));
-            }
-            Key::Source => {
-                write!(f, "source {} is not in ", request.source)?;
-                return list(f, rule.source.iter());
-            }
-            Key::Not => return f.write_str("what `not` excludes matches"),
-            Key::Header => &rule.header,
-            Key::Cookie => &rule.cookie,
-            Key::Query => &rule.query,
-        };
-        let Some((name, patterns)) = named.get(item) else {
-            return Ok(());
-        };
-        // Values are left out: they may be secrets.
-        let found = match key {
-            Key::Header => request.header(name).is_some(),
-            Key::Cookie => request.cookie(name).is_some(),
-            _ => request.query_value(name, &mut Vec::new()).is_some(),
-        };
-        let there = if found {
-            "does not match"
-        } else {
-            "is absent, which does not match"
-        };
-        write!(f, "{} {name} {there} ", key.as_str())?;
-        list(f, patterns.iter().map(Pattern::text))
-    }
-}
-
-fn list<T: fmt::Display>(
-    f: &mut fmt::Formatter<'_>,
-    items: impl Iterator<Item = T>,
-) -> fmt::Result {
-    for (at, item) in items.enumerate() {
-        if at > 0 {
-            f.write_str(" or ")?;
-        }
-        item.fmt(f)?;
-    }
-    Ok(())
-}
-
-/// Bytes of a client on one line.
-struct Shown<'a>(&'a [u8]);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            f.write_str("(none)")
-        } else {
-            self.0.escape_ascii().fmt(f)
-        }
-    }
 }
 
 #[cfg(test)]

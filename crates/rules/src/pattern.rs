@@ -17,7 +17,7 @@ pub const PATTERN_BYTES_MAX: usize = 8 * 1024;
 /// Memory of one compiled regex, bytes.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Memory of one regex's lazy DFA in one worker, bytes.
-const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
+const REGEX_CACHE_BYTES_MAX: usize = 128 * 1024;
 /// Nesting of groups in a regex.
 const REGEX_NEST_MAX: u32 = 64;
 

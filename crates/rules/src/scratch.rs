@@ -27,6 +27,9 @@ impl Scratch {
     }
 }
 
+/// Regexes with a cache of their own in one scratch; further ones share, and build it anew each time.
+const CACHES_MAX: usize = 1024;
+
 /// The mutable half of each regex, at the slot which the table gave it.
 ///
 /// A weak reference names the regex for which a cache was made: it keeps the address from being
@@ -36,7 +39,7 @@ pub(crate) struct Caches(Vec<Option<(Weak<Regex>, Cache)>>);
 
 impl Caches {
     pub(crate) fn is_match(&mut self, slot: u32, regex: &Arc<Regex>, value: &[u8]) -> bool {
-        let slot = slot as usize;
+        let slot = slot as usize % CACHES_MAX;
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }

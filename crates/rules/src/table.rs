@@ -12,6 +12,9 @@ use crate::trace::Trace;
 /// Up to this many routes a scan is as fast as an index.
 const SCAN_ROUTES_MAX: usize = 16;
 
+/// After this many comparisons no more unreachable routes are looked for.
+const COMPARISONS_MAX: usize = 2_000_000;
+
 /// Finds the route of a request.
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
@@ -131,31 +134,45 @@ impl RouteTable {
             }
         };
         let mut scratch = Scratch::new();
-        let mut found = Vec::new();
-        for (route, rule) in self.matches.iter().enumerate() {
-            // Who takes everything also takes what goes by the first host and the first path.
-            let (Some(host), Some(path)) =
-                (index::host_keys(rule).next(), index::path_keys(rule).next())
-            else {
-                continue;
+        let mut left = COMPARISONS_MAX;
+        let find = |(route, rule)| {
+            let taken_by = self.taker(index, route, rule, &mut left, &mut scratch)?;
+            Some(Unreachable { route, taken_by })
+        };
+        self.matches.iter().enumerate().filter_map(find).collect()
+    }
+
+    /// The first route before `route` that takes all of `rule`; each comparison takes one from `left`.
+    fn taker(
+        &self,
+        index: &Index,
+        route: usize,
+        rule: &Match,
+        left: &mut usize,
+        scratch: &mut Scratch,
+    ) -> Option<usize> {
+        // Who takes everything also takes what goes by the first host and the first path.
+        let host = index::host_keys(rule).next()?;
+        let path = index::path_keys(rule).next()?;
+        index.look_up(host, path, scratch);
+        let mut lists = std::mem::take(&mut scratch.lists);
+        let found = loop {
+            let Some(earlier) = index.next(&mut lists).filter(|earlier| *earlier < route) else {
+                break None;
             };
-            index.look_up(host, path, &mut scratch);
-            let mut lists = std::mem::take(&mut scratch.lists);
-            while let Some(earlier) = index.next(&mut lists).filter(|earlier| *earlier < route) {
-                if self
-                    .matches
-                    .get(earlier)
-                    .is_some_and(|earlier| covers(earlier, rule, &mut scratch))
-                {
-                    found.push(Unreachable {
-                        route,
-                        taken_by: earlier,
-                    });
-                    break;
-                }
+            let Some(rest) = left.checked_sub(1) else {
+                break None;
+            };
+            *left = rest;
+            if self
+                .matches
+                .get(earlier)
+                .is_some_and(|wide| covers(wide, rule, scratch))
+            {
+                break Some(earlier);
             }
-            scratch.lists = lists;
-        }
+        };
+        scratch.lists = lists;
         found
     }
 }

@@ -64,6 +64,8 @@ fn redirect() {
     check(&[Filter::redirect(308, "/new")], "GET a/x", "308 /new");
     check(&[to("{path}/")], "GET a//evil.test", "302 /evil.test/");
     check(&[to("{path}/")], "GET a///evil.test", "302 /evil.test/");
+    check(&[to("{path}/")], "GET a/\\evil.test", "302 /evil.test/");
+    check(&[to("{path}")], "GET a/", "302 /");
     check(
         &[Filter::strip_prefix("/old"), to("https://n.test{path}")],
         "GET a/old/x",

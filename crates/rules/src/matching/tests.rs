@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{Sample, sample};
+use crate::why::Shown;
 
 fn patterns(texts: &[&str]) -> Vec<Pattern> {
     texts

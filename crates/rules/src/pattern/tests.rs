@@ -52,6 +52,8 @@ fn regexes() {
     check("~^b+", Some("abbc"), false);
     check("~^a.c$", Some("abc"), true);
     check("~(?i)ABC", Some("abc"), true);
+    check("~^caf\u{e9}$", Some("caf\u{e9}"), true);
+    check("~(?u)^.$", Some("\u{e9}"), true);
 }
 
 #[test]

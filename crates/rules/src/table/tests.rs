@@ -200,6 +200,25 @@ fn a_scratch_may_change_tables() {
     }
 }
 
+#[test]
+fn more_regexes_than_caches() {
+    let rules: Vec<Match> = (0..1100).map(|at| rule(&format!("- ~^/r{at}$"))).collect();
+    let table = RouteTable::build(rules);
+    let mut scratch = Scratch::new();
+    for (line, expected) in [
+        ("GET a/r1099", 1099),
+        ("GET a/r75", 75),
+        ("GET a/r1099", 1099),
+    ] {
+        let request = sample(line, &[]);
+        assert_eq!(
+            table.find(&request.request(), &mut scratch, &mut NoTrace),
+            Some(expected)
+        );
+    }
+    assert_eq!(table.unreachable(), []);
+}
+
 fn rules() -> impl Strategy<Value = Vec<Match>> {
     let hosts = [
         "-",
