@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::latency::stamp;
 use crate::local::Local;
 use crate::rotation::{Rotation, Turns};
 use crate::server::State;
@@ -65,7 +66,11 @@ impl View {
         tried: &[u32],
         now: Duration,
     ) -> Explanation {
-        let request = Request { key, tried, now };
+        let request = Request {
+            key,
+            tried,
+            now: stamp(now),
+        };
         let mut local = local.clone();
         let choice = self.choose(&mut Turns::Peeked(rotation.turns()), &mut local, &request);
         let candidates = (0..self.len())

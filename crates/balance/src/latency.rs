@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// After ten seconds a sample's weight in the average has fallen to 1/e; in microseconds, as stamps.
-const MEMORY_MICROS: f64 = 10_000_000.0;
+const MEMORY_MICROS: u32 = 10_000_000;
 /// Stamps of two workers may disagree by this much; what looks newer than `now` by less is now.
 const SKEW_MICROS: u32 = 10_000_000;
 
@@ -41,7 +41,7 @@ impl Average {
             let next = if word == 0 || rises {
                 sample
             } else {
-                let keep = (-age / MEMORY_MICROS).exp();
+                let keep = (-f64::from(age) / f64::from(MEMORY_MICROS)).exp();
                 value * keep + sample * (1.0 - keep)
             };
             let packed = u64::from((next as f32).to_bits()) << 32 | u64::from(stamp);
@@ -62,32 +62,30 @@ impl Average {
     }
 
     /// In nanoseconds, halved for each [`MEMORY_MICROS`] without a sample, so that a server once slow is
-    /// tried again; `None` if never measured.
-    pub(crate) fn at(&self, now: Duration) -> Option<f64> {
+    /// tried again; `None` if never measured. `now` is a [`stamp`].
+    pub(crate) fn at(&self, now: u32) -> Option<f64> {
         let word = self.0.load(Ordering::Relaxed);
         if word == 0 {
             return None;
         }
-        let (value, age) = unpack(word, stamp(now));
-        let halvings = (age / MEMORY_MICROS) as i32;
-        Some(if halvings == 0 {
-            value
-        } else {
-            value * 0.5_f64.powi(halvings)
+        let (value, age) = unpack(word, now);
+        Some(match age / MEMORY_MICROS {
+            0 => value,
+            halvings => value * 0.5_f64.powi(halvings as i32),
         })
     }
 }
 
 /// Nanoseconds, and the microseconds since they were stamped.
-fn unpack(word: u64, now: u32) -> (f64, f64) {
+fn unpack(word: u64, now: u32) -> (f64, u32) {
     let value = f32::from_bits((word >> 32) as u32);
     let age = now.wrapping_sub(word as u32);
     let age = if age > u32::MAX - SKEW_MICROS { 0 } else { age };
-    (f64::from(value), f64::from(age))
+    (f64::from(value), age)
 }
 
 /// The low 32 bits of the microseconds; wrapping is meant.
-fn stamp(now: Duration) -> u32 {
+pub(crate) fn stamp(now: Duration) -> u32 {
     now.as_micros() as u32
 }
 
@@ -125,16 +123,18 @@ mod tests {
     #[test]
     fn an_average_fades_without_samples_and_outlives_the_stamp() {
         let average = Average::new();
-        assert_eq!(average.at(Duration::ZERO), None);
+        assert_eq!(average.at(0), None);
         // The stamp wraps within this test: 2^32 µs are 4294.97 s.
         let start = Duration::from_secs(4290);
         average.record(Kind::Mean, start, MILLI);
         for (later, expected) in [(0, 1e6), (9, 1e6), (10, 5e5), (39, 1.25e5)] {
-            let got = average.at(start + Duration::from_secs(later)).unwrap();
+            let got = average
+                .at(stamp(start + Duration::from_secs(later)))
+                .unwrap();
             assert!((got - expected).abs() < 1.0, "{later} s: {got}");
         }
         assert!(
-            average.at(start - MILLI).is_some_and(|it| it > 9e5),
+            average.at(stamp(start - MILLI)).is_some_and(|it| it > 9e5),
             "a worker behind"
         );
     }

@@ -199,12 +199,12 @@ impl Server {
     }
 
     /// The average in nanoseconds, less what its age takes off; `None` if never measured.
-    pub(crate) fn average_at(&self, now: Duration) -> Option<f64> {
+    pub(crate) fn average_at(&self, now: u32) -> Option<f64> {
         self.average.at(now)
     }
 
     /// The peak-sensitive average in nanoseconds, less what its age takes off.
-    pub(crate) fn peak_at(&self, now: Duration) -> Option<f64> {
+    pub(crate) fn peak_at(&self, now: u32) -> Option<f64> {
         self.peak.at(now)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::algorithm::Algorithm;
 use crate::hash::mix;
+use crate::latency::stamp;
 use crate::local::Local;
 use crate::maglev::Maglev;
 use crate::ring::Ring;
@@ -88,7 +89,8 @@ pub(crate) struct Choice {
 pub(crate) struct Request<'a> {
     pub(crate) key: Option<u64>,
     pub(crate) tried: &'a [u32],
-    pub(crate) now: Duration,
+    /// A [`stamp`] of the time.
+    pub(crate) now: u32,
 }
 
 impl View {
@@ -165,10 +167,19 @@ impl View {
         tried: &[u32],
         now: Duration,
     ) -> Option<usize> {
-        let request = Request { key, tried, now };
+        let request = Request {
+            key,
+            tried,
+            now: stamp(now),
+        };
         let choice = self.choose(&mut Turns::Taken(rotation), local, &request)?;
         if matches!(self.plan, Plan::Least(_) | Plan::Two(_)) {
-            self.note(choice.index, &mut Turns::Taken(rotation), local, now);
+            self.note(
+                choice.index,
+                &mut Turns::Taken(rotation),
+                local,
+                request.now,
+            );
         }
         Some(choice.index)
     }
@@ -358,7 +369,7 @@ impl View {
     }
 
     /// A server's key as it is now; closed if its operator lets none in.
-    fn key(&self, measure: Measure, index: usize, now: Duration) -> Key {
+    fn key(&self, measure: Measure, index: usize, now: u32) -> Key {
         let server = &*self.candidates[index].server;
         match server.ready_in_use() {
             None => Key::CLOSED,
@@ -371,7 +382,7 @@ impl View {
 
     /// Notes a pick among equals: when its turn comes again, and in the worker's tree what the
     /// server's key will be once it holds the request.
-    fn note(&self, index: usize, turns: &mut Turns<'_>, local: &mut Local, now: Duration) {
+    fn note(&self, index: usize, turns: &mut Turns<'_>, local: &mut Local, now: u32) {
         let Candidate { server, weight, .. } = &self.candidates[index];
         let pause = self.total.saturating_mul(DUE_UNIT) / u64::from(*weight);
         let due = turns.next().saturating_mul(DUE_UNIT).saturating_add(pause);
@@ -390,7 +401,7 @@ impl View {
 }
 
 impl Measure {
-    fn load(self, server: &Server, in_use: u32, weight: u32, now: Duration) -> f64 {
+    fn load(self, server: &Server, in_use: u32, weight: u32, now: u32) -> f64 {
         let weight = f64::from(weight);
         let average = match self {
             Self::Connections => return f64::from(in_use) / weight,
