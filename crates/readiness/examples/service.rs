@@ -14,7 +14,7 @@ async fn main() -> std::io::Result<()> {
         .check("database", || async {
             TcpStream::connect("127.0.0.1:5432").await.map(drop)
         })
-        .add(
+        .with(
             Check::new("cache", cache)
                 .timeout(Duration::from_millis(200))
                 .optional(),

@@ -20,7 +20,7 @@ pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// let cache = Check::new("cache", || async { Err::<(), _>("connection refused") })
 ///     .timeout(Duration::from_millis(200))
 ///     .optional();
-/// let readiness = Readiness::builder("1.2.3").add(cache).build();
+/// let readiness = Readiness::builder("1.2.3").with(cache).build();
 /// ```
 pub struct Check {
     pub(crate) name: String,

@@ -179,7 +179,7 @@ fn answered(check: &Check, latency: Duration, down: Option<Cause>) -> CheckRepor
 }
 
 impl Builder {
-    /// Adds a critical check with a limit of 2 s; [`add`](Self::add) takes one with options.
+    /// Adds a critical check with a limit of 2 s; [`with`](Self::with) takes one with options.
     #[must_use]
     pub fn check<F, A, E>(self, name: impl Into<String>, ask: F) -> Self
     where
@@ -187,12 +187,12 @@ impl Builder {
         A: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display,
     {
-        self.add(Check::new(name, ask))
+        self.with(Check::new(name, ask))
     }
 
     /// Adds a check. It takes the place of an earlier one of the same name.
     #[must_use]
-    pub fn add(mut self, check: Check) -> Self {
+    pub fn with(mut self, check: Check) -> Self {
         match self
             .checks
             .iter_mut()

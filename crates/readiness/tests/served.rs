@@ -12,21 +12,27 @@ async fn serve(readiness: &Readiness) -> SocketAddr {
     let app = axum::Router::new()
         .route("/", axum::routing::get(|| async { "hello" }))
         .merge(readiness.router());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
 }
 
 /// Status and body; the connection is closed by the server.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
+    (head[9..12].parse().expect("a status"), body.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +45,7 @@ async fn a_service_and_its_fate() {
             let up = seen.load(Ordering::Relaxed);
             async move { if up { Ok(()) } else { Err("refused by db-1") } }
         })
-        .add(Check::new("cache", || async { Ok::<(), String>(()) }).optional())
+        .with(Check::new("cache", || async { Ok::<(), String>(()) }).optional())
         .build();
     let address = serve(&readiness).await;
 

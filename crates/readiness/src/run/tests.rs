@@ -24,7 +24,7 @@ fn counted(name: &str, takes: Duration) -> (Check, Arc<AtomicUsize>) {
 async fn checks_run_side_by_side() {
     let (a, _) = counted("a", 300 * MS);
     let (b, _) = counted("b", 400 * MS);
-    let readiness = Readiness::builder("1").add(a).add(b).build();
+    let readiness = Readiness::builder("1").with(a).with(b).build();
     let started = Instant::now();
     let report = readiness.report().await;
     assert_eq!(started.elapsed().as_millis() / 10, 40);
@@ -35,7 +35,7 @@ async fn checks_run_side_by_side() {
 #[tokio::test(start_paused = true)]
 async fn concurrent_probes_share_one_run_and_its_result_is_kept() {
     let (check, runs) = counted("database", 100 * MS);
-    let readiness = Readiness::builder("1").add(check).build();
+    let readiness = Readiness::builder("1").with(check).build();
     let probes: Vec<_> = (0..50)
         .map(|_| {
             let readiness = readiness.clone();
@@ -58,7 +58,7 @@ async fn concurrent_probes_share_one_run_and_its_result_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_prober_that_hangs_up_does_not_end_the_run() {
     let (check, runs) = counted("database", 500 * MS);
-    let readiness = Readiness::builder("1").add(check).build();
+    let readiness = Readiness::builder("1").with(check).build();
     let gone = tokio::time::timeout(100 * MS, readiness.report()).await;
     assert!(gone.is_err());
     assert_eq!(readiness.report().await.status, Status::Healthy);
@@ -116,7 +116,7 @@ async fn a_panic_is_down_and_the_next_run_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn an_optional_check_only_degrades() {
     let readiness = Readiness::builder("1")
-        .add(Check::new("cache", || async { Err::<(), _>("refused") }).optional())
+        .with(Check::new("cache", || async { Err::<(), _>("refused") }).optional())
         .build();
     let report = readiness.report().await;
     assert_eq!(
@@ -129,7 +129,7 @@ async fn an_optional_check_only_degrades() {
 #[tokio::test(start_paused = true)]
 async fn draining_answers_at_once_with_what_was_last_seen() {
     let (check, runs) = counted("database", 500 * MS);
-    let readiness = Readiness::builder("1").keep(MS).add(check).build();
+    let readiness = Readiness::builder("1").keep(MS).with(check).build();
     readiness.report().await;
     sleep(10 * MS).await;
 
@@ -151,7 +151,7 @@ async fn draining_answers_at_once_with_what_was_last_seen() {
 #[tokio::test(start_paused = true)]
 async fn draining_while_the_checks_run_is_said_in_that_very_answer() {
     let (check, _) = counted("database", 500 * MS);
-    let readiness = Readiness::builder("1").add(check).build();
+    let readiness = Readiness::builder("1").with(check).build();
     let probe = tokio::spawn({
         let readiness = readiness.clone();
         async move { readiness.report().await.status }
