@@ -1,1 +1,35 @@
-//! Real servers and clients on loopback, for black-box tests.
+//! Real servers and clients on loopback, for black-box tests: the built binary as a process,
+//! nginx and HAProxy, a scriptable origin for what no real server does on demand, raw sockets,
+//! a load that never retries, curl and wrk.
+//!
+//! What it does *not* do: it knows nothing of the workspace's other crates, so that it sees only
+//! what a user sees (sockets, log lines, exit codes). Every wait is bounded, every port comes from
+//! the kernel, and a process ends by its own id when its value is dropped. When a test panics, the
+//! output of its processes is printed.
+
+#![forbid(unsafe_code)]
+
+mod dir;
+mod evenkeel;
+mod http;
+mod load;
+mod origin;
+mod peers;
+mod port;
+mod process;
+mod raw;
+mod tools;
+mod wait;
+
+pub use dir::TempDir;
+pub use evenkeel::Evenkeel;
+pub use http::{Headers, Interim, Request, Response};
+pub use load::{Failure, Load, LoadPlan, LoadReport};
+pub use origin::{Conn, Origin, reply};
+pub use peers::{Haproxy, Nginx};
+pub use port::Port;
+pub use process::{Finished, Mark, Process, run};
+pub use raw::Raw;
+pub use rustix::process::Signal;
+pub use tools::{WrkReport, curl, missing, program, wrk};
+pub use wait::{wait_accepts, wait_until};
