@@ -348,3 +348,6 @@ fn field_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let value = trim(value.get(1..)?);
     (is_token(name) && value.iter().all(|&b| is_text(b))).then_some((name, value))
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,3 +133,35 @@ pub fn reason_phrase(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(write: impl Fn(&mut Vec<u8>), expected: &str) {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn what_is_written() {
+        check(|o| request_line(o, b"GET", b"/a"), "GET /a HTTP/1.1\r\n");
+        check(|o| status_line(o, 200, b"OK"), "HTTP/1.1 200 OK\r\n");
+        check(|o| status_line(o, 103, b""), "HTTP/1.1 103 \r\n");
+        check(|o| field(o, b"a", b"b c"), "a: b c\r\n");
+        check(|o| content_length(o, 0), "content-length: 0\r\n");
+        check(|o| decimal(o, 1_234_567_890), "1234567890");
+        check(|o| decimal(o, u64::MAX), "18446744073709551615");
+        check(|o| chunk_head(o, 1), "1\r\n");
+        check(|o| chunk_head(o, 0x1f0), "1f0\r\n");
+        check(|o| chunk_head(o, u64::MAX), "ffffffffffffffff\r\n");
+    }
+
+    #[test]
+    fn phrases() {
+        assert_eq!(reason_phrase(503), "Service Unavailable");
+        assert_eq!(reason_phrase(599), "");
+    }
+}

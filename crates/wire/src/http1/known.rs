@@ -253,3 +253,89 @@ fn spells(name: &[u8], letters: &[u8]) -> bool {
         .map(u8::to_ascii_lowercase)
         .eq(letters.iter().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name once, in the order of the enum.
+    const NAMES: &[&str] = &[
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "HTTP2-Settings",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "Expect",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Real-IP",
+        "X-Request-ID",
+        "Forwarded",
+        "Via",
+        "Cookie",
+        "Set-Cookie",
+        "Date",
+        "Server",
+        "Accept",
+        "Accept-Encoding",
+        "Retry-After",
+        "Early-Data",
+        "Authorization",
+        "WWW-Authenticate",
+        "Cache-Control",
+        "Content-Type",
+        "Content-Encoding",
+        "Content-Range",
+        "Max-Forwards",
+        "Range",
+        "If-Match",
+        "If-None-Match",
+        "If-Modified-Since",
+        "If-Unmodified-Since",
+        "If-Range",
+        "Location",
+        "Age",
+        "Expires",
+        "Vary",
+        "Pragma",
+        "User-Agent",
+        "Origin",
+        "Referer",
+    ];
+
+    #[test]
+    fn every_name_is_found_in_any_case_and_nothing_else_is() {
+        assert_eq!(NAMES.len(), Known::Referer as usize);
+        const { assert!((Known::Referer as u8) < 64) };
+        for (i, name) in NAMES.iter().enumerate() {
+            for name in [name.to_string(), name.to_lowercase(), name.to_uppercase()] {
+                assert_eq!(Known::of(name.as_bytes()) as usize, i + 1, "{name}");
+                assert_eq!(
+                    Known::of(name.replace(['e', 'E'], "3").as_bytes()) as usize,
+                    if name.contains(['e', 'E']) { 0 } else { i + 1 }
+                );
+                assert_eq!(Known::of(format!("{name}x").as_bytes()), Known::Other);
+            }
+        }
+        assert_eq!(Known::of(b""), Known::Other);
+    }
+
+    #[test]
+    fn sets() {
+        let mut set = KnownSet::EMPTY;
+        set.insert(Known::Te);
+        set.insert(Known::Referer);
+        assert!(set.contains(Known::Te) && set.contains(Known::Referer));
+        assert!(!set.contains(Known::Host));
+        assert!(set.intersects(KnownSet::HOP_BY_HOP));
+        assert!(!KnownSet::of(&[Known::Trailer]).intersects(KnownSet::HOP_BY_HOP));
+    }
+}

@@ -285,9 +285,13 @@ fn first_line(head: &[u8]) -> Option<&[u8]> {
     Some(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-/// Whether the line ends with a well-formed version (RFC 9112 §2.3).
+/// Whether the third part of the line is a well-formed version (RFC 9112 §2.3).
 fn names_a_version(line: &[u8]) -> bool {
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    let mut parts = line.splitn(3, |&byte| byte == b' ');
+    let version = parts.nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests;

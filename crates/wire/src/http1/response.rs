@@ -196,3 +196,6 @@ fn fault_of(error: httparse::Error) -> ResponseError {
         httparse::Error::Status | httparse::Error::Token => ResponseError::StatusLine,
     }
 }
+
+#[cfg(test)]
+mod tests;

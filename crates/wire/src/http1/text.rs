@@ -145,3 +145,33 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        for good in ["", "a", "a b\tc", "ä", "\u{80}"] {
+            assert!(is_field_value(good.as_bytes()), "{good:?}");
+        }
+        for bad in [" a", "a ", "\t", "a\nb", "a\rb", "\0", "a\u{7f}"] {
+            assert!(!is_field_value(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tokens() {
+        assert!(is_token(b"X-a_1!"));
+        for bad in ["", "a b", "a:", "\u{e4}", "a\0", "\"a\"", "a/b"] {
+            assert!(!is_token(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        let all: Vec<_> = members(b" a,\tb ,, c").collect();
+        let expected: [&[u8]; 4] = [b"a", b"b", b"", b"c"];
+        assert_eq!(all, expected);
+    }
+}

@@ -1,0 +1,177 @@
+//! What must hold for every input of each decoder. The fuzz targets call these
+//! with what the fuzzer invents; a test of `evenkeel-wire` includes this file
+//! and calls them with the corpus and with random bytes.
+
+use evenkeel_wire::http1::{
+    Body, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, RequestHead, ResponseHead, Span,
+    decode_request, decode_response, encode, is_host, is_token, trailer_fields,
+};
+
+/// A check, by the name of its target and of its corpus folder.
+pub(crate) type Check = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub(crate) const CHECKS: [Check; 3] = [
+    ("request", request),
+    ("response", response),
+    ("chunked", chunked),
+];
+
+/// Requests: no panic, spans within the head, no line end or NUL inside of
+/// anything, incomplete before its end, and the same when written anew.
+pub(crate) fn request(data: &[u8]) {
+    let mut head = RequestHead::default();
+    let limits = &HeadLimits::REQUEST;
+    let Ok(Decoded::Complete(())) = decode_request(data, limits, &mut head) else {
+        return;
+    };
+    let whole = &data[..head.len];
+    assert!(whole.ends_with(b"\r\n\r\n"));
+    assert_ne!(head.body, Body::UntilClose);
+    assert!(is_token(head.method_text.of(data)));
+    assert!(
+        head.host
+            .is_none_or(|h| h.is_empty() || is_host(h.of(data)))
+    );
+    let fields = head.fields.iter().map(|f| (f.name, f.value));
+    check_fields(data, head.len, fields);
+
+    let mut scratch = RequestHead::default();
+    for cut in [head.len - 1, head.len / 2, head.len / 3] {
+        assert_eq!(
+            decode_request(&data[..cut], limits, &mut scratch),
+            Ok(Decoded::Incomplete)
+        );
+    }
+
+    if head.version == evenkeel_wire::http1::Version::Http11 {
+        let mut out = Vec::new();
+        encode::request_line(&mut out, head.method_text.of(data), head.target.of(data));
+        for field in &head.fields {
+            encode::field(&mut out, field.name.of(data), field.value.of(data));
+        }
+        out.extend_from_slice(encode::CRLF);
+        let wide = HeadLimits {
+            head_bytes: usize::MAX,
+            ..*limits
+        };
+        assert_eq!(
+            decode_request(&out, &wide, &mut scratch),
+            Ok(Decoded::Complete(()))
+        );
+        assert_eq!(scratch.len, out.len());
+        assert_eq!(
+            (scratch.body, scratch.keep_alive, scratch.present),
+            (head.body, head.keep_alive, head.present)
+        );
+    }
+}
+
+/// Responses: the same, for each method that changes their meaning.
+pub(crate) fn response(data: &[u8]) {
+    let limits = &HeadLimits::RESPONSE;
+    for method in [Method::Get, Method::Head] {
+        let mut head = ResponseHead::default();
+        let Ok(Decoded::Complete(())) = decode_response(data, method, limits, &mut head) else {
+            return;
+        };
+        assert!(data[..head.len].ends_with(b"\r\n\r\n"));
+        assert!((100..1000).contains(&head.status));
+        if method == Method::Head || matches!(head.status, 100..200 | 204 | 304) {
+            assert_eq!(head.body, Body::None);
+        }
+        if head.body == Body::UntilClose {
+            assert!(!head.keep_alive);
+        }
+        let fields = head.fields.iter().map(|f| (f.name, f.value));
+        check_fields(data, head.len, fields);
+        let mut scratch = ResponseHead::default();
+        assert_eq!(
+            decode_response(&data[..head.len - 1], method, limits, &mut scratch),
+            Ok(Decoded::Incomplete)
+        );
+    }
+}
+
+/// Chunked bodies: the first byte says how the rest is cut into pieces; the
+/// result is that of one piece, and what was kept as chunks holds the same data.
+pub(crate) fn chunked(data: &[u8]) {
+    let Some((&step, body)) = data.split_first() else {
+        return;
+    };
+    let whole = decode_in_pieces(body, body.len().max(1), Keep::DataOnly);
+    let pieces = decode_in_pieces(body, usize::from(step).max(1), Keep::DataOnly);
+    let framed = decode_in_pieces(body, usize::from(step).max(1), Keep::Framing);
+    match (&whole, &pieces) {
+        (Some(whole), Some(pieces)) => assert_eq!(whole, pieces),
+        (None, None) => {}
+        _ => panic!("the pieces decide whether {body:?} is valid"),
+    }
+    match (whole, framed) {
+        (Some(whole), Some(mut framed)) if whole.end.is_some() => {
+            framed.kept.extend_from_slice(encode::LAST_CHUNK);
+            framed.kept.extend_from_slice(encode::CRLF);
+            let again = decode_in_pieces(&framed.kept, framed.kept.len(), Keep::DataOnly);
+            let again = again.expect("what was kept is valid");
+            assert_eq!(again.kept, whole.kept);
+            assert_eq!(again.end, Some(framed.kept.len()));
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+        _ => panic!("what is kept decides whether {body:?} is valid"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    kept: Vec<u8>,
+    /// Where the body ended, if it did.
+    end: Option<usize>,
+    trailers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Feeds `body` in pieces of `step` bytes, as a connection would.
+fn decode_in_pieces(body: &[u8], step: usize, keep: Keep) -> Option<Outcome> {
+    let mut decoder = ChunkedDecoder::default();
+    let mut outcome = Outcome {
+        kept: Vec::new(),
+        end: None,
+        trailers: Vec::new(),
+    };
+    let mut buffer: Vec<u8> = Vec::new();
+    let mut taken = 0;
+    for piece in body.chunks(step) {
+        buffer.extend_from_slice(piece);
+        let before = buffer.clone();
+        let progress = decoder.decode(&mut buffer, keep).ok()?;
+        assert!(progress.kept <= progress.consumed);
+        assert_eq!(buffer[progress.consumed..], before[progress.consumed..]);
+        outcome.kept.extend_from_slice(&buffer[..progress.kept]);
+        taken += progress.consumed;
+        if let Some(trailers) = progress.trailers {
+            assert_eq!(buffer[trailers.clone()], before[trailers.clone()]);
+            for (name, value) in trailer_fields(&buffer[trailers]) {
+                assert!(is_token(name));
+                outcome.trailers.push((name.to_vec(), value.to_vec()));
+            }
+        }
+        buffer.drain(..progress.consumed);
+        if progress.end {
+            outcome.end = Some(taken);
+            break;
+        }
+    }
+    Some(outcome)
+}
+
+fn check_fields(data: &[u8], len: usize, fields: impl Iterator<Item = (Span, Span)>) {
+    for (name, value) in fields {
+        assert!((value.start + value.len) as usize <= len - 4);
+        assert!(is_token(name.of(data)));
+        assert!(
+            !value
+                .of(data)
+                .iter()
+                .any(|b| matches!(b, b'\r' | b'\n' | 0))
+        );
+    }
+}
