@@ -1,0 +1,115 @@
+//! Does what the publisher's actions ask for on tokio, and reports each end as an event.
+//!
+//! The loop that owns the publisher is not here, nor is any decision.
+
+use std::sync::Arc;
+
+use balance::health::{Cause, Outcome};
+use control::message::Event;
+use control::publisher::{Action, Probe};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::probe::probe;
+use crate::resolve::Resolver;
+
+/// Probes that are out at once; the others wait for their turn, and their time begins then.
+const PROBES_MAX: usize = 1024;
+/// Look-ups that are out at once.
+const LOOKUPS_MAX: usize = 64;
+
+/// Where events go; called from the runtime's threads.
+pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Sends probes and looks names up, without ever blocking its caller.
+pub struct Agents {
+    runtime: Handle,
+    report: Report,
+    resolver: Arc<Resolver>,
+    probes: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Agents {
+    /// Works on `runtime`, which needs its I/O and time drivers, and reports to `report`.
+    #[must_use]
+    pub fn new(runtime: Handle, resolver: Resolver, report: Report) -> Self {
+        Self {
+            runtime,
+            report,
+            resolver: Arc::new(resolver),
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
+    }
+
+    /// Begins a probe or a look-up, from any thread; any other action is given back to its caller.
+    pub fn perform(&self, action: Action) -> Option<Action> {
+        match action {
+            Action::Probe(probe) => self.send(probe),
+            Action::Resolve(name) => self.resolve(name),
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn send(&self, what: Probe) {
+        let turn = self.probes.clone();
+        let pending = Pending {
+            report: self.report.clone(),
+            event: Some(Event::Probed {
+                member: what.member,
+                probe: what.number,
+                outcome: Outcome::Failure(Cause::Failed("the probe was given up".into())),
+            }),
+        };
+        self.runtime.spawn(async move {
+            let _turn = turn.acquire().await;
+            let outcome = probe(&what).await;
+            pending.end(Event::Probed {
+                member: what.member,
+                probe: what.number,
+                outcome,
+            });
+        });
+    }
+
+    fn resolve(&self, name: Arc<str>) {
+        let (turn, resolver) = (self.lookups.clone(), self.resolver.clone());
+        let pending = Pending {
+            report: self.report.clone(),
+            event: Some(Event::Resolved {
+                name: name.clone(),
+                answer: Err("the look-up was given up".to_owned()),
+            }),
+        };
+        self.runtime.spawn(async move {
+            let _turn = turn.acquire().await;
+            let answer = resolver.resolve(&name).await;
+            pending.end(Event::Resolved { name, answer });
+        });
+    }
+}
+
+/// Reports when it is dropped, whatever it then holds: the publisher waits for each end, so none may be lost to a panic.
+struct Pending {
+    report: Report,
+    event: Option<Event>,
+}
+
+impl Pending {
+    fn end(mut self, event: Event) {
+        self.event = Some(event);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            (self.report)(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! One health probe: a TCP connect, or one HTTP/1.1 request on a new connection.
+//!
+//! When a probe is due and what its end means is for `balance` and the publisher; here it is only sent, and what came
+//! of it is named. No redirect is followed.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::health::{Cause, Outcome};
+use bytes::Bytes;
+use config::HttpProbe;
+use control::live::Endpoint;
+use control::publisher::Probe;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// The text of a body is looked for in this much of it.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an answer's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Fields of an answer's head.
+const HEADERS_MAX: usize = 256;
+/// How long the rest of a body that nobody asked for is waited for, so that its server sees no reset.
+const LINGER_MAX: Duration = Duration::from_millis(100);
+
+/// Sends one probe and says how it ended; it ends within the check's timeout.
+pub async fn probe(probe: &Probe) -> Outcome {
+    let bound = probe.check.timeout;
+    match timeout(bound, attempt(probe)).await {
+        Ok(Ok(())) => Outcome::Success,
+        Ok(Err(cause)) => Outcome::Failure(cause),
+        Err(_) => Outcome::Failure(Cause::TimedOut { after: bound }),
+    }
+}
+
+async fn attempt(probe: &Probe) -> Result<(), Cause> {
+    let failed = |error: io::Error| io_cause(&error, probe.check.timeout);
+    match (&probe.endpoint, &probe.check.probe) {
+        (Endpoint::Unix(path), what) => {
+            let stream = UnixStream::connect(&**path).await.map_err(failed)?;
+            match what {
+                config::Probe::Tcp => Ok(()),
+                config::Probe::Http(http) => exchange(stream, http, "localhost").await,
+            }
+        }
+        (Endpoint::Ip(address), what) => {
+            let mut address = *address;
+            if let Some(port) = probe.check.port {
+                address.set_port(port);
+            }
+            let stream = TcpStream::connect(address).await.map_err(failed)?;
+            match what {
+                config::Probe::Tcp => Ok(()),
+                config::Probe::Http(http) => exchange(stream, http, &address.to_string()).await,
+            }
+        }
+    }
+}
+
+/// One request and its answer. `authority` is the `Host` unless the check names one.
+async fn exchange<S>(stream: S, check: &HttpProbe, authority: &str) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = request(check, authority)?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| http_cause(&error))?;
+    let mut answered = pin!(async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| http_cause(&error))?;
+        judge(response, check).await
+    });
+    tokio::select! {
+        biased;
+        judged = &mut answered => judged,
+        // Its end reaches the other branch as an end of the answer, or as its error.
+        _ = connection => answered.await,
+    }
+}
+
+fn request(check: &HttpProbe, authority: &str) -> Result<Request<Empty<Bytes>>, Cause> {
+    let wrong = |what: &str| Cause::Failed(format!("the check's {what} cannot be sent").into());
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() =
+        Method::from_bytes(check.method.as_bytes()).map_err(|_| wrong("method"))?;
+    *request.uri_mut() = check.path.parse::<Uri>().map_err(|_| wrong("path"))?;
+    let host = check.host.as_deref().unwrap_or(authority);
+    let host = HeaderValue::from_str(host).map_err(|_| wrong("host"))?;
+    let headers: &mut HeaderMap = request.headers_mut();
+    headers.insert(HOST, host);
+    headers.insert(USER_AGENT, HeaderValue::from_static("evenkeel"));
+    // The check's own fields replace ours, and may repeat among themselves.
+    let mut given: Vec<HeaderName> = Vec::new();
+    for (name, value) in &check.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("headers"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| wrong("headers"))?;
+        if given.contains(&name) {
+            headers.append(name, value);
+        } else {
+            headers.insert(name.clone(), value);
+            given.push(name);
+        }
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(request)
+}
+
+async fn judge(response: Response<Incoming>, check: &HttpProbe) -> Result<(), Cause> {
+    let status = response.status().as_u16();
+    let expected = |(low, high): &(u16, u16)| (*low..=*high).contains(&status);
+    let mut body = response.into_body();
+    if !check.status.iter().any(expected) {
+        linger(&mut body).await;
+        return Err(Cause::Status {
+            status,
+            expected: ranges(&check.status),
+        });
+    }
+    match &check.body {
+        Some(text) => find(&mut body, text).await,
+        None => {
+            linger(&mut body).await;
+            Ok(())
+        }
+    }
+}
+
+/// Looks for a text in the first 64 KiB.
+async fn find(body: &mut Incoming, text: &str) -> Result<(), Cause> {
+    let mut seen = Vec::new();
+    while seen.len() < BODY_BYTES_MAX {
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        let frame = frame.map_err(|error| http_cause(&error))?;
+        let Ok(data) = frame.into_data() else {
+            break;
+        };
+        // What came before may end with all of the text but its last byte.
+        let from = seen.len().saturating_sub(text.len());
+        let room = BODY_BYTES_MAX - seen.len();
+        seen.extend(data.iter().take(room));
+        if holds(seen.get(from..).unwrap_or_default(), text.as_bytes()) {
+            return Ok(());
+        }
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    Err(Cause::Body {
+        expected: text.into(),
+    })
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
+}
+
+/// Takes what is left of a body, within bounds.
+async fn linger(body: &mut Incoming) {
+    let rest = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken >= BODY_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER_MAX, rest).await;
+}
+
+/// `200-299`, `200, 204`: the statuses as a user writes them.
+fn ranges(status: &[(u16, u16)]) -> Arc<str> {
+    let one = |(low, high): &(u16, u16)| {
+        if low == high {
+            low.to_string()
+        } else {
+            format!("{low}-{high}")
+        }
+    };
+    let all: Vec<String> = status.iter().map(one).collect();
+    all.join(", ").into()
+}
+
+fn http_cause(error: &hyper::Error) -> Cause {
+    if error.is_parse() {
+        return Cause::Malformed;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                // What hyper says of a chunk size that is none.
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Cause::Malformed,
+                _ => io_cause(error, Duration::ZERO),
+            };
+        }
+        source = inner.source();
+    }
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return Cause::Closed;
+    }
+    Cause::Failed(error.to_string().into())
+}
+
+/// `bound`: the time that the probe had, for an error of the kernel that is a timeout of its own.
+fn io_cause(error: &io::Error, bound: Duration) -> Cause {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Cause::Refused,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Cause::Closed,
+        io::ErrorKind::TimedOut if !bound.is_zero() => Cause::TimedOut { after: bound },
+        io::ErrorKind::NotFound => Cause::Failed("no such socket".into()),
+        _ => Cause::Failed(words(error).into()),
+    }
+}
+
+/// "no route to host", without the number that the system has for it.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => "failed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
