@@ -13,10 +13,11 @@ use crate::address::{AddressError, conflict, parse_admin};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{RawAccessLog, RawAdmin, RawConfig, RawPool, RawShutdown};
-use crate::read::{At, Named, Off, Text};
+use crate::read::At;
 use crate::snapshot::{AccessLog, Admin, Bind, LogFormat, LogTarget, Shutdown, Snapshot};
 use crate::units::Time;
-use crate::{Source, read};
+use crate::values::{Named, Off, Text};
+use crate::{Source, values};
 
 /// Makes the snapshot; worth something only if nothing was reported as an error.
 pub(crate) fn compile(
@@ -27,7 +28,7 @@ pub(crate) fn compile(
     let raw_pools = raw.pools.map(|pools| pools.value).unwrap_or_default();
     let mut names = PoolNames::new(&raw_pools);
     let pools = pool::compile_pools(raw_pools, source, report);
-    let routes = route::named_lists(raw.routes);
+    let mut routes = route::named_lists(raw.routes);
     let raw_listeners = raw
         .listeners
         .map(|listeners| listeners.value)
@@ -42,12 +43,13 @@ pub(crate) fn compile(
     let mut binds = Vec::new();
     let listeners = listener::compile_listeners(
         raw_listeners,
-        &routes,
+        &mut routes,
         &pools,
         &mut names,
         &mut binds,
         report,
     );
+    routes.check_unused(&mut names, report);
     let admin = compile_admin(raw.admin, &mut binds, report);
     check_binds(&binds, report);
     names.warn_unused(report);
@@ -108,7 +110,11 @@ impl PoolNames {
         }
     }
 
+    /// Only where nothing is wrong: what could not be read might lead to a pool.
     fn warn_unused(&self, report: &mut Report) {
+        if report.has_errors() {
+            return;
+        }
         for (name, span, used) in &self.used {
             if !used {
                 report.warn(
@@ -270,7 +276,7 @@ pub(crate) fn check_unique(
     what: &str,
     report: &mut Report,
 ) -> bool {
-    read::check_name(name, span, report);
+    values::check_name(name, span, report);
     if let Some(&first) = seen.get(name) {
         report.twice(span, first, &format!("the {what} `{name}`"));
         return false;

@@ -9,6 +9,8 @@ use crate::suggest::nearest;
 
 /// Findings of one load; what comes after is counted, not kept.
 pub(crate) const FINDINGS_MAX: usize = 1_000;
+/// Known words that are compared with a misspelt one.
+const COMPARED_MAX: usize = 2_000;
 /// Characters of a source line that are shown.
 const LINE_SHOWN_MAX: usize = 160;
 
@@ -241,7 +243,9 @@ pub(crate) struct Files(Vec<File>);
 impl Files {
     /// Adds a file and returns its index.
     pub(crate) fn push(&mut self, path: &str, text: String) -> u32 {
-        let lines = line_starts(&text);
+        let mut lines = line_starts(&text);
+        // Behind the last line break there is no line.
+        lines.pop_if(|start| *start == text.len() && *start > 0);
         self.0.push(File {
             path: path.to_owned(),
             text,
@@ -382,7 +386,11 @@ impl Report {
         word: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
-        let known: Vec<&str> = known.into_iter().collect();
+        if self.findings.len() >= FINDINGS_MAX {
+            self.errors += 1;
+            return;
+        }
+        let known: Vec<&str> = known.into_iter().take(COMPARED_MAX).collect();
         let help = match nearest(word, &known) {
             Some(near) => Some(format!("did you mean `{near}`?")),
             None if (1..=12).contains(&known.len()) => Some(format!("known: {}", listed(&known))),
@@ -422,9 +430,15 @@ impl Report {
         }
     }
 
-    /// In the order of the files; what an alias made appear twice is shown once.
+    /// In the order of the files, notes only where nothing is wrong; what an alias made appear twice is shown once.
     pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
-        self.findings.sort_by_key(|finding| finding.span);
+        let wrong = self.has_errors();
+        self.findings
+            .retain(|finding| !wrong || finding.severity != Severity::Note);
+        self.findings.sort_by(|a, b| {
+            let key = |finding: &Finding| (finding.span, finding.severity, finding.kind);
+            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+        });
         self.findings
             .dedup_by(|a, b| a.span == b.span && a.kind == b.kind && a.message == b.message);
         let files = &self.files;

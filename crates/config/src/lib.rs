@@ -15,6 +15,8 @@ mod address;
 mod compile;
 pub mod defaults;
 mod diagnostic;
+#[doc(hidden)]
+pub mod fuzz;
 mod load;
 mod quick;
 mod quoting;
@@ -29,6 +31,7 @@ mod suggest;
 mod tests;
 mod tree;
 mod units;
+mod values;
 
 pub use diagnostic::{Diagnostic, Kind, Place, Severity, Span};
 pub use quick::quick;

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use crate::Source;
 use crate::diagnostic::{Kind, Report, Span};
-use crate::read::{Many, Read, Text};
+use crate::read::Read;
 use crate::tree::{self, Entry, Node, Value};
+use crate::values::{List, Many, Text};
 
 /// Files inside files.
 const INCLUDE_DEPTH_MAX: usize = 8;
@@ -159,7 +160,10 @@ impl Loader<'_> {
     }
 
     fn include(&mut self, entry: &Entry, path: &str, depth: usize) {
-        let Some(Many(patterns)) = Many::<Text>::read(&entry.value, self.report) else {
+        let Some(Many(List {
+            items: patterns, ..
+        })) = Many::<Text>::read(&entry.value, self.report)
+        else {
             self.whole = false;
             return;
         };

@@ -4,7 +4,7 @@ use crate::diagnostic::Span;
 
 /// For text that YAML took for a list or a map.
 pub(crate) const HELP_FLOW: &str =
-    "quote text that starts with `[` or `{`, or holds a `{`: \"[::1]:8080\"";
+    "quote text that starts with `[` or `{`, or holds one: \"[::1]:8080\"";
 
 /// The message and help for the scanner's complaint `info` about `line`.
 pub(crate) fn explain(info: &str, line: &str, span: Span) -> (String, Option<String>) {
@@ -14,7 +14,7 @@ pub(crate) fn explain(info: &str, line: &str, span: Span) -> (String, Option<Str
             Some(first @ ('[' | '*' | ':' | '{' | '&' | '!' | '%' | '@' | '`')) => {
                 format!("starts with `{first}`")
             }
-            _ => "holds `{`".to_owned(),
+            _ => "holds `{` or `[`".to_owned(),
         };
         return (
             format!("not YAML: {info}"),
@@ -49,7 +49,10 @@ fn suspect(line: &str, span: Span) -> Option<&str> {
             '[' => value.contains("]:") || value.contains("::"),
             ':' => true,
             '"' | '\'' | '{' | '|' | '>' | '#' => false,
-            _ => value.contains('{'),
+            _ => value
+                .split(' ')
+                .next()
+                .is_some_and(|word| word.contains(['{', '['])),
         };
         if bad {
             best = Some(value);

@@ -13,7 +13,7 @@ pub(crate) use listener::{
 };
 pub(crate) use pool::{
     RawBalance, RawDrain, RawHealth, RawHealthCheck, RawKey, RawPool, RawPoolLimits,
-    RawPoolTimeouts, RawRetries, RawServer, RawStatus,
+    RawPoolTimeouts, RawRetries, RawServer,
 };
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight,
@@ -21,11 +21,10 @@ pub(crate) use route::{
 
 use crate::defaults;
 use crate::diagnostic::Report;
-use crate::read::{
-    At, List, Many, Named, Off, Read, Shape, Text, Whole, entries, or, required, section, text,
-};
+use crate::read::{At, Read, Shape, entries, or, required, section, text};
 use crate::tree::{Node, Value};
 use crate::units::{Time, show_duration};
+use crate::values::{List, Many, Named, Off, Text, Whole};
 
 section! {
     /// The whole config.

@@ -33,6 +33,11 @@ pub(crate) enum Shape {
         what: &'static str,
         pattern: Option<&'static str>,
     },
+    /// Text of one form, or a bare 0: what has a unit.
+    Measure {
+        what: &'static str,
+        pattern: &'static str,
+    },
     /// One of these words.
     Words(&'static [&'static str]),
     List(Box<Shape>),
@@ -42,11 +47,13 @@ pub(crate) enum Shape {
         value: Box<Shape>,
     },
     /// A map with exactly one of these keys.
-    OneKey(Vec<(&'static str, Shape)>),
+    OneKey(fn() -> Table),
     /// Nothing, or an empty map.
     Empty,
     /// A map with the keys of a table; lazy, since sections may hold themselves.
     Section(fn() -> Table),
+    /// One value, or a list of them.
+    Many(Box<Shape>),
     /// One of several.
     Any(Vec<Shape>),
 }
@@ -75,6 +82,8 @@ pub(crate) enum Absent {
     Required,
     /// In the words of the config, or of the docs.
     Is(String),
+    /// Nothing: exactly one key of this table is there.
+    Choice,
 }
 
 /// For tables: the key must be there.
@@ -85,6 +94,16 @@ pub(crate) fn required() -> Absent {
 /// For tables: what holds when the key is absent.
 pub(crate) fn or(text: impl std::fmt::Display) -> Absent {
     Absent::Is(text.to_string())
+}
+
+/// One choice of a map with exactly one key.
+pub(crate) fn choice(name: &'static str, about: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        about,
+        default: Absent::Choice,
+        shape,
+    }
 }
 
 /// A value, where it is written, and where its key is.
@@ -104,10 +123,6 @@ impl<T: Read> At<T> {
             span: place(&entry.value, entry.key_span),
             key: entry.key_span,
         })
-    }
-
-    fn item(node: &Node, report: &mut Report) -> Option<Self> {
-        T::read(node, report).map(|value| Self::here(value, node))
     }
 }
 
@@ -291,13 +306,15 @@ macro_rules! section {
         $(#[doc = $about])+
         #[derive(Debug)]
         pub(crate) struct $name {
+            /// The keys that are there, even if their values could not be read.
+            pub(crate) written: Vec<&'static str>,
             $( $(#[doc = $doc])+ pub(crate) $field: Option<$crate::read::At<$type>>, )*
         }
 
         impl $name {
             /// The section as if nothing were written.
             pub(crate) fn absent() -> Self {
-                Self { $($field: None,)* }
+                Self { written: Vec::new(), $($field: None,)* }
             }
 
             fn table() -> $crate::read::Table {
@@ -318,15 +335,16 @@ macro_rules! section {
                 let title = concat!("`", $title, "`");
                 let expected = concat!("a map for `", $title, "`");
                 let mut section = Self::absent();
-                let mut seen: Vec<&str> = Vec::new();
                 for entry in $crate::read::entries(node, expected, report)? {
-                    seen.push(entry.key.as_str());
                     match entry.key.as_str() {
-                        $( $key => section.$field = $crate::read::At::entry(entry, report), )*
+                        $( $key => {
+                            section.written.push($key);
+                            section.$field = $crate::read::At::entry(entry, report);
+                        } )*
                         _ => $crate::read::unknown_key(entry, title, KEYS, LATER, report),
                     }
                 }
-                $( $crate::read::check_required(&$default, $key, &seen, node.span, title, report); )*
+                $( $crate::read::check_required(&$default, $key, &section.written, node.span, title, report); )*
                 Some(section)
             }
 
@@ -338,252 +356,16 @@ macro_rules! section {
 }
 pub(crate) use section;
 
-/// Reports a required key that is not among those seen.
+/// Reports a required key that is not among those written.
 pub(crate) fn check_required(
     default: &Absent,
     key: &str,
-    seen: &[&str],
+    written: &[&str],
     span: Span,
     section: &str,
     report: &mut Report,
 ) {
-    if matches!(default, Absent::Required) && !seen.contains(&key) {
+    if matches!(default, Absent::Required) && !written.contains(&key) {
         report.error(Kind::Missing, span, format!("{section} lacks `{key}`"));
-    }
-}
-
-impl Read for bool {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        if let Value::Scalar(Scalar {
-            kind: ScalarKind::Bool(value),
-            ..
-        }) = &node.value
-        {
-            return Some(*value);
-        }
-        wrong_type(node, "`true` or `false`", report);
-        None
-    }
-
-    fn shape() -> Shape {
-        Shape::Bool
-    }
-}
-
-impl<T: Read> Read for Box<T> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        T::read(node, report).map(Self::new)
-    }
-
-    fn shape() -> Shape {
-        T::shape()
-    }
-}
-
-/// A whole number from `MIN` to `MAX`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Whole<const MIN: u64, const MAX: u64>(u64);
-
-impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
-    pub(crate) fn get(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) fn u32(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn u16(self) -> u16 {
-        u16::try_from(self.0).unwrap_or(u16::MAX)
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Read for Whole<MIN, MAX> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let expected = format!("a whole number from {MIN} to {MAX}");
-        let Value::Scalar(Scalar {
-            kind: ScalarKind::Int(value),
-            ..
-        }) = &node.value
-        else {
-            wrong_type(node, &expected, report);
-            return None;
-        };
-        let value = u64::try_from(*value)
-            .ok()
-            .filter(|value| (MIN..=MAX).contains(value));
-        if value.is_none() {
-            report.error(Kind::Value, node.span, format!("expected {expected}"));
-        }
-        value.map(Self)
-    }
-
-    fn shape() -> Shape {
-        Shape::Integer { min: MIN, max: MAX }
-    }
-}
-
-/// Any text.
-#[derive(Debug, Clone)]
-pub(crate) struct Text(pub(crate) String);
-
-impl Read for Text {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        text(node, "text", report).map(|text| Self(text.to_owned()))
-    }
-
-    fn shape() -> Shape {
-        Shape::Text {
-            what: "text",
-            pattern: None,
-        }
-    }
-}
-
-/// `off`, or a value.
-#[derive(Debug, Clone)]
-pub(crate) enum Off<T> {
-    Off,
-    On(T),
-}
-
-impl<T> Off<T> {
-    pub(crate) fn on(self) -> Option<T> {
-        match self {
-            Self::Off => None,
-            Self::On(value) => Some(value),
-        }
-    }
-}
-
-impl<T: Read> Read for Off<T> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        match &node.value {
-            Value::Scalar(Scalar {
-                text,
-                kind: ScalarKind::Text,
-            }) if text == "off" => Some(Self::Off),
-            Value::Scalar(Scalar {
-                kind: ScalarKind::Bool(false),
-                ..
-            }) => {
-                report.error_help(
-                    Kind::Type,
-                    node.span,
-                    "`false` is not taken here",
-                    "write `off`",
-                );
-                None
-            }
-            _ => T::read(node, report).map(Self::On),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::Any(vec![Shape::Words(&["off"]), T::shape()])
-    }
-}
-
-/// One value, or a list of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Many<T>(pub(crate) Vec<At<T>>);
-
-impl<T: Read> Read for Many<T> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        if let Value::List(_) = node.value {
-            return List::read(node, report).map(|list| Self(list.items));
-        }
-        Some(Self(vec![At::item(node, report)?]))
-    }
-
-    fn shape() -> Shape {
-        Shape::Any(vec![T::shape(), Shape::List(Box::new(T::shape()))])
-    }
-}
-
-/// A list.
-#[derive(Debug, Clone)]
-pub(crate) struct List<T> {
-    /// Those that could be read.
-    pub(crate) items: Vec<At<T>>,
-    /// Nothing was written between the brackets.
-    pub(crate) empty: bool,
-}
-
-impl<T: Read> Read for List<T> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let Value::List(items) = &node.value else {
-            wrong_type(node, "a list", report);
-            return None;
-        };
-        let read = items
-            .iter()
-            .filter_map(|item| At::item(item, report))
-            .collect();
-        Some(Self {
-            items: read,
-            empty: items.is_empty(),
-        })
-    }
-
-    fn shape() -> Shape {
-        Shape::List(Box::new(T::shape()))
-    }
-}
-
-/// A map whose keys the user chooses, in the order of the file.
-#[derive(Debug, Clone)]
-pub(crate) struct Named<T> {
-    /// Those that could be read.
-    pub(crate) items: Vec<(String, At<T>)>,
-    /// Names of those that could not: they exist, and say no more.
-    pub(crate) failed: Vec<String>,
-}
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            failed: Vec::new(),
-        }
-    }
-}
-
-/// Bytes of a name.
-pub(crate) const NAME_BYTES_MAX: usize = 255;
-
-impl<T: Read> Read for Named<T> {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let mut named = Self::default();
-        for entry in entries(node, "a map", report)? {
-            check_name(&entry.key, entry.key_span, report);
-            match At::entry(entry, report) {
-                Some(value) => named.items.push((entry.key.clone(), value)),
-                None => named.failed.push(entry.key.clone()),
-            }
-        }
-        Some(named)
-    }
-
-    fn shape() -> Shape {
-        Shape::Map {
-            what: "name",
-            value: Box::new(T::shape()),
-        }
-    }
-}
-
-/// A name goes into logs, metrics and paths: not empty, not endless, no control characters.
-pub(crate) fn check_name(name: &str, span: Span, report: &mut Report) {
-    if name.is_empty() {
-        report.error(Kind::Value, span, "a name cannot be empty");
-    } else if name.len() > NAME_BYTES_MAX {
-        report.error(
-            Kind::Value,
-            span,
-            format!("a name has at most {NAME_BYTES_MAX} bytes"),
-        );
-    } else if name.chars().any(char::is_control) {
-        report.error(Kind::Value, span, "a name cannot hold control characters");
     }
 }

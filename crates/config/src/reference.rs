@@ -25,10 +25,9 @@ pub fn reference() -> String {
 /// The sections that a shape mentions directly.
 fn tables(shape: &Shape) -> Vec<Table> {
     match shape {
-        Shape::Section(table) => vec![table()],
-        Shape::List(item) | Shape::Map { value: item, .. } => tables(item),
+        Shape::Section(table) | Shape::OneKey(table) => vec![table()],
+        Shape::List(item) | Shape::Many(item) | Shape::Map { value: item, .. } => tables(item),
         Shape::Any(shapes) => shapes.iter().flat_map(tables).collect(),
-        Shape::OneKey(keys) => keys.iter().flat_map(|(_, shape)| tables(shape)).collect(),
         _ => Vec::new(),
     }
 }
@@ -43,6 +42,7 @@ fn write_table(table: &Table, out: &mut String) {
         let default = match &key.default {
             Absent::Required => "**required**",
             Absent::Is(default) => default,
+            Absent::Choice => "",
         };
         let row = [
             &format!("`{}`", key.name),
@@ -64,7 +64,7 @@ fn type_name(shape: &Shape) -> String {
         Shape::Integer { min, max } if min == max => format!("`{min}`"),
         Shape::Integer { min, max } => format!("{min}-{max}"),
         Shape::Number { min, max } => format!("number, {min}-{max}"),
-        Shape::Text { what, .. } => (*what).to_owned(),
+        Shape::Text { what, .. } | Shape::Measure { what, .. } => (*what).to_owned(),
         Shape::Words(words) => words
             .iter()
             .map(|word| format!("`{word}`"))
@@ -72,18 +72,12 @@ fn type_name(shape: &Shape) -> String {
             .join(", "),
         Shape::List(item) => format!("list of {}", type_name(item)),
         Shape::Map { what, value } => format!("map of {what} to {}", type_name(value)),
-        Shape::OneKey(keys) => {
-            let key = |(name, value): &(&str, Shape)| format!("`{name}:` {}", type_name(value));
-            format!(
-                "one of {}",
-                keys.iter().map(key).collect::<Vec<_>>().join("; ")
-            )
-        }
-        Shape::Empty => "no options".to_owned(),
-        Shape::Section(table) => {
+        Shape::Section(table) | Shape::OneKey(table) => {
             let name = table().name;
             format!("[{name}](#{})", name.replace(' ', "-"))
         }
+        Shape::Many(item) => format!("{}, or a list of such", type_name(item)),
+        Shape::Empty => "no options".to_owned(),
         Shape::Any(shapes) => shapes
             .iter()
             .map(type_name)

@@ -42,26 +42,24 @@ fn shape(shape_: &Shape, sections: &mut Sections) -> Value {
         } => or_variable(
             json!({ "type": ["string", "number"], "pattern": pattern, "description": what }),
         ),
+        Shape::Measure { what, pattern } => json!({
+            "anyOf": [
+                { "type": "string", "pattern": pattern, "description": what },
+                { "const": 0 },
+                { "type": "string", "pattern": VARIABLE },
+            ],
+        }),
         Shape::Words(words) => or_variable(json!({ "enum": words })),
         Shape::List(item) => json!({ "type": "array", "items": shape(item, sections) }),
         Shape::Map { value, .. } => {
             json!({ "type": "object", "additionalProperties": shape(value, sections) })
         }
-        Shape::OneKey(keys) => {
-            let properties: Map<String, Value> = keys
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), shape(value, sections)))
-                .collect();
-            json!({
-                "type": "object",
-                "properties": properties,
-                "additionalProperties": false,
-                "minProperties": 1,
-                "maxProperties": 1,
-            })
-        }
+        Shape::OneKey(table) | Shape::Section(table) => section(&table(), sections),
         Shape::Empty => json!({ "type": ["object", "null"], "maxProperties": 0 }),
-        Shape::Section(table) => section(&table(), sections),
+        Shape::Many(item) => {
+            let item = shape(item, sections);
+            json!({ "anyOf": [item, { "type": "array", "items": item }] })
+        }
         Shape::Any(shapes) => {
             let shapes: Vec<Value> = shapes.iter().map(|one| shape(one, sections)).collect();
             json!({ "anyOf": shapes })
@@ -90,6 +88,7 @@ fn section(table: &Table, sections: &mut Sections) -> Value {
                 required.push(key.name);
                 key.about.trim().to_owned()
             }
+            Absent::Choice => key.about.trim().to_owned(),
             Absent::Is(default) => format!("{} Default: {default}.", key.about.trim()),
         };
         if let Value::Object(value) = &mut value {
@@ -97,13 +96,21 @@ fn section(table: &Table, sections: &mut Sections) -> Value {
         }
         properties.insert(key.name.to_owned(), value);
     }
-    let definition = json!({
+    let is_choice = table
+        .keys
+        .iter()
+        .all(|key| matches!(key.default, Absent::Choice));
+    let mut definition = json!({
         "type": "object",
         "description": table.about.trim(),
         "properties": properties,
         "required": required,
         "additionalProperties": false,
     });
+    if let (true, Value::Object(definition)) = (is_choice, &mut definition) {
+        definition.insert("minProperties".to_owned(), json!(1));
+        definition.insert("maxProperties".to_owned(), json!(1));
+    }
     sections.insert(name, definition);
     reference
 }

@@ -3,7 +3,7 @@
 /// Longer words are not compared: nobody misspells a page of text.
 const WORD_MAX: usize = 64;
 
-/// The nearest of `known` within a third of the word's length (at least one edit), or none.
+/// The nearest of `known` within a third of the word's length; a word of two letters has none but itself in another case, or none.
 ///
 /// Dashes, underscores and case do not count as differences.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -11,7 +11,11 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let folded = fold(word);
-    let allowed = (folded.len() / 3).max(1);
+    let allowed = if folded.len() < 3 {
+        0
+    } else {
+        (folded.len() / 3).max(1)
+    };
     known
         .iter()
         .map(|&candidate| (distance(&folded, &fold(candidate)), candidate))
@@ -66,6 +70,7 @@ mod tests {
         check("health-check", Some("health_check"));
         check("Servers", Some("servers"));
         check("weight", None);
+        assert_eq!(nearest("c", &["a", "b"]), None);
         check("", None);
     }
 }

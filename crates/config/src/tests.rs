@@ -1,1 +1,107 @@
+//! The whole way from text to snapshot or diagnostics, as tables.
 
+mod errors;
+mod files;
+mod fuzz;
+mod snapshots;
+mod surfaces;
+
+use std::collections::BTreeMap;
+
+use crate::{Loaded, Severity, Source, load};
+
+/// Files, variables and names that tests give.
+#[derive(Default)]
+struct Given {
+    files: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+}
+
+impl Source for Given {
+    fn read(&self, path: &str) -> Result<String, String> {
+        self.files
+            .get(path)
+            .cloned()
+            .ok_or_else(|| "no such file".to_owned())
+    }
+
+    fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {
+        let (before, after) = pattern.split_once('*').ok_or("no star")?;
+        let found = |path: &&String| path.starts_with(before) && path.ends_with(after);
+        // In the wrong order, since a shell may answer in any.
+        Ok(self.files.keys().filter(found).rev().cloned().collect())
+    }
+
+    fn env(&self, name: &str) -> Option<String> {
+        self.env.get(name).cloned()
+    }
+
+    fn resolves(&self, name: &str) -> Option<bool> {
+        Some(!name.ends_with(".invalid"))
+    }
+}
+
+/// The main file's path in tests.
+const MAIN: &str = "etc/main.yaml";
+
+impl Given {
+    fn main(text: &str) -> Self {
+        Self::default().file(MAIN, text)
+    }
+
+    fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.insert(path.to_owned(), text.to_owned());
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn load(&self) -> Loaded {
+        load(MAIN, self)
+    }
+
+    /// `LINE:COLUMN: error[kind]: message (help)` for each error and warning.
+    fn found(&self) -> Vec<String> {
+        let shown = |d: &crate::Diagnostic| {
+            let help = d
+                .help
+                .as_ref()
+                .map_or(String::new(), |help| format!(" ({help})"));
+            let text = format!(
+                "{}: {}[{}]: {}{help}",
+                d.place,
+                d.severity.as_str(),
+                d.kind.as_str(),
+                d.message
+            );
+            text.strip_prefix("etc/main.yaml:")
+                .map_or(text.clone(), str::to_owned)
+        };
+        let loaded = self.load();
+        let diagnostics = loaded
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity != Severity::Note);
+        diagnostics.map(shown).collect()
+    }
+}
+
+#[track_caller]
+fn check_given(given: &Given, expected: &[&str]) {
+    let found = given.found();
+    assert!(
+        found == expected,
+        "found:\n{}\nexpected:\n{}",
+        found.join("\n"),
+        expected.join("\n")
+    );
+}
+
+/// What is found in a config of one file, whole and in order.
+#[track_caller]
+fn check(yaml: &str, expected: &[&str]) {
+    check_given(&Given::main(yaml), expected);
+}

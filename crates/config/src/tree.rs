@@ -69,6 +69,11 @@ impl Node {
         }
     }
 
+    fn null(span: Span) -> Self {
+        let (text, kind) = (String::new(), ScalarKind::Null);
+        Self::new(Value::Scalar(Scalar { text, kind }), span)
+    }
+
     /// A map made by merging files.
     pub(crate) fn map(entries: Vec<Entry>, span: Span) -> Self {
         Self::new(Value::Map(entries), span)
@@ -143,7 +148,8 @@ enum FrameKind {
 }
 
 struct Key {
-    name: String,
+    /// `None` when it is already reported; its value is dropped.
+    name: Option<String>,
     span: Span,
     /// A plain `<<`: its value's keys are merged in.
     merge: bool,
@@ -194,20 +200,13 @@ impl Builder<'_> {
                 return None;
             }
         }
-        let nothing = Value::Scalar(Scalar {
-            text: String::new(),
-            kind: ScalarKind::Null,
-        });
         let start = Span {
             file: self.file,
             line: 1,
             column: 1,
             length: 1,
         };
-        Some(
-            self.root
-                .unwrap_or_else(|| Rc::new(Node::new(nothing, start))),
-        )
+        Some(self.root.unwrap_or_else(|| Rc::new(Node::null(start))))
     }
 
     fn handle_event(&mut self, event: Event<'_>, span: Span) -> Result<(), Stop> {
@@ -323,7 +322,23 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(FrameKind::List(items)) => items.push(node),
             Some(FrameKind::Map { pairs, key }) => match key.take() {
-                Some(key) => pairs.push((key, node)),
+                Some(key) => {
+                    // Nothing written has no place of its own.
+                    let absent = node.is_null() && node.span.length <= 1;
+                    let node = if absent {
+                        Rc::new(Node::null(key.span))
+                    } else {
+                        node
+                    };
+                    pairs.push((key, node));
+                }
+                None if matches!(node.value, Value::Poison) => {
+                    *key = Some(Key {
+                        name: None,
+                        span: node.span,
+                        merge,
+                    });
+                }
                 None => {
                     let Value::Scalar(Scalar { text, .. }) = &node.value else {
                         let help = quoting::HELP_FLOW;
@@ -333,7 +348,7 @@ impl Builder<'_> {
                         return Err(Stop);
                     };
                     *key = Some(Key {
-                        name: text.clone(),
+                        name: Some(text.clone()),
                         span: node.span,
                         merge,
                     });
@@ -353,14 +368,15 @@ impl Builder<'_> {
                 merges.push(value);
                 continue;
             }
-            if let Some(&first) = seen.get(&key.name) {
+            let Some(name) = key.name else { continue };
+            if let Some(&first) = seen.get(&name) {
                 self.report
-                    .twice(key.span, first, &format!("the key `{}`", key.name));
+                    .twice(key.span, first, &format!("the key `{name}`"));
                 continue;
             }
-            seen.insert(key.name.clone(), key.span);
+            seen.insert(name.clone(), key.span);
             entries.push(Entry {
-                key: key.name,
+                key: name,
                 key_span: key.span,
                 value,
             });
@@ -409,7 +425,7 @@ impl Builder<'_> {
                 format!("the tag `{tag}` means nothing here"),
             );
         }
-        !core || tag.suffix == "str"
+        verbatim || (core && tag.suffix == "str")
     }
 
     fn check_depth(&mut self, depth: usize, span: Span) -> Result<(), Stop> {

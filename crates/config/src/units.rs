@@ -105,21 +105,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(fault)
 }
 
-/// `1m30s`, as [`parse_duration`] reads it; below a microsecond is dropped.
+/// `75s`, in the largest unit that divides it; below a microsecond is dropped.
 pub(crate) fn show_duration(duration: Duration) -> String {
-    let mut micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    for (unit, factor) in TIME_UNITS {
-        if micros >= factor {
-            text.push_str(&format!("{}{unit}", micros / factor));
-            micros %= factor;
-        }
-    }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let divides = |(_, factor): &(&str, u64)| micros >= *factor && micros.is_multiple_of(*factor);
+    let (unit, factor) = TIME_UNITS
+        .into_iter()
+        .find(divides)
+        .unwrap_or(("s", 1_000_000));
+    format!("{}{unit}", micros / factor)
 }
 
 /// `32KiB`, in the largest unit that divides it.
@@ -180,9 +174,9 @@ impl Read for Time {
     }
 
     fn shape() -> Shape {
-        Shape::Text {
+        Shape::Measure {
             what: "time",
-            pattern: Some("^(0|([0-9]+(us|ms|s|m|h|d))+)$"),
+            pattern: "^(0|([0-9]+(us|ms|s|m|h|d))+)$",
         }
     }
 }
@@ -225,9 +219,9 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
     }
 
     fn shape() -> Shape {
-        Shape::Text {
+        Shape::Measure {
             what: "size",
-            pattern: Some("^(0|[0-9]+(B|KiB|MiB|GiB))$"),
+            pattern: "^(0|[0-9]+(B|KiB|MiB|GiB))$",
         }
     }
 }
@@ -251,9 +245,9 @@ impl Read for Percent {
     }
 
     fn shape() -> Shape {
-        Shape::Text {
+        Shape::Measure {
             what: "percentage",
-            pattern: Some("^(0|[0-9]{1,3}%)$"),
+            pattern: "^(0|[0-9]{1,3}%)$",
         }
     }
 }
@@ -297,7 +291,7 @@ mod tests {
 
     #[test]
     fn shown_as_read() {
-        for text in ["7us", "1m30s", "2h", "30s", "1d", "4s"] {
+        for text in ["7us", "75s", "2h", "30s", "1d", "0s", "1500ms"] {
             assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
         for text in ["32KiB", "8KiB", "1MiB", "1500B", "1GiB"] {

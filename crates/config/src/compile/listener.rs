@@ -8,16 +8,17 @@ use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
     ProtocolWord, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts, RawRoutes,
 };
-use crate::read::{At, Many, Named, Off, Text};
+use crate::read::At;
 use crate::snapshot::{
     Bind, ClientLimits, ClientTimeouts, Forwarded, HashKey, HttpListener, Listener, Pool, Protocol,
     RequestId, Target, TcpListener,
 };
+use crate::values::{Many, Named, Off, Text};
 
 /// Every listener that could be read, in the order of the file; binds are collected for the check.
 pub(crate) fn compile_listeners(
     raw: Named<RawListener>,
-    lists: &NamedLists,
+    lists: &mut NamedLists,
     pools: &[Pool],
     names: &mut PoolNames,
     binds: &mut Vec<PlacedBind>,
@@ -37,7 +38,7 @@ fn compile_listener(
     At {
         value: raw, key, ..
     }: At<RawListener>,
-    lists: &NamedLists,
+    lists: &mut NamedLists,
     pools: &[Pool],
     names: &mut PoolNames,
     all_binds: &mut Vec<PlacedBind>,
@@ -79,11 +80,11 @@ fn compile_binds(
     report: &mut Report,
 ) -> Vec<Bind> {
     let Some(raw) = raw else { return Vec::new() };
-    if raw.value.0.is_empty() && !report.has_errors() {
+    if raw.value.0.empty {
         report.error(Kind::Empty, raw.key, "a listener needs an address to bind");
     }
     let mut binds = Vec::new();
-    for bind in &raw.value.0 {
+    for bind in &raw.value.0.items {
         match parse_bind(&bind.value.address) {
             Ok(parsed) => {
                 let owner = format!("the listener `{name}`");
@@ -156,7 +157,7 @@ fn compile_tcp(
     report: &mut Report,
 ) -> Option<TcpListener> {
     let (pool, split) = (raw.pool.as_ref(), raw.split.as_ref());
-    if pool.is_none() && split.is_none() && raw.routes.is_none() {
+    if !leads_somewhere(&raw) {
         report.error_help(
             Kind::Missing,
             key,
@@ -192,10 +193,17 @@ fn check_hash_keys(target: &Target, pools: &[Pool], span: Span, report: &mut Rep
     }
 }
 
+/// Whether a target is written, though perhaps not readable.
+fn leads_somewhere(raw: &RawListener) -> bool {
+    ["pool", "split", "routes"]
+        .iter()
+        .any(|key| raw.written.contains(key))
+}
+
 fn compile_http(
     raw: RawListener,
     key: Span,
-    lists: &NamedLists,
+    lists: &mut NamedLists,
     names: &mut PoolNames,
     report: &mut Report,
 ) -> Option<HttpListener> {
@@ -240,6 +248,7 @@ fn compile_http(
             names,
             report,
         )?),
+        None if leads_somewhere(&raw) => return None,
         None => {
             let help = "give it `routes`, or a `pool` as shorthand for a single route";
             report.error_help(Kind::Missing, key, "the listener leads nowhere", help);
@@ -310,7 +319,7 @@ fn compile_forwarded(raw: RawForwarded) -> Forwarded {
 /// Tokens in lower case; `h2c` never passes.
 fn compile_upgrades(raw: &Many<Text>, report: &mut Report) -> Vec<String> {
     let mut upgrades = Vec::new();
-    for token in &raw.0 {
+    for token in &raw.0.items {
         let lower = token.value.0.to_ascii_lowercase();
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&b);
         if lower.is_empty() || !lower.bytes().all(is_token) {

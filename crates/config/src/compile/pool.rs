@@ -12,14 +12,15 @@ use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
     RawBalance, RawDrain, RawHealth, RawHealthCheck, RawKey, RawPool, RawPoolLimits,
-    RawPoolTimeouts, RawRetries, RawServer, RawStatus,
+    RawPoolTimeouts, RawRetries, RawServer,
 };
-use crate::read::{At, Named, Off};
+use crate::read::At;
 use crate::snapshot::{
     Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Retries, Server,
     ServerTimeouts,
 };
 use crate::units::show_duration;
+use crate::values::{Named, Off, Text};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
@@ -69,7 +70,7 @@ fn compile_pool(
         let message = format!("every weight of the pool `{name}` is 0: it takes no new traffic");
         report.warn(Kind::Weight, key, message);
     }
-    if raw.health_check.is_none() {
+    if !raw.written.contains(&"health_check") {
         let message = format!(
             "the pool `{name}` is probed by TCP connect only; `health_check: {{ path: /health }}` asks its servers"
         );
@@ -272,35 +273,28 @@ fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<Hea
     })
 }
 
+fn probe_path(raw: At<Text>, report: &mut Report) -> String {
+    let Text(path) = raw.value;
+    if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = "the path of a probe begins with `/` and holds no blank";
+        report.error(Kind::Value, raw.span, message);
+    }
+    path
+}
+
+fn probe_method(raw: At<Text>, report: &mut Report) -> String {
+    let method = raw.value.0.to_ascii_uppercase();
+    let letters = method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    if method.is_empty() || !letters || method == "CONNECT" {
+        let message = format!("`{}` is no method of a probe", raw.value.0);
+        report.error(Kind::Value, raw.span, message);
+    }
+    method
+}
+
 fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
-    let path = raw.path.map_or_else(
-        || defaults::HEALTH_PATH.to_owned(),
-        |path| {
-            if !path.value.0.starts_with('/') || !path.value.0.bytes().all(|b| b.is_ascii_graphic())
-            {
-                let message = "the path of a probe begins with `/` and holds no blank";
-                report.error(Kind::Value, path.span, message);
-            }
-            path.value.0
-        },
-    );
-    let method = raw.method.map_or_else(
-        || defaults::HEALTH_METHOD.to_owned(),
-        |method| {
-            let upper = method.value.0.to_ascii_uppercase();
-            if upper.is_empty()
-                || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
-                || upper == "CONNECT"
-            {
-                report.error(
-                    Kind::Value,
-                    method.span,
-                    format!("`{}` is no method of a probe", method.value.0),
-                );
-            }
-            upper
-        },
-    );
+    let path = raw.path.map(|path| probe_path(path, report));
+    let method = raw.method.map(|method| probe_method(method, report));
     let mut check = |name: &str, value: &str, span| {
         if let Err(error) = Filter::set_header(name, value, On::Request) {
             report.error(Kind::Value, span, error.to_string());
@@ -319,20 +313,19 @@ fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
         (name, value.value.0)
     });
     let headers = headers.collect();
-    let (from, to) = defaults::HEALTH_STATUS;
-    let status = raw.status.map_or_else(
-        || vec![RawStatus(from, to)],
-        |status| status.value.0.into_iter().map(|at| at.value).collect(),
-    );
+    let status = raw.status.map(|status| status.value.0.items);
+    let status = status.map(|items| {
+        items
+            .into_iter()
+            .map(|item| (item.value.0, item.value.1))
+            .collect()
+    });
     HttpProbe {
-        path,
-        method,
+        path: path.unwrap_or_else(|| defaults::HEALTH_PATH.to_owned()),
+        method: method.unwrap_or_else(|| defaults::HEALTH_METHOD.to_owned()),
         host,
         headers,
-        status: status
-            .into_iter()
-            .map(|RawStatus(from, to)| (from, to))
-            .collect(),
+        status: status.unwrap_or_else(|| vec![defaults::HEALTH_STATUS]),
         body: raw.body.map(|body| body.value.0),
     }
 }

@@ -11,25 +11,40 @@ use rules::{
 use super::{PoolNames, check_unique, wait_or_off};
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight};
-use crate::read::{At, List, Many, Named, Off, Text};
+use crate::read::At;
 use crate::snapshot::{Arm, Route, Target};
+use crate::values::{List, Many, Named, Off, Text};
 
 /// The top's `routes`: lists by name, in each a route without `match` last.
 #[derive(Default)]
 pub(crate) struct NamedLists {
-    lists: BTreeMap<String, List<RawRoute>>,
+    lists: BTreeMap<String, NamedList>,
     failed: Vec<String>,
+}
+
+struct NamedList {
+    routes: List<RawRoute>,
+    key: Span,
+    used: bool,
 }
 
 pub(crate) fn named_lists(raw: Option<At<Named<List<RawRoute>>>>) -> NamedLists {
     let Some(raw) = raw else {
         return NamedLists::default();
     };
-    let sorted = |(name, mut list): (String, At<List<RawRoute>>)| {
-        list.value
+    let sorted = |(name, list): (String, At<List<RawRoute>>)| {
+        let mut routes = list.value;
+        routes
             .items
             .sort_by_key(|route| route.value.matching.is_none());
-        (name, list.value)
+        (
+            name,
+            NamedList {
+                routes,
+                key: list.key,
+                used: false,
+            },
+        )
     };
     NamedLists {
         lists: raw.value.items.into_iter().map(sorted).collect(),
@@ -38,14 +53,14 @@ pub(crate) fn named_lists(raw: Option<At<Named<List<RawRoute>>>>) -> NamedLists 
 }
 
 impl NamedLists {
+    /// The list that is meant, which is used from now on.
     pub(crate) fn find(
-        &self,
+        &mut self,
         name: &str,
         span: Span,
         report: &mut Report,
     ) -> Option<&List<RawRoute>> {
-        let found = self.lists.get(name);
-        if found.is_none() && !self.failed.iter().any(|failed| failed == name) {
+        if !self.lists.contains_key(name) && !self.failed.iter().any(|failed| failed == name) {
             let message = format!("there is no list of routes `{name}`");
             report.not_among(
                 Kind::UnknownName,
@@ -55,7 +70,23 @@ impl NamedLists {
                 self.lists.keys().map(String::as_str),
             );
         }
-        found
+        let list = self.lists.get_mut(name)?;
+        list.used = true;
+        Some(&list.routes)
+    }
+
+    /// Warns of lists that no listener names; what is wrong in them is wrong all the same.
+    pub(crate) fn check_unused(&self, names: &mut PoolNames, report: &mut Report) {
+        for (name, list) in &self.lists {
+            if !list.used {
+                report.warn(
+                    Kind::Unused,
+                    list.key,
+                    format!("no listener has the routes `{name}`"),
+                );
+                compile_routes(&list.routes, names, report);
+            }
+        }
     }
 }
 
@@ -146,10 +177,7 @@ fn compile_route(
         }
         (None, Some(_)) => Target::Answer,
         (None, None) => {
-            if raw.pool.is_none()
-                && raw.split.is_none()
-                && (raw.filters.is_none() || !filters.is_empty())
-            {
+            if !leads_somewhere(raw, filters) {
                 report.error_help(
                     Kind::Missing,
                     *key,
@@ -180,6 +208,12 @@ fn compile_route(
                 .map_or(0, |attempts| attempts.value.u32()),
         }),
     }
+}
+
+/// Whether a target is written, though perhaps not readable; unreadable filters might answer.
+fn leads_somewhere(raw: &RawRoute, filters: &[At<RawFilter>]) -> bool {
+    let unread = raw.written.contains(&"filters") && filters.is_empty();
+    unread || raw.written.contains(&"pool") || raw.written.contains(&"split")
 }
 
 /// Where the filter that answers is, if there is one; it must be the last.
@@ -267,7 +301,7 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
             } else {
                 On::Response
             };
-            for name in &headers.value.0 {
+            for name in &headers.value.0.items {
                 take(Filter::remove_header(&name.value.0, on), name.span);
             }
         }
@@ -314,43 +348,15 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
 }
 
 fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
-    let not_present = |key: &str, span: Span, report: &mut Report| {
-        let message = format!("every request has a {key}: `true` and `false` mean nothing here");
-        report.error(Kind::Value, span, message);
-    };
-    let host = patterns(
-        raw.host.as_ref(),
-        report,
-        |value, span, report| match value {
-            MatchValue::Pattern(text) => Some(HostPattern::compile(text)),
-            MatchValue::Present(_) => {
-                not_present("host", span, report);
-                None
-            }
-        },
-    );
-    let path = patterns(
-        raw.path.as_ref(),
-        report,
-        |value, span, report| match value {
-            MatchValue::Pattern(text) => Some(PathPattern::compile(text)),
-            MatchValue::Present(_) => {
-                not_present("path", span, report);
-                None
-            }
-        },
-    );
-    let method = patterns(
-        raw.method.as_ref(),
-        report,
-        |value, span, report| match value {
-            MatchValue::Pattern(text) => Some(Pattern::compile_method(text)),
-            MatchValue::Present(_) => {
-                not_present("method", span, report);
-                None
-            }
-        },
-    );
+    let host = patterns(raw.host.as_ref(), report, |Text(text)| {
+        HostPattern::compile(text)
+    });
+    let path = patterns(raw.path.as_ref(), report, |Text(text)| {
+        PathPattern::compile(text)
+    });
+    let method = patterns(raw.method.as_ref(), report, |Text(text)| {
+        Pattern::compile_method(text)
+    });
     let source = raw
         .source
         .as_ref()
@@ -374,7 +380,7 @@ fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
 /// Ranges of addresses.
 pub(crate) fn compile_cidrs(raw: &Many<Text>, report: &mut Report) -> Vec<Cidr> {
     let mut cidrs = Vec::new();
-    for text in &raw.0 {
+    for text in &raw.0.items {
         match text.value.0.parse::<Cidr>() {
             Ok(cidr) => cidrs.push(cidr),
             Err(error) => report.error(
@@ -387,19 +393,18 @@ pub(crate) fn compile_cidrs(raw: &Many<Text>, report: &mut Report) -> Vec<Cidr> 
     cidrs
 }
 
-fn patterns<T>(
-    raw: Option<&At<Many<MatchValue>>>,
+fn patterns<V, T>(
+    raw: Option<&At<Many<V>>>,
     report: &mut Report,
-    compile: impl Fn(&MatchValue, Span, &mut Report) -> Option<Result<T, PatternError>>,
+    compile: impl Fn(&V) -> Result<T, PatternError>,
 ) -> Vec<T> {
     let Some(raw) = raw else { return Vec::new() };
     check_some(&raw.value, raw.key, report);
     let mut made = Vec::new();
-    for value in &raw.value.0 {
-        match compile(&value.value, value.span, report) {
-            Some(Ok(pattern)) => made.push(pattern),
-            Some(Err(error)) => report.error(Kind::Value, value.span, error.to_string()),
-            None => {}
+    for value in &raw.value.0.items {
+        match compile(&value.value) {
+            Ok(pattern) => made.push(pattern),
+            Err(error) => report.error(Kind::Value, value.span, error.to_string()),
         }
     }
     made
@@ -407,7 +412,7 @@ fn patterns<T>(
 
 /// An empty list of values would match everything, or nothing: nobody can tell.
 fn check_some<T>(values: &Many<T>, span: Span, report: &mut Report) {
-    if values.0.is_empty() && !report.has_errors() {
+    if values.0.empty {
         report.error(Kind::Empty, span, "no value to match is given");
     }
 }
@@ -417,11 +422,9 @@ fn named_patterns(
     report: &mut Report,
 ) -> Vec<(String, Vec<Pattern>)> {
     let items = raw.map_or(&[][..], |raw| &raw.value.items);
-    let compile = |value: &MatchValue, _: Span, _: &mut Report| {
-        Some(match value {
-            MatchValue::Pattern(text) => Pattern::compile_text(text),
-            MatchValue::Present(present) => Ok(Pattern::present(*present)),
-        })
+    let compile = |value: &MatchValue| match value {
+        MatchValue::Pattern(text) => Pattern::compile_text(text),
+        MatchValue::Present(present) => Ok(Pattern::present(*present)),
     };
     items
         .iter()

@@ -3,13 +3,11 @@
 use super::{RawRoute, Weight, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
-use crate::read::{
-    List, Many, Named, Off, Read, Shape, Text, Whole, or, required, section, unsupported, word,
-    wrong_type,
-};
+use crate::read::{Read, Shape, or, required, section, unsupported, word, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Size, Time, Wait, show_duration, show_size};
+use crate::values::{List, Many, Named, Off, Text, Whole};
 
 section! {
     /// An address and protocol on which traffic is accepted.

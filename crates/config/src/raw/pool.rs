@@ -4,12 +4,12 @@ use super::{Weight, no_options, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::read::{
-    At, List, Many, Named, Off, Read, Shape, Text, Whole, one_key, or, required, section, text,
-    unsupported, wrong_type,
+    At, Read, Shape, Table, choice, one_key, or, required, section, text, unsupported, wrong_type,
 };
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Percent, Time, Wait, show_duration};
+use crate::values::{List, Many, Named, Off, Text, Whole};
 
 section! {
     /// A set of servers with one balancing, health and resilience policy.
@@ -93,9 +93,6 @@ section! {
     } later []
 }
 
-/// Any map of a health check; which keys a TCP probe takes is for `compile`.
-pub(crate) type HealthStatus = Many<RawStatus>;
-
 section! {
     /// How servers are probed. With any key of HTTP it is an HTTP probe, else a TCP connect.
     RawHealthCheck "health_check" {
@@ -108,7 +105,7 @@ section! {
         /// Further headers of the request; HTTP.
         "headers" headers: Named<Text> = or("none"),
         /// Statuses that are success: a number, a range `200-299`, or a list of them; HTTP.
-        "status" status: HealthStatus = or("200-299"),
+        "status" status: Many<RawStatus> = or("200-299"),
         /// Text that the first 64 KiB of the answer's body must hold; HTTP.
         "body" body: Text = or("any"),
         /// Probe this port instead of the server's own.
@@ -181,15 +178,26 @@ impl Read for RawHealth {
     }
 
     fn shape() -> Shape {
-        let tagged = vec![
-            ("tcp", RawHealthCheck::shape()),
-            ("http", RawHealthCheck::shape()),
-        ];
         Shape::Any(vec![
             Shape::Words(&["off", "tcp", "http"]),
-            Shape::OneKey(tagged),
+            Shape::OneKey(probes),
             RawHealthCheck::shape(),
         ])
+    }
+}
+
+fn probes() -> Table {
+    Table {
+        name: "probe",
+        about: "A health check that says what it is: a map with exactly one of these keys.",
+        keys: vec![
+            choice("tcp", "A TCP connect.", RawHealthCheck::shape()),
+            choice(
+                "http",
+                "An HTTP request on a new connection.",
+                RawHealthCheck::shape(),
+            ),
+        ],
     }
 }
 
@@ -333,14 +341,52 @@ impl Read for RawBalance {
     }
 
     fn shape() -> Shape {
-        let options = |name: &&'static str| match *name {
-            "consistent_hash" => (*name, RawConsistentHash::shape()),
-            "maglev" => (*name, RawMaglev::shape()),
-            "least_response_time" => (*name, RawLeastResponseTime::shape()),
-            _ => (*name, Shape::Empty),
-        };
-        let tagged = ALGORITHMS.iter().map(options).collect();
-        Shape::Any(vec![Shape::Words(ALGORITHMS), Shape::OneKey(tagged)])
+        Shape::Any(vec![Shape::Words(ALGORITHMS), Shape::OneKey(algorithms)])
+    }
+}
+
+fn algorithms() -> Table {
+    let bare = |name, about| choice(name, about, Shape::Empty);
+    Table {
+        name: "balance",
+        about: "An algorithm: its bare name, or a map with exactly one of these keys. Weights count in each.",
+        keys: vec![
+            bare(
+                "power_of_two",
+                "Of two servers drawn at random the one with fewer connections per weight.",
+            ),
+            bare("round_robin", "In turn, smoothly by weight."),
+            bare(
+                "weighted_round_robin",
+                "The explicit spelling of `round_robin`.",
+            ),
+            bare("least_connections", "The fewest connections per weight."),
+            bare(
+                "weighted_least_connections",
+                "The explicit spelling of `least_connections`.",
+            ),
+            choice(
+                "least_response_time",
+                "The lowest moving average of response times.",
+                RawLeastResponseTime::shape(),
+            ),
+            bare("ip_hash", "The client's address decides."),
+            choice(
+                "consistent_hash",
+                "A key decides, on a ring with virtual nodes.",
+                RawConsistentHash::shape(),
+            ),
+            choice(
+                "maglev",
+                "A key decides, by Maglev's table: nearly perfectly even.",
+                RawMaglev::shape(),
+            ),
+            bare("random", "At random."),
+            bare(
+                "peak_ewma",
+                "As `power_of_two`, by latency that rises at once and falls slowly.",
+            ),
+        ],
     }
 }
 
@@ -387,15 +433,22 @@ impl Read for RawKey {
     }
 
     fn shape() -> Shape {
-        let named = vec![
-            ("header", Text::shape()),
-            ("cookie", Text::shape()),
-            ("query", Text::shape()),
-        ];
         Shape::Any(vec![
             Shape::Words(&["source", "path"]),
-            Shape::OneKey(named),
+            Shape::OneKey(hash_keys),
         ])
+    }
+}
+
+fn hash_keys() -> Table {
+    Table {
+        name: "hash key",
+        about: "What is hashed: `source`, `path`, or a map with exactly one of these keys.",
+        keys: vec![
+            choice("header", "The value of this header.", Text::shape()),
+            choice("cookie", "The value of this cookie.", Text::shape()),
+            choice("query", "The value of this query parameter.", Text::shape()),
+        ],
     }
 }
 
@@ -479,9 +532,9 @@ impl Read for NoPanic {
     }
 
     fn shape() -> Shape {
-        Shape::Text {
+        Shape::Measure {
             what: "percentage",
-            pattern: Some("^(0|0%)$"),
+            pattern: "^(0|0%)$",
         }
     }
 }

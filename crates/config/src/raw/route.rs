@@ -1,13 +1,11 @@
 //! Routes as written: matches, filters and where they lead.
 
 use crate::diagnostic::Report;
-use crate::read::{
-    At, List, Many, Named, Off, Read, Shape, Text, Whole, one_key, or, required, section,
-    wrong_type,
-};
+use crate::read::{At, Read, Shape, Table, choice, one_key, or, required, section, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::Wait;
+use crate::values::{List, Many, Named, Off, Text, Whole};
 
 /// A weight: a share among its neighbours.
 pub(crate) type Weight = Whole<0, 1000>;
@@ -49,14 +47,14 @@ section! {
 }
 
 section! {
-    /// All given must hold; a list means any of its values. Values are exact, `*` as glob, `~regex` (unanchored), `true` or `false` for present or absent.
+    /// All given must hold; a list means any of its values. Text is exact, with `*` a glob, with `~` in front a regex (unanchored); `true` and `false` mean present and absent.
     RawMatch "match" {
         /// The host, without case, port and trailing dot; `*.example.com` is any depth below.
-        "host" host: Many<MatchValue> = or("any"),
+        "host" host: Many<Text> = or("any"),
         /// The path: exact, `/prefix/*` or `~regex`.
-        "path" path: Many<MatchValue> = or("any"),
+        "path" path: Many<Text> = or("any"),
         /// The method.
-        "method" method: Many<MatchValue> = or("any"),
+        "method" method: Many<Text> = or("any"),
         /// Headers by name; a repeated header matches if any of it does.
         "header" header: Named<Many<MatchValue>> = or("any"),
         /// Cookies by name.
@@ -144,15 +142,49 @@ impl Read for RawFilter {
     }
 
     fn shape() -> Shape {
-        Shape::OneKey(vec![
-            ("strip_prefix", Text::shape()),
-            ("set_header", Named::<Text>::shape()),
-            ("remove_header", Many::<Text>::shape()),
-            ("set_response_header", Named::<Text>::shape()),
-            ("remove_response_header", Many::<Text>::shape()),
-            ("redirect", RawRedirect::shape()),
-            ("respond", RawRespond::shape()),
-        ])
+        Shape::OneKey(filters)
+    }
+}
+
+fn filters() -> Table {
+    let text = Text::shape;
+    let (headers, names) = (Named::<Text>::shape, Many::<Text>::shape);
+    Table {
+        name: "filter",
+        about: "One step of a route: a map with exactly one of these keys.",
+        keys: vec![
+            choice(
+                "strip_prefix",
+                "Takes this off the path: with `/api`, `/api/x` becomes `/x`.",
+                text(),
+            ),
+            choice(
+                "set_header",
+                "Gives headers of the request these values.",
+                headers(),
+            ),
+            choice("remove_header", "Takes headers off the request.", names()),
+            choice(
+                "set_response_header",
+                "Gives headers of the response these values.",
+                headers(),
+            ),
+            choice(
+                "remove_response_header",
+                "Takes headers off the response.",
+                names(),
+            ),
+            choice(
+                "redirect",
+                "Answers with another place, which may hold `{host}`, `{path}` and `{query}`.",
+                RawRedirect::shape(),
+            ),
+            choice(
+                "respond",
+                "Answers from here, with a status or more.",
+                RawRespond::shape(),
+            ),
+        ],
     }
 }
 
