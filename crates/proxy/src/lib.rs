@@ -1,1 +1,19 @@
-//! The data plane: workers, listeners, HTTP/1, TCP.
+//! The data plane: workers, listeners, HTTP/1, TCP, and the connections to servers.
+//!
+//! It carries traffic and nothing else: it does not read configs, probe servers, resolve names or answer operators.
+//! Those rooms meet it in `control`.
+#![warn(clippy::indexing_slicing)]
+
+mod buffer;
+mod engine;
+mod http1;
+mod listener;
+mod net;
+mod relay;
+mod sockets;
+mod tcp;
+mod upstream;
+mod worker;
+
+pub use engine::{Engine, Prepared, connection_default_max};
+pub use sockets::BindError;

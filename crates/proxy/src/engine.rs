@@ -1,0 +1,295 @@
+//! The data plane as the binary sees it: starts workers, takes configs up as transactions, ends.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use config::{Bind, Snapshot};
+use control::record::Record;
+use control::world::{Hub, World};
+
+use crate::http1::IDLE_TAG;
+use crate::listener::{self, Listening, StopAccepting};
+use crate::net::{self, Acceptor, Remote};
+use crate::sockets::{self, BindError, Bound, Share};
+use crate::worker::Worker;
+
+/// Descriptors that are not for connections: listening sockets, logs, probes, the admin listener.
+const OTHER_FILES: u64 = 512;
+
+/// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit.
+#[must_use]
+pub fn connection_default_max(open_files: u64) -> u32 {
+    u32::try_from(open_files.saturating_sub(OTHER_FILES) / 2)
+        .unwrap_or(u32::MAX)
+        .max(16)
+}
+
+/// The running data plane.
+pub struct Engine {
+    hub: Arc<Hub>,
+    workers: Vec<Handle>,
+    held: BTreeMap<Bind, Bound>,
+}
+
+struct Handle {
+    remote: Remote,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// What a config needs, made and not yet visible. Dropping it undoes it.
+pub struct Prepared {
+    fresh: BTreeMap<Bind, Bound>,
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+}
+
+/// This thread's worker, and the accept loops that run on it.
+struct Here {
+    worker: Rc<Worker>,
+    accepting: BTreeMap<Bind, Rc<StopAccepting>>,
+    connections_default: u32,
+}
+
+impl Engine {
+    /// Starts one worker for each of `hub.worker_count`. `seed` should be secret; `log` gets a record of each
+    /// exchange that is to be logged, and may be behind.
+    ///
+    /// # Errors
+    /// When a thread or its poll cannot be made.
+    pub fn start(hub: Arc<Hub>, seed: u64, log: Option<SyncSender<Record>>) -> io::Result<Self> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let connections_default = connection_default_max(limit.current.unwrap_or(u64::MAX));
+        let mut workers = Vec::new();
+        for number in 0..hub.worker_count {
+            let (ready, started) = sync_channel(1);
+            let (hub, log) = (hub.clone(), log.clone());
+            let seed = seed ^ (number as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    let start = |remote: Remote| {
+                        let worker = Worker::new(number, hub, seed, log);
+                        net::spawn(worker.clone().sweep());
+                        HERE.set(Some(Here {
+                            worker,
+                            accepting: BTreeMap::new(),
+                            connections_default,
+                        }));
+                        let _ = ready.send(remote);
+                    };
+                    let result = net::run(start);
+                    HERE.set(None);
+                    result
+                })?;
+            let Ok(remote) = started.recv() else {
+                let error = thread.join().ok().and_then(Result::err);
+                return Err(error.unwrap_or_else(|| io::Error::other("a worker did not start")));
+            };
+            workers.push(Handle { remote, thread });
+        }
+        Ok(Self {
+            hub,
+            workers,
+            held: BTreeMap::new(),
+        })
+    }
+
+    /// Binds what `snapshot` needs beyond what is bound.
+    ///
+    /// # Errors
+    /// Every address that cannot be had; then nothing has changed.
+    pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Vec<BindError>> {
+        let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len())?;
+        Ok(Prepared { fresh })
+    }
+
+    /// Takes a world up: workers get it, new sockets are accepted from, and those that no listener wants any more
+    /// are drained and closed. Connections of listeners that stay are not touched.
+    pub fn publish(&mut self, prepared: Prepared, world: Arc<World>) {
+        let mut wanted: BTreeMap<Bind, Arc<str>> = BTreeMap::new();
+        for listener in &world.snapshot.listeners {
+            for bind in &listener.binds {
+                wanted.insert(bind.clone(), listener.name.clone());
+            }
+        }
+        self.held.extend(prepared.fresh);
+        let mut start = Vec::new();
+        let mut stop = Vec::new();
+        for (bind, bound) in &mut self.held {
+            match wanted.get(bind) {
+                None => stop.push(bind.clone()),
+                Some(listener) => {
+                    bound.listener = listener.clone();
+                    start.push(bind.clone());
+                }
+            }
+        }
+        for (number, handle) in self.workers.iter().enumerate() {
+            let shares: Vec<(Bind, Arc<str>, Share)> = start
+                .iter()
+                .filter_map(|bind| {
+                    let bound = self.held.get(bind)?;
+                    Some((
+                        bind.clone(),
+                        bound.listener.clone(),
+                        bound.share(number).ok()?,
+                    ))
+                })
+                .collect();
+            let (world, stop) = (world.clone(), stop.clone());
+            handle
+                .remote
+                .run(move || with_here(|here| here.take_up(world, shares, &stop)));
+        }
+        for bind in stop {
+            self.held.remove(&bind);
+        }
+    }
+
+    /// Each listener's name and address, with the ports that the kernel gave.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
+        self.held
+            .values()
+            .map(|bound| (bound.listener.clone(), bound.address.clone()))
+            .collect()
+    }
+
+    /// Ends what still runs on a member whose drain is over.
+    pub fn cut(&self, member: u32) {
+        self.everywhere(move |_| net::expire(member));
+    }
+
+    /// From now on answers say `Connection: close`.
+    pub fn begin_drain(&self) {
+        self.everywhere(|here| here.worker.draining.set(true));
+    }
+
+    /// Accepts what the kernel has queued, then closes the listening sockets.
+    pub fn close_listeners(&mut self) {
+        self.everywhere(|here| {
+            for stop in std::mem::take(&mut here.accepting).into_values() {
+                stop.stop();
+            }
+        });
+        self.held.clear();
+    }
+
+    /// Closes connections that wait for a next request.
+    pub fn close_idle(&self) {
+        self.everywhere(|here| {
+            net::expire(IDLE_TAG);
+            here.worker.idle.clear();
+        });
+    }
+
+    /// Requests and TCP connections that are being served.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        // What has ended is read first, so that the difference is never too small.
+        let ended = self.hub.workers.sum(|cells| cells.ended.get());
+        self.hub
+            .workers
+            .sum(|cells| cells.begun.get())
+            .saturating_sub(ended)
+    }
+
+    /// Ends the workers; what they still serve is cut. Gives how many requests and TCP connections that were.
+    #[must_use]
+    pub fn stop(self) -> u64 {
+        let cut = self.active();
+        self.everywhere(|_| net::stop());
+        for handle in self.workers {
+            // A worker that ended in a panic has nothing left to end.
+            let _ = handle.thread.join();
+        }
+        cut
+    }
+
+    fn everywhere(&self, job: impl Fn(&mut Here) + Clone + Send + 'static) {
+        for handle in &self.workers {
+            let job = job.clone();
+            handle.remote.run(move || with_here(job));
+        }
+    }
+}
+
+fn with_here(job: impl FnOnce(&mut Here)) {
+    HERE.with_borrow_mut(|here| {
+        if let Some(here) = here {
+            job(here);
+        }
+    });
+}
+
+impl Here {
+    fn take_up(&mut self, world: Arc<World>, shares: Vec<(Bind, Arc<str>, Share)>, stop: &[Bind]) {
+        let mut listening = self.worker.listening.borrow_mut();
+        for listening in listening.values() {
+            listening.index.set(None);
+        }
+        for (index, (config, state)) in world
+            .snapshot
+            .listeners
+            .iter()
+            .zip(&world.listeners)
+            .enumerate()
+        {
+            let entry = listening.entry(config.name.clone()).or_insert_with(|| {
+                Rc::new(Listening {
+                    name: config.name.clone(),
+                    state: state.clone(),
+                    index: None.into(),
+                })
+            });
+            entry.index.set(Some(index));
+        }
+        listening.retain(|_, listening| listening.index.get().is_some());
+        drop(listening);
+        self.worker.set_world(world);
+        for bind in stop {
+            if let Some(stop) = self.accepting.remove(bind) {
+                stop.stop();
+            }
+        }
+        for (bind, name, share) in shares {
+            self.start_accepting(bind, &name, share);
+        }
+    }
+
+    fn start_accepting(&mut self, bind: Bind, name: &Arc<str>, share: Share) {
+        let Some(listening) = self.worker.listening.borrow().get(name).cloned() else {
+            return;
+        };
+        if let Some(running) = self.accepting.get(&bind) {
+            if running.listener == *name {
+                return;
+            }
+            running.stop();
+        }
+        let acceptor = match share {
+            Share::Tcp(socket) => Acceptor::tcp(socket),
+            Share::Unix(socket) => Acceptor::unix(socket),
+        };
+        // Refused only when the kernel is out of memory or of epoll watches; the other workers' sockets go on.
+        let Ok(acceptor) = acceptor else {
+            return;
+        };
+        let stop = Rc::new(StopAccepting::new(name.clone()));
+        self.accepting.insert(bind, stop.clone());
+        net::spawn(listener::accept(
+            self.worker.clone(),
+            listening,
+            acceptor,
+            stop,
+            self.connections_default,
+        ));
+    }
+}

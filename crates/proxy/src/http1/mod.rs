@@ -1,0 +1,390 @@
+//! HTTP/1: one connection of a client, request after request.
+//!
+//! A request walks in a straight line: the head is read here, `plan` judges, routes and filters it, `exchange` picks
+//! a server, forwards and relays, `log` records. What is answered here instead comes from `answer`.
+
+mod answer;
+mod encode;
+mod exchange;
+mod log;
+mod plan;
+mod respond;
+mod upload;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use config::{HttpListener, Protocol};
+use control::reason::Reason;
+use wire::http1::{
+    Decoded, HeadLimits, RequestError, RequestErrorKind, RequestHead, ResponseHead, decode_request,
+};
+
+use crate::buffer::Buffer;
+use crate::listener::Listening;
+use crate::net::{self, Deadline, Stream};
+use crate::relay::{self, TunnelEnd, TunnelTimes};
+use crate::upstream::{Lease, ServerStream};
+use crate::worker::{LocalWorld, Worker};
+use log::Log;
+
+/// Marks the deadlines of connections that wait for their next request.
+pub(crate) const IDLE_TAG: u32 = u32::MAX;
+/// Requests of one connection that are served in a row before others run.
+const PIPELINE_BATCH: u32 = 16;
+/// What a client may still send after our last word, and for how long, before the connection is closed on it.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What one exchange needs: recycled within a worker, held only while a request runs.
+#[derive(Default)]
+pub(crate) struct Block {
+    pub(crate) client_in: Buffer,
+    pub(crate) server_in: Buffer,
+    request: RequestHead,
+    response: ResponseHead,
+    /// The head as the server gets it.
+    request_out: Vec<u8>,
+    /// The head as the client gets it.
+    response_out: Vec<u8>,
+    /// End of a chunked request body: last chunk and trailers.
+    request_tail: Vec<u8>,
+    response_tail: Vec<u8>,
+    /// Request body bytes that were sent, kept for another try.
+    replay: Vec<u8>,
+    edits: rules::Edits,
+    path: Vec<u8>,
+    host: Vec<u8>,
+    tried: Vec<u32>,
+    /// Whether the client asked for JSON: what is answered here is then JSON too.
+    wants_json: bool,
+}
+
+impl Block {
+    /// Forgets one exchange; what it grew beyond the usual is freed.
+    pub(crate) fn clear(&mut self) {
+        const KEPT: usize = 16 * 1024;
+        for scratch in [
+            &mut self.request_out,
+            &mut self.response_out,
+            &mut self.request_tail,
+            &mut self.response_tail,
+            &mut self.replay,
+            &mut self.path,
+            &mut self.host,
+        ] {
+            scratch.clear();
+            if scratch.capacity() > KEPT {
+                scratch.shrink_to(KEPT);
+            }
+        }
+        self.edits.clear();
+        self.tried.clear();
+        self.wants_json = false;
+    }
+}
+
+/// A client's connection.
+struct Conn {
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+    deadline: Deadline,
+}
+
+/// What becomes of the connection after an exchange.
+enum Next {
+    /// The next request may come.
+    Keep,
+    /// It ends; nothing of the client is left unread.
+    Close,
+    /// It ends, though the client may still be sending.
+    Linger,
+    /// It ends with a reset, so that a cut answer is not taken for a whole one.
+    Reset,
+    /// It is a byte tunnel from now on.
+    Tunnel(Box<Tunnel>),
+}
+
+/// What a tunnel keeps of its exchange; no config, so that a day-long one keeps none alive.
+struct Tunnel {
+    server: ServerStream,
+    lease: Lease,
+    idle: Option<Duration>,
+    log: Log,
+}
+
+/// Serves a client's connection until it ends.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+) {
+    let conn = Conn {
+        worker,
+        listening,
+        stream,
+        peer,
+        deadline: Deadline::new(),
+    };
+    let mut carried: Option<Box<Block>> = None;
+    let mut served: u32 = 0;
+    loop {
+        let mut block = match carried.take() {
+            Some(block) => block,
+            None => match conn.wait_for_request(served == 0).await {
+                Some(block) => block,
+                None => return,
+            },
+        };
+        let next = conn.serve_one(&mut block).await;
+        served = served.wrapping_add(1);
+        let next = match next {
+            Next::Keep if !block.client_in.is_empty() => {
+                block.clear();
+                carried = Some(block);
+                if served.is_multiple_of(PIPELINE_BATCH) {
+                    net::yield_now().await;
+                }
+                continue;
+            }
+            Next::Tunnel(tunnel) => {
+                // Cold and long: boxed, so that an idle connection's future does not carry it.
+                Box::pin(conn.tunnel(tunnel, block)).await;
+                return;
+            }
+            next => next,
+        };
+        conn.worker.give_block(block);
+        match next {
+            Next::Keep => {}
+            Next::Linger => return Box::pin(conn.linger()).await,
+            Next::Reset => return conn.stream.reset_on_close(),
+            Next::Close | Next::Tunnel(_) => return,
+        }
+    }
+}
+
+impl Conn {
+    /// Waits without a buffer until the client sends; `None` when the connection is to end.
+    async fn wait_for_request(&self, first: bool) -> Option<Box<Block>> {
+        let world = self.worker.world();
+        let http = http_of(&world, self.listening.index.get()?)?;
+        let wait = if first {
+            http.timeouts.header
+        } else {
+            http.timeouts.keep_alive
+        };
+        drop(world);
+        if first {
+            // What came with the handshake is mostly there already.
+            let mut block = self.worker.take_block();
+            match self.stream.try_read(block.client_in.room()) {
+                Ok(count) if count > 0 => {
+                    block.client_in.added(count);
+                    return Some(block);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.worker.give_block(block)
+                }
+                _ => {
+                    self.worker.give_block(block);
+                    return None;
+                }
+            }
+        }
+        self.deadline.tag(IDLE_TAG);
+        self.deadline.set(wait);
+        loop {
+            let ready = self.deadline.guard(self.stream.readable()).await;
+            if !matches!(ready, Ok(Ok(()))) {
+                return None;
+            }
+            let mut block = self.worker.take_block();
+            match self.stream.try_read(block.client_in.room()) {
+                Ok(count) if count > 0 => {
+                    self.deadline.tag(0);
+                    block.client_in.added(count);
+                    return Some(block);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.worker.give_block(block)
+                }
+                _ => {
+                    self.worker.give_block(block);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn serve_one(&self, block: &mut Block) -> Next {
+        let world = self.worker.world();
+        let Some(index) = self.listening.index.get() else {
+            return Next::Close;
+        };
+        let Some(http) = http_of(&world, index) else {
+            return Next::Close;
+        };
+        let mut log = Log::begin(&self.worker, &self.listening.name);
+        if let Err(fault) = self.read_head(block, http).await {
+            return self.refuse_head(block, http, fault, &mut log).await;
+        }
+        exchange::run(self, &world, index, http, block, log).await
+    }
+
+    /// Reads until the head is whole. Some of it is there already.
+    async fn read_head(&self, block: &mut Block, http: &HttpListener) -> Result<(), HeadFault> {
+        let limits = HeadLimits {
+            head_bytes: http.limits.header_bytes,
+            headers: http.limits.headers,
+            uri_bytes: http.limits.uri_bytes,
+        };
+        let mut waiting = false;
+        loop {
+            match decode_request(block.client_in.filled(), &limits, &mut block.request) {
+                Ok(Decoded::Complete(())) => return Ok(()),
+                Ok(Decoded::Incomplete) => {}
+                Err(error) => return Err(HeadFault::Bad(error)),
+            }
+            if !waiting {
+                waiting = true;
+                self.deadline.set(http.timeouts.header);
+            }
+            if block.client_in.room().is_empty()
+                && !block.client_in.grow(limits.head_bytes.saturating_add(1))
+            {
+                return Err(HeadFault::Bad(RequestError::Head(
+                    wire::http1::HeadFault::TooLarge,
+                )));
+            }
+            match self
+                .deadline
+                .guard(relay::read_more(&self.stream, &mut block.client_in))
+                .await
+            {
+                Err(net::Elapsed) => return Err(HeadFault::TimedOut),
+                Ok(Ok(count)) if count > 0 => {}
+                Ok(_) => return Err(HeadFault::Gone),
+            }
+        }
+    }
+
+    async fn refuse_head(
+        &self,
+        block: &mut Block,
+        http: &HttpListener,
+        fault: HeadFault,
+        log: &mut Log,
+    ) -> Next {
+        let (reason, detail) = match fault {
+            HeadFault::Gone => {
+                log.finish_unanswered(Reason::ClientClosed);
+                return Next::Close;
+            }
+            HeadFault::TimedOut => (Reason::HeaderTimeout, String::new()),
+            HeadFault::Bad(error) => {
+                let reason = match error.kind() {
+                    RequestErrorKind::BadRequest => Reason::BadRequest,
+                    RequestErrorKind::BadFraming => Reason::BadFraming,
+                    RequestErrorKind::UriTooLong => Reason::UriTooLong,
+                    RequestErrorKind::HeaderTooLarge => Reason::HeaderTooLarge,
+                    RequestErrorKind::UnknownCoding => Reason::NotImplemented,
+                    RequestErrorKind::Version => Reason::VersionNotSupported,
+                };
+                (reason, error.to_string())
+            }
+        };
+        block.request = RequestHead::default();
+        answer::send(
+            self,
+            http,
+            block,
+            answer::Content::Reason(reason),
+            detail,
+            false,
+            log,
+        )
+        .await
+    }
+
+    async fn tunnel(&self, tunnel: Box<Tunnel>, mut block: Box<Block>) {
+        let Tunnel {
+            server,
+            lease,
+            idle,
+            mut log,
+        } = *tunnel;
+        let first = (
+            std::mem::take(&mut block.client_in),
+            std::mem::take(&mut block.server_in),
+        );
+        self.worker.give_block(block);
+        self.deadline.tag(lease.member.id);
+        let times = TunnelTimes {
+            idle,
+            half_closed: idle,
+        };
+        let (end, up, down) = relay::tunnel(
+            &self.stream,
+            &server.stream,
+            first,
+            times,
+            &self.deadline,
+            &self.worker.buffers,
+        )
+        .await;
+        log.add_bytes(up, down);
+        if matches!(end, TunnelEnd::Idle) && lease.member.is_cut() {
+            log.note(Reason::Draining);
+        }
+        if !matches!(end, TunnelEnd::Finished) {
+            self.stream.reset_on_close();
+            server.stream.reset_on_close();
+        }
+    }
+
+    /// Ends our half, then throws away what the client still sends, so that a reset does not destroy our last answer
+    /// (RFC 9112 §9.6).
+    async fn linger(&self) {
+        if self.stream.shutdown_write().is_err() {
+            return;
+        }
+        self.deadline.tag(0);
+        self.deadline.set(Some(LINGER));
+        let mut buffer = self.worker.buffers.take();
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match self
+                .deadline
+                .guard(relay::read_more(&self.stream, &mut buffer))
+                .await
+            {
+                Ok(Ok(count)) if count > 0 => {
+                    left = left.saturating_sub(count);
+                    buffer.consume(count);
+                }
+                _ => break,
+            }
+        }
+        self.worker.buffers.give(buffer);
+    }
+}
+
+/// Why there is no head.
+enum HeadFault {
+    /// The client left.
+    Gone,
+    TimedOut,
+    Bad(RequestError),
+}
+
+fn http_of(world: &LocalWorld, index: usize) -> Option<&HttpListener> {
+    match &world.world.snapshot.listeners.get(index)?.protocol {
+        Protocol::Http(http) => Some(http),
+        Protocol::Tcp(_) => None,
+    }
+}

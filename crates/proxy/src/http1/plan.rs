@@ -1,0 +1,301 @@
+//! From a head to a plan: target, host, route, filters, pool, and the head that the server gets.
+//!
+//! Nothing here waits.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use config::{HashKey, HttpListener, Route, Target};
+use control::reason::Reason;
+use rules::forward::{self, Hop, IdFrom};
+use rules::{NoTrace, Request, Walk, host, path};
+use wire::http1::{Body, Known, Method, Span, Version};
+
+use super::encode::{self, RequestParts};
+use super::log::Log;
+use super::{Block, Conn};
+use crate::upstream;
+use crate::worker::LocalWorld;
+
+/// What is to be done with a request.
+pub(super) struct Plan<'w> {
+    pub(super) pool: usize,
+    pub(super) route: &'w Route,
+    /// What hashing algorithms hash.
+    pub(super) key: Option<u64>,
+    /// Whether the server was asked to upgrade.
+    pub(super) upgrade: bool,
+}
+
+/// A request that no server gets.
+pub(super) enum Refused<'w> {
+    Reason(Reason, String),
+    /// A filter answers.
+    Filter(rules::Answer<'w>),
+}
+
+impl<T: std::fmt::Display> From<(Reason, T)> for Refused<'_> {
+    fn from((reason, detail): (Reason, T)) -> Self {
+        Self::Reason(reason, detail.to_string())
+    }
+}
+
+/// Judges, routes and filters the request in `block`, and writes the server's head.
+pub(super) fn plan<'w>(
+    conn: &Conn,
+    world: &'w LocalWorld,
+    listener: usize,
+    http: &'w HttpListener,
+    block: &mut Block,
+    log: &mut Log,
+) -> Result<Plan<'w>, Refused<'w>> {
+    let Block {
+        client_in,
+        request: head,
+        request_out,
+        edits,
+        path: path_scratch,
+        host: host_scratch,
+        wants_json,
+        ..
+    } = block;
+    let bytes = client_in.filled();
+    edits.clear();
+    if head.present.contains(Known::Accept) {
+        *wants_json = prefers_json(head, bytes);
+    }
+    let config = world.world.snapshot.listeners.get(listener);
+    let trusted = config
+        .map(|config| &*config.trusted_proxies)
+        .unwrap_or_default();
+    let peer = conn.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| {
+        peer.ip().to_canonical()
+    });
+    let is_trusted = !trusted.is_empty() && forward::is_trusted(peer, trusted);
+    let source = if is_trusted {
+        forward::source(
+            peer,
+            trusted,
+            forward::values(head, bytes, Known::XForwardedFor),
+        )
+    } else {
+        peer
+    };
+    log.source = Some(source);
+    if world.world.snapshot.access_log.is_some() {
+        take_texts(head, bytes, log);
+    }
+    if head.method == Method::Connect {
+        return Err((Reason::MethodRefused, "CONNECT is not served").into());
+    }
+    let target = path::normalise(head.method, head.target.of(bytes), path_scratch)
+        .map_err(|error| Refused::from((Reason::BadRequest, error)))?;
+    let absolute = match target.form {
+        path::Form::Absolute { authority, .. } => Some(authority),
+        _ => None,
+    };
+    let authority = absolute.unwrap_or_else(|| head.host.unwrap_or_default().of(bytes));
+    let host = if authority.is_empty() {
+        &[]
+    } else {
+        host::normalise(authority, host_scratch)
+            .map_err(|error| Refused::from((Reason::BadRequest, error)))?
+            .host
+    };
+    let request = Request {
+        method: head.method_text.of(bytes),
+        host,
+        path: target.path,
+        query: target.query,
+        head,
+        bytes,
+        source,
+    };
+    let found = http.table.find(
+        &request,
+        &mut conn.worker.scratch.borrow_mut(),
+        &mut NoTrace,
+    );
+    let index = found.ok_or_else(|| Refused::from((Reason::NoRoute, "")))?;
+    let route = http
+        .routes
+        .get(index)
+        .ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    log.route = world
+        .world
+        .routes
+        .get(listener)
+        .and_then(|routes| routes.get(index))
+        .cloned();
+    match Walk::new(&route.filters).step(&request, edits) {
+        rules::Outcome::Continue => {}
+        rules::Outcome::Respond(answer) => return Err(Refused::Filter(answer)),
+        rules::Outcome::Ask(question) => match question {},
+    }
+    if let Some(max) = http.limits.body_bytes
+        && matches!(head.body, Body::Length(length) if length > max)
+    {
+        return Err((Reason::BodyTooLarge, "").into());
+    }
+    let pool = pool_of(route, log).ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    let key = world
+        .world
+        .snapshot
+        .pools
+        .get(pool)
+        .and_then(|pool| hash_key(&pool.balance, &request));
+    let upgrade = upgrade_of(head.upgrade, bytes, http);
+    let forwarding = forward::Plan::new(&options(&http.forwarded), is_trusted, head, bytes);
+    let id = request_id(conn, forwarding.request_id, bytes, log);
+    let hop = Hop {
+        peer,
+        secure: false,
+        version: head.version,
+        authority,
+        request_id: id.as_ref().map_or(&[], |id| id.as_slice()),
+    };
+    let parts = RequestParts {
+        path: target.path,
+        query: target.query,
+        authority: absolute,
+        plan: &forwarding,
+        hop: &hop,
+        upgrade,
+        edits,
+    };
+    encode::request(request_out, head, bytes, &parts);
+    Ok(Plan {
+        pool,
+        route,
+        key,
+        upgrade: upgrade.is_some(),
+    })
+}
+
+/// The pool of a route; the arms of a split take turns by weight over the whole process.
+fn pool_of(route: &Route, log: &Log) -> Option<usize> {
+    match &route.target {
+        Target::Pool(pool) => Some(*pool),
+        Target::Split(arms) => {
+            let total = arms.iter().map(|arm| u64::from(arm.weight)).sum();
+            let turn = log.route.as_ref()?.rotation.fetch_add(1, Relaxed);
+            upstream::arm_at(arms, upstream::spread(turn, total))
+        }
+        Target::Answer => None,
+    }
+}
+
+fn hash_key(balance: &config::Balance, request: &Request<'_>) -> Option<u64> {
+    use balance::Algorithm;
+    match balance.algorithm {
+        Algorithm::IpHash => Some(upstream::source_key(request.source)),
+        Algorithm::ConsistentHash { .. } | Algorithm::Maglev => match &balance.key {
+            HashKey::Source => Some(upstream::source_key(request.source)),
+            HashKey::Header(name) => request.header(name).map(balance::hash_key),
+            HashKey::Cookie(name) => request.cookie(name).map(balance::hash_key),
+            HashKey::Query(name) => request
+                .query_value(name, &mut Vec::new())
+                .map(balance::hash_key),
+            HashKey::Path => Some(balance::hash_key(request.path)),
+        },
+        _ => None,
+    }
+}
+
+/// The protocol to upgrade to: the first that the client offers, if the listener lets it pass.
+fn upgrade_of<'b>(upgrade: Option<Span>, bytes: &'b [u8], http: &HttpListener) -> Option<&'b [u8]> {
+    let offered = upgrade?.of(bytes);
+    let first = offered
+        .split(|byte| *byte == b',')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    http.upgrades
+        .iter()
+        .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(first))
+        .then_some(first)
+}
+
+/// 32 hexadecimal digits, when a new id is wanted.
+fn request_id(conn: &Conn, from: IdFrom, bytes: &[u8], log: &mut Log) -> Option<[u8; 32]> {
+    match from {
+        IdFrom::Nowhere => None,
+        IdFrom::Incoming(span) => {
+            if let Some(texts) = &mut log.texts {
+                texts.request_id = String::from_utf8_lossy(span.of(bytes)).into_owned();
+            }
+            None
+        }
+        IdFrom::New => {
+            let mut id = [b'0'; 32];
+            let number =
+                (u128::from(conn.worker.random()) << 64) | u128::from(conn.worker.random());
+            for (place, digit) in id.iter_mut().rev().enumerate() {
+                let nibble = (number >> (4 * place)) & 15;
+                *digit = b"0123456789abcdef"
+                    .get(nibble as usize)
+                    .copied()
+                    .unwrap_or(b'0');
+            }
+            if let Some(texts) = &mut log.texts {
+                texts.request_id = String::from_utf8_lossy(&id).into_owned();
+            }
+            Some(id)
+        }
+    }
+}
+
+fn take_texts(head: &wire::http1::RequestHead, bytes: &[u8], log: &mut Log) {
+    let text = |span: Span| String::from_utf8_lossy(span.of(bytes)).into_owned();
+    let agent = head
+        .fields
+        .iter()
+        .find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"user-agent"));
+    let texts = log.texts();
+    texts.method = text(head.method_text);
+    texts.target = text(head.target);
+    texts.host = head.host.map(text).unwrap_or_default();
+    texts.version = match head.version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    };
+    texts.user_agent = agent.map(|agent| text(agent.value)).unwrap_or_default();
+}
+
+/// Whether `Accept` names JSON, and no text type before it.
+fn prefers_json(head: &wire::http1::RequestHead, bytes: &[u8]) -> bool {
+    forward::values(head, bytes, Known::Accept)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(|range| {
+            range
+                .split(|byte| *byte == b';')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii()
+        })
+        .find_map(|range| match range {
+            b"application/json" | b"application/problem+json" => Some(true),
+            b"text/plain" | b"text/html" | b"text/*" => Some(false),
+            _ => None,
+        })
+        .unwrap_or(false)
+}
+
+/// The whole request may take this long.
+pub(super) fn request_timeout(route: &Route, pool: &config::Pool) -> Option<Duration> {
+    route.request_timeout.unwrap_or(pool.timeouts.request)
+}
+
+fn options(forwarded: &config::Forwarded) -> forward::Options {
+    forward::Options {
+        x_forwarded: forwarded.x_forwarded,
+        forwarded: forwarded.forwarded,
+        via: forwarded.via,
+        request_id: match forwarded.request_id {
+            config::RequestId::Keep => forward::RequestId::Keep,
+            config::RequestId::Replace => forward::RequestId::Replace,
+            config::RequestId::Off => forward::RequestId::Off,
+        },
+    }
+}

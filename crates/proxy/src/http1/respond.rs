@@ -1,0 +1,318 @@
+//! The response on its way back: its head, what goes before it, and its body as it comes.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use control::reason::Reason;
+use wire::http1::{
+    Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
+};
+
+use super::encode::{self, After};
+use crate::buffer::Buffer;
+use crate::net::{self, Deadline, Stream};
+use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
+
+/// Interim responses (1xx) before a final one.
+const INTERIM_MAX: u32 = 16;
+
+/// What a response needs to know of its request.
+pub(super) struct Responding<'a> {
+    pub(super) client: &'a Stream,
+    pub(super) server: &'a Stream,
+    pub(super) deadline: &'a Deadline,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// Whether the client's connection may stay open.
+    pub(super) keep: bool,
+    /// Whether the request body has been read whole; it may still become so.
+    pub(super) upload_done: &'a Cell<bool>,
+    /// Whether an upgrade was asked for.
+    pub(super) upgrade: bool,
+    pub(super) edits: &'a rules::Edits,
+    pub(super) server_idle: Option<Duration>,
+    pub(super) write_idle: Option<Duration>,
+    /// When the whole request must have ended.
+    pub(super) until: Option<Duration>,
+    pub(super) seen: &'a Seen,
+}
+
+/// How far a response has come, for whoever watches.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// A byte of it was read from the server.
+    pub(super) begun: Cell<bool>,
+    /// A byte of it was sent to the client: nothing else can be answered any more.
+    pub(super) sent: Cell<bool>,
+    /// When its final head came, on [`net::clock`].
+    pub(super) head_at: Cell<Option<Duration>>,
+    pub(super) bytes: Cell<u64>,
+    pub(super) status: Cell<u16>,
+}
+
+/// The buffers of a response.
+pub(super) struct ResponseBuffers<'b> {
+    pub(super) server_in: &'b mut Buffer,
+    pub(super) head: &'b mut ResponseHead,
+    pub(super) out: &'b mut Vec<u8>,
+    pub(super) tail: &'b mut Vec<u8>,
+}
+
+/// A response that was passed on whole.
+pub(super) struct Responded {
+    pub(super) after: After,
+    /// Whether the server's connection can carry another request, as far as the response tells.
+    pub(super) reusable: bool,
+}
+
+/// Why a response was not passed on whole.
+#[derive(Debug)]
+pub(super) enum ResponseFault {
+    /// The connection ended before a byte of it.
+    Ended { reset: bool },
+    /// It did not begin, or stopped.
+    TimedOut,
+    /// It broke off.
+    Broken(Reason),
+    /// It is not HTTP that can be passed on.
+    Bad(String),
+    /// The client is gone.
+    ClientGone,
+}
+
+/// Reads a response and passes it on.
+pub(super) async fn respond(
+    on: &Responding<'_>,
+    buffers: ResponseBuffers<'_>,
+) -> Result<Responded, ResponseFault> {
+    let ResponseBuffers {
+        server_in,
+        head,
+        out,
+        tail,
+    } = buffers;
+    let mut interim = 0;
+    loop {
+        read_head(on, server_in, head).await?;
+        on.seen.status.set(head.status);
+        match head.status {
+            101 if on.upgrade && head.upgrade.is_some() => {
+                encode::response(
+                    out,
+                    head,
+                    server_in.filled(),
+                    on.version,
+                    false,
+                    After::Upgrade,
+                    on.edits,
+                );
+                write(on, [out, &[], &[]]).await?;
+                server_in.consume(head.len);
+                return Ok(Responded {
+                    after: After::Upgrade,
+                    reusable: false,
+                });
+            }
+            101 => return Err(ResponseFault::Bad("101 that nobody asked for".to_owned())),
+            100..200 => {
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Err(ResponseFault::Bad("too many interim responses".to_owned()));
+                }
+                if on.version == Version::Http11 {
+                    encode::response(
+                        out,
+                        head,
+                        server_in.filled(),
+                        on.version,
+                        false,
+                        After::Interim,
+                        on.edits,
+                    );
+                    write(on, [out, &[], &[]]).await?;
+                }
+                server_in.consume(head.len);
+            }
+            _ => break,
+        }
+    }
+    on.seen.head_at.set(Some(net::clock()));
+    relay_final(on, server_in, head, out, tail).await
+}
+
+async fn relay_final(
+    on: &Responding<'_>,
+    server_in: &mut Buffer,
+    head: &ResponseHead,
+    out: &mut Vec<u8>,
+    tail: &mut Vec<u8>,
+) -> Result<Responded, ResponseFault> {
+    let chunked = head.body == Body::Chunked && on.version == Version::Http11;
+    let delimited = match head.body {
+        Body::None | Body::Length(_) => true,
+        Body::Chunked => chunked,
+        Body::UntilClose => false,
+    };
+    // A server that answers early and closes will not take the rest of the request.
+    let abandoned = !on.upload_done.get() && !head.keep_alive;
+    let after = if on.keep && delimited && !abandoned {
+        After::Keep
+    } else {
+        After::Close
+    };
+    encode::response(
+        out,
+        head,
+        server_in.filled(),
+        on.version,
+        chunked,
+        after,
+        on.edits,
+    );
+    server_in.consume(head.len);
+
+    let mut framing = Framing::new(
+        head.body,
+        if chunked {
+            Keep::Framing
+        } else {
+            Keep::DataOnly
+        },
+    );
+    let mut first: &[u8] = out;
+    let mut since_yield = 0;
+    loop {
+        tail.clear();
+        let piece = framing
+            .take(server_in.filled_mut(), tail)
+            .map_err(|error| broken(on, &error))?;
+        let kept = server_in.filled().get(..piece.kept).unwrap_or_default();
+        since_yield += write(on, [first, kept, tail]).await?;
+        first = &[];
+        on.seen.bytes.set(on.seen.bytes.get() + piece.kept as u64);
+        server_in.consume(piece.consumed);
+        if framing.is_done() {
+            let reusable = head.keep_alive && server_in.is_empty();
+            return Ok(Responded { after, reusable });
+        }
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            net::yield_now().await;
+        }
+        if server_in.room().is_empty() && !server_in.grow(2 * crate::buffer::BUFFER_BYTES) {
+            return Err(ResponseFault::Broken(Reason::BadResponse));
+        }
+        set_deadline(on, on.server_idle);
+        match read(on, server_in).await? {
+            Ok(0) if matches!(framing, Framing::UntilClose) => {
+                return Ok(Responded {
+                    after,
+                    reusable: false,
+                });
+            }
+            Ok(0) => return Err(ResponseFault::Broken(Reason::ServerClosed)),
+            Ok(_) => {}
+            Err(_) => return Err(ResponseFault::Broken(Reason::ServerReset)),
+        }
+    }
+}
+
+fn broken(on: &Responding<'_>, error: &impl std::fmt::Display) -> ResponseFault {
+    if on.seen.sent.get() {
+        ResponseFault::Broken(Reason::BadResponse)
+    } else {
+        ResponseFault::Bad(error.to_string())
+    }
+}
+
+async fn read_head(
+    on: &Responding<'_>,
+    server_in: &mut Buffer,
+    head: &mut ResponseHead,
+) -> Result<(), ResponseFault> {
+    let limits = HeadLimits::RESPONSE;
+    loop {
+        if !server_in.is_empty() {
+            match decode_response(server_in.filled(), on.method, &limits, head) {
+                Ok(Decoded::Complete(())) => return Ok(()),
+                Ok(Decoded::Incomplete) => set_deadline(on, on.server_idle),
+                Err(error) => return Err(ResponseFault::Bad(error.to_string())),
+            }
+        }
+        if server_in.room().is_empty() && !server_in.grow(limits.head_bytes + 1) {
+            return Err(ResponseFault::Bad(
+                "the response head is too large".to_owned(),
+            ));
+        }
+        match read(on, server_in).await? {
+            Ok(count) if count > 0 => on.seen.begun.set(true),
+            ended => {
+                let reset = ended.is_err();
+                return Err(if on.seen.begun.get() {
+                    ResponseFault::Broken(if reset {
+                        Reason::ServerReset
+                    } else {
+                        Reason::ServerClosed
+                    })
+                } else {
+                    ResponseFault::Ended { reset }
+                });
+            }
+        }
+    }
+}
+
+/// Reads from the server, and meanwhile sees whether the client is lost.
+async fn read(
+    on: &Responding<'_>,
+    server_in: &mut Buffer,
+) -> Result<io::Result<usize>, ResponseFault> {
+    let read = poll_fn(|cx| {
+        if let Poll::Ready(read) = on.server.poll_read(cx, server_in.room()) {
+            return Poll::Ready(Ok(read));
+        }
+        // A client that was never waited for is not registered, and not worth registering just for this.
+        if on.client.is_registered() && on.client.poll_failed(cx).is_ready() {
+            return Poll::Ready(Err(ResponseFault::ClientGone));
+        }
+        Poll::Pending
+    });
+    let read = on
+        .deadline
+        .guard(read)
+        .await
+        .map_err(|net::Elapsed| ResponseFault::TimedOut)??;
+    if let Ok(count) = &read {
+        server_in.added(*count);
+    }
+    Ok(read)
+}
+
+async fn write(on: &Responding<'_>, parts: [&[u8]; 3]) -> Result<u64, ResponseFault> {
+    let mut taken = 0;
+    let written = relay::write_all(on.client, parts, on.deadline, on.write_idle, &mut taken).await;
+    if taken > 0 {
+        on.seen.sent.set(true);
+    }
+    match written {
+        Ok(()) => Ok(taken),
+        Err(WriteFault::TimedOut | WriteFault::Gone) => Err(ResponseFault::ClientGone),
+    }
+}
+
+/// Sets the deadline of the next wait, within that of the whole request.
+pub(super) fn set_deadline(on: &Responding<'_>, after: Option<Duration>) {
+    on.deadline.set_at(earliest(after, on.until));
+}
+
+/// `after` from now, or `until`, whichever comes first.
+pub(super) fn earliest(after: Option<Duration>, until: Option<Duration>) -> Option<Duration> {
+    let at = after.map(|after| net::now().saturating_add(after));
+    match (at, until) {
+        (Some(at), Some(until)) => Some(at.min(until)),
+        (at, until) => at.or(until),
+    }
+}

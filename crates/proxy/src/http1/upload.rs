@@ -1,0 +1,169 @@
+//! The request body on its way to a server, and what is kept of it for another try.
+
+use std::time::Duration;
+
+use config::HttpListener;
+use control::reason::Reason;
+use wire::http1::{Body, Keep};
+
+use crate::buffer::Buffer;
+use crate::net::{self, Deadline, Stream};
+use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
+
+/// Body bytes kept for another try.
+const REPLAY_BYTES: usize = 64 * 1024;
+
+/// How far a request body has come.
+pub(super) struct Upload {
+    framing: Framing,
+    /// What came with the head, judged, still in the buffer.
+    first: Piece,
+    /// Body bytes read from the client so far.
+    pub(super) bytes: u64,
+    max: Option<u64>,
+    replayable: bool,
+    /// Whether everything sent so far can be sent again.
+    pub(super) can_replay: bool,
+}
+
+/// Why a body did not arrive whole.
+#[derive(Debug)]
+pub(super) enum UploadFault {
+    /// The client's fault; the server's connection is aborted.
+    Client(Reason),
+    /// The server takes no more; it may have said why.
+    Server,
+    /// The server takes nothing for too long.
+    ServerStuck,
+}
+
+impl Upload {
+    /// Judges what has come with the head before a byte goes to a server.
+    pub(super) fn begin(
+        body: Body,
+        replayable: bool,
+        http: &HttpListener,
+        client_in: &mut Buffer,
+        tail: &mut Vec<u8>,
+    ) -> Result<Self, Reason> {
+        tail.clear();
+        let mut framing = Framing::new(body, Keep::Framing);
+        let first = framing
+            .take(client_in.filled_mut(), tail)
+            .map_err(|_| Reason::BadFraming)?;
+        let upload = Self {
+            framing,
+            first,
+            bytes: first.kept as u64,
+            max: http.limits.body_bytes,
+            replayable,
+            can_replay: true,
+        };
+        if upload.is_too_large() {
+            Err(Reason::BodyTooLarge)
+        } else {
+            Ok(upload)
+        }
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.max.is_some_and(|max| self.bytes > max)
+    }
+
+    /// Whether the body has been read whole.
+    pub(super) fn is_done(&self) -> bool {
+        self.framing.is_done()
+    }
+
+    /// What of the first piece goes to the server: it stays in the buffer until more must be read.
+    pub(super) fn first<'b>(&self, client_in: &'b Buffer) -> &'b [u8] {
+        client_in
+            .filled()
+            .get(..self.first.kept)
+            .unwrap_or_default()
+    }
+
+    /// Lets go of the first piece, keeping it for another try if that may be.
+    pub(super) fn release_first(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
+        let first = std::mem::take(&mut self.first);
+        if !self.is_done() && self.can_replay {
+            self.keep(
+                client_in.filled().get(..first.kept).unwrap_or_default(),
+                replay,
+            );
+        }
+        client_in.consume(first.consumed);
+    }
+
+    fn keep(&mut self, bytes: &[u8], replay: &mut Vec<u8>) {
+        if self.can_replay && self.replayable && replay.len() + bytes.len() <= REPLAY_BYTES {
+            replay.extend_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            self.can_replay = false;
+            replay.clear();
+        }
+    }
+}
+
+/// The pieces of a block that an upload works on.
+pub(super) struct UploadBuffers<'b> {
+    pub(super) client_in: &'b mut Buffer,
+    pub(super) replay: &'b mut Vec<u8>,
+    pub(super) tail: &'b mut Vec<u8>,
+}
+
+/// Relays the rest of a body, as it comes.
+pub(super) async fn relay_rest(
+    client: &Stream,
+    server: &Stream,
+    upload: &mut Upload,
+    buffers: UploadBuffers<'_>,
+    body_idle: Option<Duration>,
+    write_idle: Option<Duration>,
+) -> Result<(), UploadFault> {
+    let UploadBuffers {
+        client_in,
+        replay,
+        tail,
+    } = buffers;
+    upload.release_first(client_in, replay);
+    let deadline = Deadline::new();
+    let mut since_yield = 0;
+    while !upload.is_done() {
+        if client_in.room().is_empty() && !client_in.grow(2 * crate::buffer::BUFFER_BYTES) {
+            // No size line or trailer section is as long as that.
+            return Err(UploadFault::Client(Reason::BadFraming));
+        }
+        deadline.set(body_idle);
+        match deadline.guard(relay::read_more(client, client_in)).await {
+            Err(net::Elapsed) => return Err(UploadFault::Client(Reason::BodyTimeout)),
+            Ok(Ok(count)) if count > 0 => {}
+            Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),
+        }
+        tail.clear();
+        let piece = upload
+            .framing
+            .take(client_in.filled_mut(), tail)
+            .map_err(|_| UploadFault::Client(Reason::BadFraming))?;
+        upload.bytes += piece.kept as u64;
+        if upload.is_too_large() {
+            return Err(UploadFault::Client(Reason::BodyTooLarge));
+        }
+        let kept = client_in.filled().get(..piece.kept).unwrap_or_default();
+        let mut taken = 0;
+        relay::write_all(server, [kept, tail, &[]], &deadline, write_idle, &mut taken)
+            .await
+            .map_err(|fault| match fault {
+                WriteFault::TimedOut => UploadFault::ServerStuck,
+                WriteFault::Gone => UploadFault::Server,
+            })?;
+        upload.keep(kept, replay);
+        client_in.consume(piece.consumed);
+        since_yield += taken;
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            net::yield_now().await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Accepting connections, on one worker.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use config::Protocol;
+use control::live::ListenerState;
+
+use crate::net::{self, Acceptor, Stream};
+use crate::worker::Worker;
+use crate::{http1, tcp};
+
+/// Connections accepted in a row before others run.
+const ACCEPT_BATCH: usize = 16;
+/// How long accepting waits when the process is out of descriptors, or the listener full.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One worker's half of a listener: shared by its accept loops and its connections.
+pub(crate) struct Listening {
+    pub(crate) name: Arc<str>,
+    pub(crate) state: Arc<ListenerState>,
+    /// Its index in the world now; `None` once the config has let go of it.
+    pub(crate) index: Cell<Option<usize>>,
+}
+
+/// Tells an accept loop to end.
+pub(crate) struct StopAccepting {
+    /// For which listener it accepts.
+    pub(crate) listener: Arc<str>,
+    stopped: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StopAccepting {
+    pub(crate) fn new(listener: Arc<str>) -> Self {
+        Self {
+            listener,
+            stopped: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One open connection, counted for as long as it lives.
+struct Open {
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+}
+
+impl Open {
+    fn new(worker: &Rc<Worker>, listening: &Rc<Listening>) -> Self {
+        listening.state.connections.fetch_add(1, Relaxed);
+        listening.state.stats.of(worker.number).accepted.increment();
+        Self {
+            worker: worker.clone(),
+            listening: listening.clone(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listening.state.connections.fetch_sub(1, Relaxed);
+        self.listening
+            .state
+            .stats
+            .of(self.worker.number)
+            .closed
+            .increment();
+    }
+}
+
+/// Accepts until it is stopped; then takes what the kernel has queued, waits a moment, looks again, and closes.
+pub(crate) async fn accept(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    acceptor: Acceptor,
+    stop: Rc<StopAccepting>,
+    connections_default: u32,
+) {
+    loop {
+        if wait(&acceptor, &stop).await {
+            break;
+        }
+        if is_full(&worker, &listening, connections_default) {
+            listening.state.stats.of(worker.number).paused.increment();
+            net::sleep(PAUSE).await;
+            continue;
+        }
+        accept_batch(&worker, &listening, &acceptor).await;
+    }
+    while accept_batch(&worker, &listening, &acceptor).await > 0 {}
+    net::sleep(Duration::from_millis(20)).await;
+    while accept_batch(&worker, &listening, &acceptor).await > 0 {}
+    acceptor.close();
+}
+
+/// Waits for a connection; true when accepting is to stop.
+async fn wait(acceptor: &Acceptor, stop: &StopAccepting) -> bool {
+    poll_fn(|cx| {
+        if stop.stopped.get() {
+            return Poll::Ready(true);
+        }
+        *stop.waker.borrow_mut() = Some(cx.waker().clone());
+        acceptor.poll_acceptable(cx).map(|()| false)
+    })
+    .await
+}
+
+fn is_full(worker: &Worker, listening: &Listening, default: u32) -> bool {
+    let world = worker.world();
+    let max = listening
+        .index
+        .get()
+        .and_then(|index| world.world.snapshot.listeners.get(index))
+        .and_then(|listener| listener.connections_max)
+        .unwrap_or(default);
+    listening.state.connections.load(Relaxed) >= max
+}
+
+async fn accept_batch(
+    worker: &Rc<Worker>,
+    listening: &Rc<Listening>,
+    acceptor: &Acceptor,
+) -> usize {
+    for accepted in 0..ACCEPT_BATCH {
+        match acceptor.try_accept() {
+            Ok((stream, peer)) => start(worker, listening, stream, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return accepted,
+            // The client left while it was queued.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => {
+                // Out of descriptors or memory: the connection stays queued until something is given back.
+                listening.state.stats.of(worker.number).paused.increment();
+                net::sleep(PAUSE).await;
+                return accepted;
+            }
+        }
+    }
+    net::yield_now().await;
+    ACCEPT_BATCH
+}
+
+fn start(worker: &Rc<Worker>, listening: &Rc<Listening>, stream: Stream, peer: Option<SocketAddr>) {
+    let open = Open::new(worker, listening);
+    let world = worker.world();
+    let is_http = listening
+        .index
+        .get()
+        .and_then(|index| world.world.snapshot.listeners.get(index))
+        .is_none_or(|listener| matches!(listener.protocol, Protocol::Http(_)));
+    let (worker, listening) = (worker.clone(), listening.clone());
+    if is_http {
+        net::spawn(async move {
+            http1::serve(worker, listening, stream, peer).await;
+            drop(open);
+        });
+    } else {
+        net::spawn(async move {
+            tcp::serve(worker, listening, stream, peer).await;
+            drop(open);
+        });
+    }
+}

@@ -1,0 +1,227 @@
+//! Tasks and the loop that runs them.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a slot that was popped from the free list exists"
+)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::inbox::{self, Remote};
+use super::reactor;
+use super::timer;
+use super::waker::TaskId;
+
+/// Tasks run between two looks at the kernel, at most: so that a storm of wakes cannot starve sockets.
+const BATCH_MAX: usize = 512;
+/// No worker number: this thread runs no executor.
+const NO_WORKER: u32 = u32::MAX;
+
+type BoxedTask = Pin<Box<dyn Future<Output = ()>>>;
+
+struct Slot {
+    generation: u16,
+    queued: bool,
+    live: bool,
+    /// Taken out while the task runs, so that nothing is borrowed meanwhile.
+    future: Option<BoxedTask>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    ready: VecDeque<u32>,
+}
+
+thread_local! {
+    static WORKER: Cell<u32> = const { Cell::new(NO_WORKER) };
+    static STOP: Cell<bool> = const { Cell::new(false) };
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+    static TASKS: RefCell<Tasks> = RefCell::new(Tasks::default());
+}
+
+/// Turns this thread into a worker: calls `start` with the handle for other threads, then runs tasks until
+/// [`stop`].
+///
+/// # Errors
+/// When the kernel refuses an epoll descriptor or an eventfd.
+pub(crate) fn run(start: impl FnOnce(Remote)) -> io::Result<()> {
+    let waker = reactor::open()?;
+    let (number, remote) = inbox::open(waker);
+    WORKER.set(u32::from(number));
+    STOP.set(false);
+    timer::advance();
+    start(remote.clone());
+    while !STOP.get() {
+        let idle = run_batch();
+        let timeout = if idle {
+            timer::until_next()
+        } else {
+            Some(std::time::Duration::ZERO)
+        };
+        let signalled = reactor::wait(timeout)?;
+        timer::advance();
+        if signalled {
+            inbox::drain(&remote);
+        }
+    }
+    drop_tasks();
+    WORKER.set(NO_WORKER);
+    Ok(())
+}
+
+/// Ends the loop of this thread after the present turn; its tasks are dropped.
+pub(crate) fn stop() {
+    STOP.set(true);
+}
+
+/// Tasks of this thread that ended in a panic since it started.
+pub(crate) fn panics() -> u64 {
+    PANICS.get()
+}
+
+/// Starts a task on this thread.
+pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
+    spawn_boxed(Box::pin(future));
+}
+
+fn spawn_boxed(future: BoxedTask) {
+    TASKS.with_borrow_mut(|tasks| {
+        let slot = if let Some(slot) = tasks.free.pop() {
+            let entry = &mut tasks.slots[slot as usize];
+            entry.future = Some(future);
+            entry.live = true;
+            entry.queued = true;
+            slot
+        } else {
+            tasks.slots.push(Slot {
+                generation: 0,
+                queued: true,
+                live: true,
+                future: Some(future),
+            });
+            u32::try_from(tasks.slots.len() - 1)
+                .expect("descriptors run out long before 2^32 tasks")
+        };
+        tasks.ready.push_back(slot);
+    });
+}
+
+/// Lets every other ready task run once.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(move |cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// Queues a task of this thread; false when the task belongs to another thread.
+pub(super) fn wake_local(id: TaskId) -> bool {
+    if WORKER.get() != u32::from(id.worker) {
+        return false;
+    }
+    TASKS.with_borrow_mut(|tasks| {
+        if let Some(slot) = tasks.slots.get_mut(id.slot as usize)
+            && slot.live
+            && slot.generation == id.generation
+            && !slot.queued
+        {
+            slot.queued = true;
+            tasks.ready.push_back(id.slot);
+        }
+    });
+    true
+}
+
+/// Runs what is ready; true when nothing is left to run.
+fn run_batch() -> bool {
+    let worker = WORKER.get() as u16;
+    for _ in 0..BATCH_MAX {
+        let Some((slot, generation, mut future)) = next_ready() else {
+            return true;
+        };
+        let waker = TaskId {
+            worker,
+            slot,
+            generation,
+        }
+        .waker();
+        let mut cx = Context::from_waker(&waker);
+        // A panic ends its own connection and no other; its guards have run when it arrives here.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
+        match polled {
+            Ok(Poll::Pending) => TASKS.with_borrow_mut(|tasks| {
+                if let Some(entry) = tasks.slots.get_mut(slot as usize) {
+                    entry.future = Some(future);
+                }
+            }),
+            Ok(Poll::Ready(())) => retire(slot, future),
+            Err(_) => {
+                PANICS.set(PANICS.get() + 1);
+                retire(slot, future);
+            }
+        }
+    }
+    TASKS.with_borrow(|tasks| tasks.ready.is_empty())
+}
+
+fn next_ready() -> Option<(u32, u16, BoxedTask)> {
+    TASKS.with_borrow_mut(|tasks| {
+        while let Some(slot) = tasks.ready.pop_front() {
+            let Some(entry) = tasks.slots.get_mut(slot as usize) else {
+                continue;
+            };
+            entry.queued = false;
+            if let Some(future) = entry.future.take() {
+                return Some((slot, entry.generation, future));
+            }
+        }
+        None
+    })
+}
+
+fn retire(slot: u32, future: BoxedTask) {
+    // Dropping may close sockets and wake others: nothing is borrowed here.
+    if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
+        PANICS.set(PANICS.get() + 1);
+    }
+    TASKS.with_borrow_mut(|tasks| {
+        if let Some(entry) = tasks.slots.get_mut(slot as usize) {
+            entry.generation = entry.generation.wrapping_add(1);
+            entry.live = false;
+            entry.queued = false;
+        }
+        tasks.free.push(slot);
+    });
+}
+
+fn drop_tasks() {
+    loop {
+        let futures: Vec<BoxedTask> = TASKS.with_borrow_mut(|tasks| {
+            tasks.ready.clear();
+            tasks
+                .slots
+                .iter_mut()
+                .filter_map(|slot| slot.future.take())
+                .collect()
+        });
+        if futures.is_empty() {
+            break;
+        }
+        drop(futures);
+    }
+    TASKS.with_borrow_mut(|tasks| *tasks = Tasks::default());
+}

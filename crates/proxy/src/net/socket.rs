@@ -1,0 +1,353 @@
+//! Streams and accepting sockets whose waits are futures.
+
+use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+
+use mio::Interest;
+use socket2::SockRef;
+
+use super::reactor::{Registration, Side};
+
+enum Socket {
+    Tcp(mio::net::TcpStream),
+    Unix(mio::net::UnixStream),
+}
+
+/// A connected byte stream. Not registered with the kernel's poll until something must be waited for.
+pub(crate) struct Stream {
+    socket: Socket,
+    registration: OnceCell<Registration>,
+    /// The last read came back short before the socket was registered: reading again would only learn that.
+    drained: Cell<bool>,
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// No route, no local port, no descriptor.
+    Unreachable,
+}
+
+impl Stream {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            registration: OnceCell::new(),
+            drained: Cell::new(false),
+        }
+    }
+
+    fn registration(&self) -> io::Result<&Registration> {
+        if let Some(registration) = self.registration.get() {
+            return Ok(registration);
+        }
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registration = Registration::new(self.socket.as_raw_fd(), interest)?;
+        Ok(self.registration.get_or_init(|| registration))
+    }
+
+    fn clear(&self, side: Side) {
+        if let Some(registration) = self.registration.get() {
+            registration.clear(side);
+        } else if side == Side::Read {
+            self.drained.set(true);
+        }
+    }
+
+    /// Reads what is there, without waiting. `WouldBlock` when nothing is.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = match &self.socket {
+            Socket::Tcp(socket) => (&*socket).read(buffer),
+            Socket::Unix(socket) => (&*socket).read(buffer),
+        };
+        match &result {
+            Ok(count) if *count > 0 && *count < buffer.len() => self.clear(Side::Read),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.clear(Side::Read),
+            _ => {}
+        }
+        result
+    }
+
+    /// Reads at least one byte, or 0 at the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match self.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Ready when a read might not block. Takes no buffer, so that idle connections hold none.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.registration.get() {
+            None if !self.drained.get() => Poll::Ready(Ok(())),
+            _ => self.poll_side(cx, Side::Read),
+        }
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    fn poll_side(&self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {
+        let registration = self.registration()?;
+        if registration.is_ready(side) {
+            return Poll::Ready(Ok(()));
+        }
+        registration.wait_for(side, cx.waker());
+        Poll::Pending
+    }
+
+    /// Writes what the kernel takes now. `WouldBlock` when it takes nothing.
+    pub(crate) fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let result = match &self.socket {
+            Socket::Tcp(socket) => write_parts(&mut &*socket, parts),
+            Socket::Unix(socket) => write_parts(&mut &*socket, parts),
+        };
+        if result
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            self.clear(Side::Write);
+        }
+        result
+    }
+
+    /// Writes at least one byte of a non-empty `parts`. The socket is tried before it is waited for: mostly there
+    /// is room.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write(parts) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_side(cx, Side::Write))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Ready when the connection has failed (a reset), not when the other side has only stopped sending.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_side(cx, Side::Hangup)
+    }
+
+    /// Whether this stream has ever been waited for.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registration.get().is_some()
+    }
+
+    /// Whether anything has arrived, or the other side hung up, as far as the kernel has told this thread.
+    pub(crate) fn has_news(&self) -> bool {
+        self.registration
+            .get()
+            .is_some_and(|registration| registration.is_ready(Side::Read))
+    }
+
+    /// Ends the sending half.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Makes the close of this socket a reset, so that the other side sees a failure and not an end.
+    pub(crate) fn reset_on_close(&self) {
+        if let Socket::Tcp(socket) = &self.socket {
+            let _ = SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// TCP keep-alive probes after `idle` of silence.
+    pub(crate) fn keep_alive_probes(&self, idle: std::time::Duration) {
+        if let Socket::Tcp(socket) = &self.socket {
+            let probes = socket2::TcpKeepalive::new().with_time(idle);
+            let _ = SockRef::from(socket).set_tcp_keepalive(&probes);
+        }
+    }
+
+    /// The error that the kernel keeps for this socket, if any.
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.take_error(),
+            Socket::Unix(socket) => socket.take_error(),
+        }
+    }
+}
+
+fn write_parts(socket: &mut impl Write, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    match parts {
+        [one] => socket.write(one),
+        _ => socket.write_vectored(parts),
+    }
+}
+
+/// Connects over TCP. Returns when the connection stands.
+pub(crate) async fn connect_tcp(
+    address: SocketAddr,
+    receive_buffer: Option<usize>,
+) -> Result<Stream, ConnectError> {
+    let socket = mio::net::TcpStream::connect(address).map_err(|error| from_io(&error))?;
+    let options = SockRef::from(&socket);
+    let _ = options.set_tcp_nodelay(true);
+    if let Some(bytes) = receive_buffer {
+        let _ = options.set_recv_buffer_size(bytes);
+    }
+    finish(Stream::new(Socket::Tcp(socket))).await
+}
+
+/// Connects to a Unix socket.
+pub(crate) async fn connect_unix(path: &Path) -> Result<Stream, ConnectError> {
+    let socket = mio::net::UnixStream::connect(path).map_err(|error| from_io(&error))?;
+    finish(Stream::new(Socket::Unix(socket))).await
+}
+
+async fn finish(stream: Stream) -> Result<Stream, ConnectError> {
+    // On loopback the handshake is mostly over already; `getpeername` tells without a trip through the poll.
+    if stream.is_connected() {
+        return Ok(stream);
+    }
+    loop {
+        poll_fn(|cx| stream.poll_side(cx, Side::Write))
+            .await
+            .map_err(|error| from_io(&error))?;
+        if let Some(error) = stream.take_error().map_err(|error| from_io(&error))? {
+            return Err(from_io(&error));
+        }
+        if stream.is_connected() {
+            return Ok(stream);
+        }
+        stream.clear(Side::Write);
+    }
+}
+
+impl Stream {
+    fn is_connected(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.peer_addr().is_ok(),
+            Socket::Unix(socket) => socket.peer_addr().is_ok(),
+        }
+    }
+}
+
+fn from_io(error: &io::Error) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::NotFound => ConnectError::Refused,
+        _ => ConnectError::Unreachable,
+    }
+}
+
+impl Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+enum Listening {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+/// One worker's view of a listening socket.
+pub(crate) struct Acceptor {
+    socket: Listening,
+    registration: Registration,
+}
+
+impl Acceptor {
+    /// Takes a bound, listening, non-blocking socket.
+    ///
+    /// # Errors
+    /// When the kernel's poll refuses it.
+    pub(crate) fn tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        let socket = mio::net::TcpListener::from_std(socket);
+        let registration = Registration::new(socket.as_raw_fd(), Interest::READABLE)?;
+        Ok(Self {
+            socket: Listening::Tcp(socket),
+            registration,
+        })
+    }
+
+    /// As [`Acceptor::tcp`], for a Unix socket.
+    ///
+    /// # Errors
+    /// When the kernel's poll refuses it.
+    pub(crate) fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let socket = mio::net::UnixListener::from_std(socket);
+        let registration = Registration::new(socket.as_raw_fd(), Interest::READABLE)?;
+        Ok(Self {
+            socket: Listening::Unix(socket),
+            registration,
+        })
+    }
+
+    /// The next connection that waits in the kernel's queue, with its peer (`None` for a Unix socket).
+    pub(crate) fn try_accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        let accepted = match &self.socket {
+            Listening::Tcp(socket) => socket.accept().map(|(stream, peer)| {
+                let _ = stream.set_nodelay(true);
+                (Stream::new(Socket::Tcp(stream)), Some(peer))
+            }),
+            Listening::Unix(socket) => socket
+                .accept()
+                .map(|(stream, _)| (Stream::new(Socket::Unix(stream)), None)),
+        };
+        if accepted
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            self.registration.clear(Side::Read);
+        }
+        accepted
+    }
+
+    /// Ready when a connection may wait.
+    pub(crate) fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.registration.is_ready(Side::Read) {
+            return Poll::Ready(());
+        }
+        self.registration.wait_for(Side::Read, cx.waker());
+        Poll::Pending
+    }
+
+    /// Takes the socket out of this worker's poll. A duplicated descriptor must leave before it is closed, else its
+    /// events go on.
+    pub(crate) fn close(self) {
+        let Self {
+            socket,
+            registration,
+        } = self;
+        registration.deregister(match &socket {
+            Listening::Tcp(socket) => socket.as_raw_fd(),
+            Listening::Unix(socket) => socket.as_raw_fd(),
+        });
+    }
+}

@@ -1,0 +1,327 @@
+//! Moving bytes: whole writes, message bodies by their framing, and tunnels.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
+
+use crate::buffer::Buffer;
+use crate::net::{self, Deadline, Stream};
+
+/// Bytes after which a connection lets others run.
+pub(crate) const YIELD_BYTES: u64 = 256 * 1024;
+
+/// Why a write did not end.
+#[derive(Debug)]
+pub(crate) enum WriteFault {
+    /// The other side takes nothing for too long.
+    TimedOut,
+    /// The connection is gone.
+    Gone,
+}
+
+/// Writes all parts. `taken` counts what the kernel took, however it ends.
+pub(crate) async fn write_all(
+    stream: &Stream,
+    mut parts: [&[u8]; 3],
+    deadline: &Deadline,
+    idle: Option<Duration>,
+    taken: &mut u64,
+) -> Result<(), WriteFault> {
+    loop {
+        let mut slices = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
+        let mut count = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            if let Some(slice) = slices.get_mut(count) {
+                *slice = IoSlice::new(part);
+                count += 1;
+            }
+        }
+        let Some(slices) = slices.get(..count).filter(|slices| !slices.is_empty()) else {
+            return Ok(());
+        };
+        let written = match stream.try_write(slices) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                deadline.set(idle);
+                match deadline
+                    .guard(poll_fn(|cx| stream.poll_write(cx, slices)))
+                    .await
+                {
+                    Err(net::Elapsed) => return Err(WriteFault::TimedOut),
+                    Ok(Err(_)) => return Err(WriteFault::Gone),
+                    Ok(Ok(written)) => written,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(_) => return Err(WriteFault::Gone),
+        };
+        *taken += written as u64;
+        let mut left = written;
+        for part in &mut parts {
+            let used = left.min(part.len());
+            *part = part.get(used..).unwrap_or_default();
+            left -= used;
+        }
+    }
+}
+
+/// How far a body has been relayed.
+pub(crate) enum Framing {
+    /// All of it.
+    Done,
+    /// Bytes that are missing.
+    Length(u64),
+    /// Chunks.
+    Chunked(ChunkedDecoder, Keep),
+    /// Until the sender closes.
+    UntilClose,
+}
+
+/// What one look at the bytes gave.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Piece {
+    /// Bytes at the front that go on.
+    pub(crate) kept: usize,
+    /// Bytes at the front that are used up.
+    pub(crate) consumed: usize,
+}
+
+impl Framing {
+    pub(crate) fn new(body: Body, keep: Keep) -> Self {
+        match body {
+            Body::None | Body::Length(0) => Self::Done,
+            Body::Length(length) => Self::Length(length),
+            Body::Chunked => Self::Chunked(ChunkedDecoder::default(), keep),
+            Body::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Judges what has come and says what of it goes on. At the end of a chunked body that stays chunked, the last
+    /// chunk and the trailers are written to `tail`.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &mut [u8],
+        tail: &mut Vec<u8>,
+    ) -> Result<Piece, ChunkError> {
+        match self {
+            Self::Done => Ok(Piece::default()),
+            Self::UntilClose => Ok(Piece {
+                kept: bytes.len(),
+                consumed: bytes.len(),
+            }),
+            Self::Length(missing) => {
+                let count = usize::try_from(*missing)
+                    .map_or(bytes.len(), |missing| missing.min(bytes.len()));
+                *missing -= count as u64;
+                if *missing == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Piece {
+                    kept: count,
+                    consumed: count,
+                })
+            }
+            Self::Chunked(decoder, keep) => {
+                let progress = decoder.decode(bytes, *keep)?;
+                if progress.end {
+                    if *keep == Keep::Framing {
+                        encode_tail(
+                            progress
+                                .trailers
+                                .and_then(|range| bytes.get(range))
+                                .unwrap_or_default(),
+                            tail,
+                        );
+                    }
+                    *self = Self::Done;
+                }
+                Ok(Piece {
+                    kept: progress.kept,
+                    consumed: progress.consumed,
+                })
+            }
+        }
+    }
+}
+
+fn encode_tail(trailers: &[u8], tail: &mut Vec<u8>) {
+    tail.extend_from_slice(encode::LAST_CHUNK);
+    for (name, value) in trailer_fields(trailers) {
+        encode::field(tail, name, value);
+    }
+    tail.extend_from_slice(encode::CRLF);
+}
+
+/// Reads into `buffer`; 0 at the end.
+pub(crate) async fn read_more(stream: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
+    let count = stream.read(buffer.room()).await?;
+    buffer.added(count);
+    Ok(count)
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TunnelEnd {
+    /// Both sides said all they had to say.
+    Finished,
+    /// Silence for too long.
+    Idle,
+    /// The client's connection failed.
+    ClientFailed,
+    /// The server's connection failed.
+    ServerFailed,
+}
+
+/// Times of a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TunnelTimes {
+    /// Silence in both directions.
+    pub(crate) idle: Option<Duration>,
+    /// Silence after one side has ended.
+    pub(crate) half_closed: Option<Duration>,
+}
+
+/// One direction of a tunnel.
+struct Pipe<'a> {
+    from: &'a Stream,
+    to: &'a Stream,
+    buffer: Buffer,
+    read_end: bool,
+    done: bool,
+    bytes: u64,
+}
+
+enum Step {
+    Moved,
+    Blocked,
+    FromFailed,
+    ToFailed,
+}
+
+impl Pipe<'_> {
+    /// Moves what can be moved now.
+    fn step(&mut self, cx: &mut std::task::Context<'_>, buffers: &crate::buffer::Buffers) -> Step {
+        use std::task::Poll;
+        let mut moved = false;
+        loop {
+            if !self.buffer.is_empty() {
+                match self
+                    .to
+                    .poll_write(cx, &[IoSlice::new(self.buffer.filled())])
+                {
+                    Poll::Pending => return if moved { Step::Moved } else { Step::Blocked },
+                    Poll::Ready(Err(_)) => return Step::ToFailed,
+                    Poll::Ready(Ok(count)) => {
+                        self.bytes += count as u64;
+                        self.buffer.consume(count);
+                        moved = true;
+                        continue;
+                    }
+                }
+            }
+            if self.done {
+                return if moved { Step::Moved } else { Step::Blocked };
+            }
+            if self.read_end {
+                let _ = self.to.shutdown_write();
+                self.done = true;
+                buffers.give(std::mem::take(&mut self.buffer));
+                return Step::Moved;
+            }
+            match self.from.poll_readable(cx) {
+                Poll::Ready(Err(_)) => return Step::FromFailed,
+                Poll::Pending => {
+                    // Nothing is held while nothing comes.
+                    buffers.give(std::mem::take(&mut self.buffer));
+                    return if moved { Step::Moved } else { Step::Blocked };
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.buffer.room().is_empty() {
+                self.buffer = buffers.take();
+            }
+            match self.from.try_read(self.buffer.room()) {
+                Ok(0) => self.read_end = true,
+                Ok(count) => self.buffer.added(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Step::FromFailed,
+            }
+        }
+    }
+}
+
+/// Copies bytes both ways until both sides have ended. `first_up` and `first_down` were read already.
+pub(crate) async fn tunnel(
+    client: &Stream,
+    server: &Stream,
+    first: (Buffer, Buffer),
+    times: TunnelTimes,
+    deadline: &Deadline,
+    buffers: &crate::buffer::Buffers,
+) -> (TunnelEnd, u64, u64) {
+    let mut up = Pipe {
+        from: client,
+        to: server,
+        buffer: first.0,
+        read_end: false,
+        done: false,
+        bytes: 0,
+    };
+    let mut down = Pipe {
+        from: server,
+        to: client,
+        buffer: first.1,
+        read_end: false,
+        done: false,
+        bytes: 0,
+    };
+    let mut since_yield = 0;
+    deadline.set(times.idle);
+    let end = loop {
+        let before = up.bytes + down.bytes;
+        let stepped = poll_fn(|cx| {
+            use std::task::Poll;
+            let (a, b) = (up.step(cx, buffers), down.step(cx, buffers));
+            match (a, b) {
+                (Step::FromFailed, _) | (_, Step::ToFailed) => {
+                    Poll::Ready(Some(TunnelEnd::ClientFailed))
+                }
+                (Step::ToFailed, _) | (_, Step::FromFailed) => {
+                    Poll::Ready(Some(TunnelEnd::ServerFailed))
+                }
+                (Step::Blocked, Step::Blocked) => match deadline.poll(cx) {
+                    Poll::Ready(net::Elapsed) => Poll::Ready(Some(TunnelEnd::Idle)),
+                    Poll::Pending => Poll::Pending,
+                },
+                _ => Poll::Ready(None),
+            }
+        })
+        .await;
+        if let Some(end) = stepped {
+            break end;
+        }
+        if up.done && down.done {
+            break TunnelEnd::Finished;
+        }
+        deadline.set(if up.done || down.done {
+            times.half_closed
+        } else {
+            times.idle
+        });
+        since_yield += up.bytes + down.bytes - before;
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            net::yield_now().await;
+        }
+    };
+    buffers.give(std::mem::take(&mut up.buffer));
+    buffers.give(std::mem::take(&mut down.buffer));
+    (end, up.bytes, down.bytes)
+}

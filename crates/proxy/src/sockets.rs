@@ -1,0 +1,243 @@
+//! Listening sockets: bound by the publisher's thread before anything depends on them, and owned by the listener,
+//! not by a worker.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use config::{Bind, Snapshot};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel queues before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// The listener that wants it.
+    pub listener: Arc<str>,
+    /// The address.
+    pub bind: Bind,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = show(&self.bind);
+        write!(f, "listener `{}` cannot bind {address}: ", self.listener)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => f.write_str("another process has it"),
+            io::ErrorKind::PermissionDenied => {
+                f.write_str("not permitted (ports below 1024 need a privilege)")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("no interface of this machine has that address")
+            }
+            _ => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// A bind as the user would write it.
+pub(crate) fn show(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp { address, .. } => address.to_string(),
+        Bind::Unix(path) => format!("unix:{path}"),
+    }
+}
+
+/// The sockets of one address.
+pub(crate) struct Bound {
+    pub(crate) listener: Arc<str>,
+    sockets: Sockets,
+    /// With the port that the kernel gave.
+    pub(crate) address: String,
+    port: Option<u16>,
+}
+
+enum Sockets {
+    /// One for each worker, in one SO_REUSEPORT group.
+    Tcp(Vec<TcpListener>),
+    /// One, polled by all.
+    Unix(UnixListener, String),
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Sockets::Unix(_, path) = &self.sockets {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A worker's own descriptor of a socket.
+pub(crate) enum Share {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// The descriptor for one worker.
+    pub(crate) fn share(&self, worker: usize) -> io::Result<Share> {
+        match &self.sockets {
+            Sockets::Tcp(sockets) => {
+                let socket = sockets
+                    .get(worker % sockets.len().max(1))
+                    .ok_or_else(|| io::Error::other("no socket"))?;
+                socket.try_clone().map(Share::Tcp)
+            }
+            Sockets::Unix(socket, _) => socket.try_clone().map(Share::Unix),
+        }
+    }
+}
+
+/// Binds what `snapshot` needs and `held` does not hold; all failures are reported, and then nothing stays bound.
+pub(crate) fn bind_new(
+    snapshot: &Snapshot,
+    held: &BTreeMap<Bind, Bound>,
+    workers: usize,
+) -> Result<BTreeMap<Bind, Bound>, Vec<BindError>> {
+    let mut fresh = BTreeMap::new();
+    let mut errors = Vec::new();
+    for listener in &snapshot.listeners {
+        for bind in &listener.binds {
+            if held.contains_key(bind) {
+                continue;
+            }
+            match open(bind, held, workers) {
+                Ok((sockets, address, port)) => {
+                    let listener = listener.name.clone();
+                    fresh.insert(
+                        bind.clone(),
+                        Bound {
+                            listener,
+                            sockets,
+                            address,
+                            port,
+                        },
+                    );
+                }
+                Err(error) => errors.push(BindError {
+                    listener: listener.name.clone(),
+                    bind: bind.clone(),
+                    error,
+                }),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(fresh)
+    } else {
+        Err(errors)
+    }
+}
+
+fn open(
+    bind: &Bind,
+    held: &BTreeMap<Bind, Bound>,
+    workers: usize,
+) -> io::Result<(Sockets, String, Option<u16>)> {
+    match bind {
+        Bind::Unix(path) => {
+            let socket = open_unix(path)?;
+            Ok((
+                Sockets::Unix(socket, path.clone()),
+                format!("unix:{path}"),
+                None,
+            ))
+        }
+        Bind::Tcp {
+            address,
+            dual_stack,
+        } => {
+            let ours = held
+                .values()
+                .any(|bound| bound.port == Some(address.port()));
+            let (sockets, actual) =
+                open_tcp(*address, *dual_stack, workers, ours).or_else(|error| {
+                    // A machine without IPv6 still has the other half of `":8080"`.
+                    if *dual_stack && is_no_ipv6(&error) {
+                        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                        return open_tcp(v4, false, workers, ours);
+                    }
+                    Err(error)
+                })?;
+            Ok((
+                Sockets::Tcp(sockets),
+                actual.to_string(),
+                Some(actual.port()),
+            ))
+        }
+    }
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+        || code == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error())
+}
+
+fn open_tcp(
+    address: SocketAddr,
+    dual_stack: bool,
+    workers: usize,
+    ours: bool,
+) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+    if address.port() != 0 && !ours {
+        // Without SO_REUSEPORT the kernel tells whether anybody else listens there, ourselves in another process
+        // included; with it, two processes would silently share the port.
+        let probe = socket(address, dual_stack, false)?;
+        probe.bind(&address.into())?;
+        probe.listen(1)?;
+    }
+    let mut sockets = Vec::new();
+    let mut actual = address;
+    for _ in 0..workers.max(1) {
+        let socket = socket(actual, dual_stack, true)?;
+        socket.bind(&actual.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        actual = listener.local_addr()?;
+        sockets.push(listener);
+    }
+    Ok((sockets, actual))
+}
+
+fn socket(address: SocketAddr, dual_stack: bool, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(!dual_stack)?;
+    }
+    Ok(socket)
+}
+
+fn open_unix(path: &str) -> io::Result<UnixListener> {
+    if Path::new(path).exists() {
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::from(io::ErrorKind::AddrInUse)),
+            // Nobody answers: it was left behind by a process that died.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

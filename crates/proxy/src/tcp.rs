@@ -1,0 +1,218 @@
+//! TCP: bytes from a client to a server of a pool and back.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use config::{HashKey, Protocol, ServerTimeouts, Target, TcpListener};
+use control::metrics::RetryCause;
+use control::reason::Reason;
+use control::record::Record;
+
+use crate::buffer::Buffer;
+use crate::listener::Listening;
+use crate::net::{self, Deadline, Stream};
+use crate::relay::{self, TunnelEnd, TunnelTimes};
+use crate::upstream::{self, Lease, NoConnection, ServerStream};
+use crate::worker::{Active, Worker};
+
+/// TCP keep-alive probes go out after this long without a byte.
+const KEEP_ALIVE_PROBES: Duration = Duration::from_secs(60);
+
+/// What a connection needs of its config once it stands: no more, so that a long one keeps no old config alive.
+struct Connected {
+    server: ServerStream,
+    lease: Lease,
+    times: TunnelTimes,
+}
+
+/// Serves one connection.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    client: Stream,
+    peer: Option<SocketAddr>,
+) {
+    let active = Active::new(&worker);
+    let started = net::clock();
+    let deadline = Deadline::new();
+    let source = peer.map(|peer| peer.ip().to_canonical());
+    let mut tries = 0;
+    let connected = connect(&worker, &listening, source, &deadline, &mut tries).await;
+    let (reason, server, bytes) = match connected {
+        Err(reason) => {
+            worker.count_error(reason);
+            client.reset_on_close();
+            (Some(reason), None, (0, 0))
+        }
+        Ok(Connected {
+            server,
+            lease,
+            times,
+        }) => {
+            client.keep_alive_probes(KEEP_ALIVE_PROBES);
+            server.stream.keep_alive_probes(KEEP_ALIVE_PROBES);
+            deadline.tag(lease.member.id);
+            let first = (Buffer::default(), Buffer::default());
+            let (end, up, down) = relay::tunnel(
+                &client,
+                &server.stream,
+                first,
+                times,
+                &deadline,
+                &worker.buffers,
+            )
+            .await;
+            let reason = judge(end, &lease, &client, &server.stream);
+            let cells = lease.member.stats.of(worker.number);
+            cells.classes.record(if reason.is_none() { 200 } else { 0 });
+            (
+                reason,
+                Some((lease.member.pool.clone(), lease.member.name.clone())),
+                (up, down),
+            )
+        }
+    };
+    let cells = listening.state.stats.of(worker.number);
+    cells.bytes_in.add(bytes.0);
+    cells.bytes_out.add(bytes.1);
+    drop(active);
+    if worker.logs() {
+        worker.record(Record {
+            wall: worker.wall(),
+            took: net::clock().saturating_sub(started),
+            listener: listening.name.clone(),
+            route: None,
+            server,
+            source,
+            method: String::new(),
+            target: String::new(),
+            host: String::new(),
+            version: "TCP",
+            status: 0,
+            bytes_in: bytes.0,
+            bytes_out: bytes.1,
+            reason,
+            tries,
+            request_id: String::new(),
+            user_agent: String::new(),
+            detail: String::new(),
+        });
+    }
+}
+
+/// Says why a connection ended, and passes a failure of one side on to the other as a reset.
+fn judge(end: TunnelEnd, lease: &Lease, client: &Stream, server: &Stream) -> Option<Reason> {
+    match end {
+        TunnelEnd::Finished => None,
+        TunnelEnd::Idle => {
+            client.reset_on_close();
+            server.reset_on_close();
+            Some(if lease.member.is_cut() {
+                Reason::Draining
+            } else {
+                Reason::ResponseTimeout
+            })
+        }
+        TunnelEnd::ClientFailed => {
+            server.reset_on_close();
+            Some(Reason::ClientClosed)
+        }
+        TunnelEnd::ServerFailed => {
+            client.reset_on_close();
+            Some(Reason::ServerReset)
+        }
+    }
+}
+
+async fn connect(
+    worker: &Rc<Worker>,
+    listening: &Listening,
+    source: Option<IpAddr>,
+    deadline: &Deadline,
+    tries: &mut u32,
+) -> Result<Connected, Reason> {
+    let world = worker.world();
+    let index = listening.index.get().ok_or(Reason::Draining)?;
+    let listener = world
+        .world
+        .snapshot
+        .listeners
+        .get(index)
+        .ok_or(Reason::Internal)?;
+    let Protocol::Tcp(tcp) = &listener.protocol else {
+        return Err(Reason::Internal);
+    };
+    let pool_index = pool_of(worker, tcp)?;
+    let config = world
+        .world
+        .snapshot
+        .pools
+        .get(pool_index)
+        .ok_or(Reason::Internal)?;
+    let pool = world.pool(pool_index).ok_or(Reason::Internal)?;
+    let key = match (&config.balance.key, source) {
+        (HashKey::Source, Some(source)) => Some(upstream::source_key(source)),
+        _ => None,
+    };
+    let mut tried = Vec::new();
+    let mut timeouts_left = config.retries.attempts;
+    let mut last = None;
+    loop {
+        let lease = match upstream::pick(&mut pool.borrow_mut(), key, &mut tried, net::now()) {
+            Ok(lease) => lease,
+            Err(reason) => return Err(last.unwrap_or(reason)),
+        };
+        *tries += 1;
+        let ServerTimeouts { connect, .. } = config.timeouts;
+        let outcome = upstream::connect(
+            worker,
+            &lease.member,
+            connect,
+            config.connections_per_server,
+            deadline,
+        )
+        .await;
+        let (reason, cause) = match outcome {
+            Ok(server) => {
+                let times = TunnelTimes {
+                    idle: tcp.idle,
+                    half_closed: tcp.half_closed,
+                };
+                return Ok(Connected {
+                    server,
+                    lease,
+                    times,
+                });
+            }
+            Err(NoConnection::Refused) => {
+                (Reason::ConnectRefused, Some(RetryCause::ConnectRefused))
+            }
+            Err(NoConnection::TimedOut) => {
+                (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout))
+            }
+            Err(NoConnection::Limit) => (Reason::ServerLimit, None),
+        };
+        last = Some(reason);
+        tried.push(lease.member.id);
+        if reason == Reason::ConnectTimeout {
+            timeouts_left = timeouts_left.checked_sub(1).ok_or(reason)?;
+        }
+        if let Some(cause) = cause {
+            pool.borrow().count_retry(worker.number, cause);
+        }
+    }
+}
+
+fn pool_of(worker: &Worker, tcp: &TcpListener) -> Result<usize, Reason> {
+    match &tcp.target {
+        Target::Pool(pool) => Ok(*pool),
+        Target::Split(arms) => {
+            let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
+            let point = worker.random().checked_rem(total).unwrap_or(0);
+            Ok(upstream::arm_at(arms, point).unwrap_or_default())
+        }
+        // The config has no such TCP listener: filters belong to HTTP.
+        Target::Answer => Err(Reason::Internal),
+    }
+}

@@ -1,0 +1,294 @@
+//! Connections to servers: picking, connecting, and the one gate through which they are used again.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use config::Arm;
+use control::live::{Endpoint, Member};
+use control::reason::Reason;
+
+use crate::net::{self, ConnectError, Stream};
+use crate::worker::{LocalPool, Worker};
+
+/// Idle connections kept for one server by one worker.
+const IDLE_MAX: usize = 512;
+/// A connection used longer ago than this is not given to a request that may not be retried.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// An open connection to a server, counted against the server's sockets for as long as it lives.
+pub(crate) struct ServerStream {
+    pub(crate) stream: Stream,
+    member: Arc<Member>,
+    /// Whether it has carried a request before.
+    pub(crate) reused: bool,
+}
+
+impl Drop for ServerStream {
+    fn drop(&mut self) {
+        self.member.sockets.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One request's claim on a server: gives the slot back when dropped.
+pub(crate) struct Lease {
+    pub(crate) member: Arc<Member>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.member.cell.release();
+    }
+}
+
+/// Picks a server and claims a slot of it. Servers in `tried` are left out, and those found full or no longer ready
+/// are added to it.
+pub(crate) fn pick(
+    pool: &mut LocalPool,
+    key: Option<u64>,
+    tried: &mut Vec<u32>,
+    now: Duration,
+) -> Result<Lease, Reason> {
+    pool.refresh();
+    let mut full = false;
+    loop {
+        let view = &pool.view;
+        let Some(index) = view
+            .view
+            .pick(&pool.state.rotation, &mut pool.local, key, tried, now)
+        else {
+            return Err(if full {
+                Reason::ServerLimit
+            } else {
+                Reason::NoUsableServer
+            });
+        };
+        let Some(member) = view.members.get(index) else {
+            return Err(Reason::Internal);
+        };
+        match member.cell.acquire(member.connections_max()) {
+            Ok(()) => {
+                return Ok(Lease {
+                    member: member.clone(),
+                });
+            }
+            Err(refused) => {
+                full |= refused == balance::Refused::Full;
+                tried.push(member.id);
+            }
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoConnection {
+    Refused,
+    TimedOut,
+    /// As many sockets as `limits.connections_per_server` allows are open.
+    Limit,
+}
+
+/// Opens a connection.
+pub(crate) async fn connect(
+    worker: &Worker,
+    member: &Arc<Member>,
+    timeout: Option<Duration>,
+    sockets_max: u32,
+    deadline: &net::Deadline,
+) -> Result<ServerStream, NoConnection> {
+    if member.sockets.fetch_add(1, Relaxed) >= sockets_max {
+        member.sockets.fetch_sub(1, Relaxed);
+        return Err(NoConnection::Limit);
+    }
+    let counted = Counted(member);
+    deadline.set(timeout);
+    let connected = deadline
+        .guard(async {
+            match &member.endpoint {
+                Endpoint::Ip(address) => net::connect_tcp(*address, None).await,
+                Endpoint::Unix(path) => net::connect_unix(Path::new(&**path)).await,
+            }
+        })
+        .await;
+    let stream = match connected {
+        Err(net::Elapsed) => return Err(NoConnection::TimedOut),
+        Ok(Err(ConnectError::Refused)) => {
+            worker.report_refused(member);
+            return Err(NoConnection::Refused);
+        }
+        Ok(Err(ConnectError::Unreachable)) => return Err(NoConnection::Refused),
+        Ok(Ok(stream)) => stream,
+    };
+    std::mem::forget(counted);
+    worker.cells().opened.increment();
+    Ok(ServerStream {
+        stream,
+        member: member.clone(),
+        reused: false,
+    })
+}
+
+/// Takes the socket count back unless the connection came to be.
+struct Counted<'a>(&'a Member);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Relaxed);
+    }
+}
+
+struct IdleStream {
+    stream: ServerStream,
+    since: Duration,
+    until: Duration,
+}
+
+/// The idle connections of one worker, by member.
+#[derive(Default)]
+pub(crate) struct Idle(RefCell<BTreeMap<u32, Vec<IdleStream>>>);
+
+impl Idle {
+    /// The connection used last, if it still looks alive. With `fresh` only one used within the last second.
+    pub(crate) fn take(&self, member: &Member, fresh: bool, now: Duration) -> Option<ServerStream> {
+        let mut all = self.0.borrow_mut();
+        let kept = all.get_mut(&member.id)?;
+        while let Some(idle) = kept.pop() {
+            let stale = idle.until <= now || idle.stream.stream.has_news();
+            if stale {
+                continue;
+            }
+            if fresh && now.saturating_sub(idle.since) > FRESH {
+                // Older ones lie below it; they stay for requests that may be retried.
+                kept.push(idle);
+                return None;
+            }
+            return Some(idle.stream);
+        }
+        None
+    }
+
+    /// Keeps a connection for `keep_alive`. The caller has held the gate: request sent whole, response read whole,
+    /// nothing left in a buffer, and neither side said close.
+    pub(crate) fn give(&self, mut stream: ServerStream, keep_alive: Duration, now: Duration) {
+        if stream.stream.has_news() || stream.member.is_retired() || keep_alive.is_zero() {
+            return;
+        }
+        stream.reused = true;
+        let mut all = self.0.borrow_mut();
+        let kept = all.entry(stream.member.id).or_default();
+        if kept.len() < IDLE_MAX {
+            kept.push(IdleStream {
+                stream,
+                since: now,
+                until: now.saturating_add(keep_alive),
+            });
+        }
+    }
+
+    /// Closes what is idle for too long, hung up, or leads to a server that is no more.
+    pub(crate) fn sweep(&self, now: Duration) {
+        self.0.borrow_mut().retain(|_, kept| {
+            kept.retain(|idle| {
+                idle.until > now
+                    && !idle.stream.stream.has_news()
+                    && !idle.stream.member.is_retired()
+            });
+            !kept.is_empty()
+        });
+    }
+
+    /// Closes everything.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.0.borrow_mut());
+        drop(all);
+    }
+}
+
+/// Why each server of a pool could not be used, in words: for the log, never for the client.
+pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>) -> String {
+    let pool = pool.borrow();
+    let mut text = String::new();
+    for standing in pool.view.standings.iter().take(16) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&standing.member.name);
+        text.push_str(": ");
+        let state = standing.member.cell.state();
+        if state != balance::State::Ready {
+            text.push_str(&state.to_string());
+        } else if standing.weight == 0 {
+            text.push_str("weight 0");
+        } else {
+            text.push_str(&standing.cause);
+        }
+    }
+    text
+}
+
+/// The key of a client's address for hashing algorithms.
+pub(crate) fn source_key(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => balance::hash_key(&address.octets()),
+        IpAddr::V6(address) => balance::hash_key(&address.octets()),
+    }
+}
+
+/// The pool of the arm in whose share `point` (below the sum of the weights) falls.
+pub(crate) fn arm_at(arms: &[Arm], mut point: u64) -> Option<usize> {
+    for arm in arms {
+        let weight = u64::from(arm.weight);
+        if point < weight {
+            return Some(arm.pool);
+        }
+        point -= weight;
+    }
+    None
+}
+
+/// The turn `n` of a split, spread so that a small arm's turns do not come in a row: a stride of about the golden
+/// ratio, coprime to the total, visits every point once in each round.
+pub(crate) fn spread(n: u64, total: u64) -> u64 {
+    if total < 3 {
+        return n.checked_rem(total).unwrap_or(0);
+    }
+    let mut stride = (total * 618 / 1000).max(1);
+    while gcd(stride, total) != 1 {
+        stride += 1;
+    }
+    (n % total * stride) % total
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_keeps_its_shares_in_every_round_and_mixes_them() {
+        let arms = [
+            Arm {
+                pool: 0,
+                weight: 90,
+            },
+            Arm {
+                pool: 1,
+                weight: 10,
+            },
+        ];
+        let picks: Vec<_> = (0..100)
+            .filter_map(|n| arm_at(&arms, spread(n, 100)))
+            .collect();
+        assert_eq!(picks.iter().filter(|pool| **pool == 1).count(), 10);
+        let longest_run = picks.split(|pool| *pool == 0).map(<[usize]>::len).max();
+        assert_eq!(longest_run, Some(1));
+    }
+}

@@ -1,0 +1,254 @@
+//! One worker: what its connections share on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use control::live::{PoolState, PoolView};
+use control::message::{Event, Message};
+use control::metrics::{RetryCause, WorkerCells};
+use control::reason::Reason;
+use control::record::Record;
+use control::world::{Hub, World};
+
+use crate::buffer::Buffers;
+use crate::http1::Block;
+use crate::listener::Listening;
+use crate::net;
+use crate::upstream::Idle;
+
+/// Exchange blocks kept for the next request of any connection.
+const BLOCKS_MAX: usize = 256;
+
+/// What the connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) buffers: Buffers,
+    pub(crate) idle: Idle,
+    pub(crate) scratch: RefCell<rules::Scratch>,
+    pub(crate) listening: RefCell<BTreeMap<Arc<str>, Rc<Listening>>>,
+    /// Requests and TCP connections that are being served.
+    pub(crate) active: Cell<usize>,
+    /// Set at shutdown: answers say `Connection: close`.
+    pub(crate) draining: Cell<bool>,
+    world: RefCell<Rc<LocalWorld>>,
+    blocks: RefCell<Vec<Box<Block>>>,
+    log: Option<SyncSender<Record>>,
+    seed: Cell<u64>,
+    date: RefCell<(u64, String)>,
+}
+
+/// One world with this worker's halves of it.
+pub(crate) struct LocalWorld {
+    pub(crate) world: Arc<World>,
+    pools: Vec<RefCell<LocalPool>>,
+}
+
+/// One worker's half of a pool.
+pub(crate) struct LocalPool {
+    pub(crate) state: Arc<PoolState>,
+    pub(crate) view: Arc<PoolView>,
+    pub(crate) local: balance::Local,
+    version: u64,
+}
+
+impl LocalPool {
+    /// Takes up a newer view, if there is one.
+    pub(crate) fn refresh(&mut self) {
+        let version = self.state.version();
+        if version != self.version {
+            self.view = self.state.view();
+            self.version = version;
+        }
+    }
+}
+
+impl LocalPool {
+    /// Counts a further try.
+    pub(crate) fn count_retry(&self, worker: usize, cause: RetryCause) {
+        if let Some(counter) = self.state.stats.of(worker).retries.get(cause as usize) {
+            counter.increment();
+        }
+    }
+}
+
+impl LocalWorld {
+    fn new(world: Arc<World>, mut seed: impl FnMut() -> u64) -> Self {
+        let pools = world
+            .pools
+            .iter()
+            .map(|state| {
+                // The version is read first: a view that comes in between is then taken up at the next pick.
+                let version = state.version();
+                RefCell::new(LocalPool {
+                    state: state.clone(),
+                    view: state.view(),
+                    local: balance::Local::new(seed()),
+                    version,
+                })
+            })
+            .collect();
+        Self { world, pools }
+    }
+
+    pub(crate) fn pool(&self, index: usize) -> Option<&RefCell<LocalPool>> {
+        self.pools.get(index)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        number: usize,
+        hub: Arc<Hub>,
+        seed: u64,
+        log: Option<SyncSender<Record>>,
+    ) -> Rc<Self> {
+        let seed = Cell::new(seed);
+        let world = LocalWorld::new(hub.world(), || next_seed(&seed));
+        Rc::new(Self {
+            number,
+            hub,
+            buffers: Buffers::default(),
+            idle: Idle::default(),
+            scratch: RefCell::default(),
+            listening: RefCell::default(),
+            active: Cell::new(0),
+            draining: Cell::new(false),
+            world: RefCell::new(Rc::new(world)),
+            blocks: RefCell::default(),
+            log,
+            seed,
+            date: RefCell::new((u64::MAX, String::new())),
+        })
+    }
+
+    /// The world now. Held for the length of a request, never for that of a tunnel.
+    pub(crate) fn world(&self) -> Rc<LocalWorld> {
+        self.world.borrow().clone()
+    }
+
+    /// Takes up a new world.
+    pub(crate) fn set_world(&self, world: Arc<World>) {
+        let local = LocalWorld::new(world, || self.random());
+        *self.world.borrow_mut() = Rc::new(local);
+    }
+
+    /// A number that nobody outside can guess from others (splitmix64 over a secret seed).
+    pub(crate) fn random(&self) -> u64 {
+        next_seed(&self.seed)
+    }
+
+    pub(crate) fn cells(&self) -> &WorkerCells {
+        self.hub.workers.of(self.number)
+    }
+
+    pub(crate) fn count_error(&self, reason: Reason) {
+        if let Some(counter) = self.cells().errors.get(reason as usize) {
+            counter.increment();
+        }
+    }
+
+    /// Tells the publisher that a server refused a connection, once until it has heard.
+    pub(crate) fn report_refused(&self, member: &control::live::Member) {
+        if member.note_refused() {
+            self.hub
+                .send(Message::Event(Event::Refused { member: member.id }));
+        }
+    }
+
+    pub(crate) fn take_block(&self) -> Box<Block> {
+        let mut block = self.blocks.borrow_mut().pop().unwrap_or_default();
+        block.client_in = self.buffers.take();
+        block
+    }
+
+    /// Gives the exchange its second buffer, when it first needs it; a later try finds it empty.
+    pub(crate) fn ensure_server_buffer(&self, block: &mut Block) {
+        self.buffers.give(std::mem::take(&mut block.server_in));
+        block.server_in = self.buffers.take();
+    }
+
+    pub(crate) fn give_block(&self, mut block: Box<Block>) {
+        self.buffers.give(std::mem::take(&mut block.client_in));
+        self.buffers.give(std::mem::take(&mut block.server_in));
+        block.clear();
+        let mut blocks = self.blocks.borrow_mut();
+        if blocks.len() < BLOCKS_MAX {
+            blocks.push(block);
+        }
+    }
+
+    /// Whether exchanges are recorded at all.
+    pub(crate) fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Hands a record to the log; drops and counts it when the log is behind.
+    pub(crate) fn record(&self, record: Record) {
+        if let Some(log) = &self.log
+            && log.try_send(record).is_err()
+        {
+            self.cells().log_dropped.increment();
+        }
+    }
+
+    /// Wall time now, since the Unix epoch.
+    pub(crate) fn wall(&self) -> Duration {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+
+    /// The value of a `Date` header, formatted once a second.
+    pub(crate) fn with_date<T>(&self, use_date: impl FnOnce(&str) -> T) -> T {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            *date = (second, httpdate::fmt_http_date(now));
+        }
+        use_date(&date.1)
+    }
+
+    /// Once a second: closes connections to servers that are idle for too long or hung up.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        loop {
+            net::sleep(Duration::from_secs(1)).await;
+            self.idle.sweep(net::now());
+            let panics = net::panics();
+            let cells = self.cells();
+            cells.panics.add(panics.saturating_sub(cells.panics.get()));
+        }
+    }
+}
+
+fn next_seed(seed: &Cell<u64>) -> u64 {
+    let state = seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    seed.set(state);
+    let mut z = state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Counts one served request or connection; counted down however it ends.
+pub(crate) struct Active(Rc<Worker>);
+
+impl Active {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+        worker.active.set(worker.active.get() + 1);
+        worker.cells().begun.increment();
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.0.cells().ended.increment();
+    }
+}
