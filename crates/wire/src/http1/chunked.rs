@@ -14,7 +14,6 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::head::{Extent, find_end};
 use super::known::{Known, KnownSet, is_framing_look_alike};
 use super::text::{is_text, is_token, trim};
 
@@ -280,18 +279,19 @@ fn extension(input: &[u8]) -> Result<Option<usize>, ChunkError> {
 /// included, if it is complete.
 fn trailer_section(input: &[u8]) -> Result<Option<usize>, ChunkError> {
     let window = input.get(..TRAILER_BYTES_MAX).unwrap_or(input);
-    match find_end(window, usize::MAX).map_err(|_| ChunkError::Trailer)? {
-        Extent::Open if input.len() >= TRAILER_BYTES_MAX => Err(ChunkError::TrailersTooLarge),
-        Extent::Open => Ok(None),
-        Extent::Whole { len, .. } => {
-            let lines = window.get(..len - 2).unwrap_or_default();
-            if field_lines(lines).all(|line| field_of(line).is_some()) {
-                Ok(Some(len))
-            } else {
-                Err(ChunkError::Trailer)
-            }
+    let mut rest = window;
+    while let Some(line_feed) = memchr::memchr(b'\n', rest) {
+        let (line, after) = split_line(rest, line_feed).ok_or(ChunkError::Trailer)?;
+        rest = after;
+        if line.is_empty() {
+            return Ok(Some(window.len() - rest.len()));
         }
+        field_of(line).ok_or(ChunkError::Trailer)?;
     }
+    if input.len() >= TRAILER_BYTES_MAX {
+        return Err(ChunkError::TrailersTooLarge);
+    }
+    Ok(None)
 }
 
 /// The trailers that may be passed on, from the bytes that
@@ -312,7 +312,9 @@ impl<'a> Iterator for TrailerFields<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        while let Some((line, rest)) = split_line(self.rest) {
+        while let Some((line, rest)) =
+            memchr::memchr(b'\n', self.rest).and_then(|at| split_line(self.rest, at))
+        {
             self.rest = rest;
             match field_of(line) {
                 Some((name, value))
@@ -328,17 +330,9 @@ impl<'a> Iterator for TrailerFields<'a> {
     }
 }
 
-fn field_lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (line, rest) = split_line(bytes)?;
-        bytes = rest;
-        Some(line)
-    })
-}
-
-/// The first line without its CR LF, and what follows it.
-fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (line, rest) = bytes.split_at_checked(memchr::memchr(b'\n', bytes)? + 1)?;
+/// The line that ends at `line_feed`, without its CR LF, and what follows it.
+fn split_line(bytes: &[u8], line_feed: usize) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = bytes.split_at_checked(line_feed + 1)?;
     Some((line.strip_suffix(b"\r\n")?, rest))
 }
 

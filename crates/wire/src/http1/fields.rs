@@ -58,26 +58,35 @@ pub(super) enum Coding {
 }
 
 impl Said {
-    /// Reads `parsed` (slices of `bytes`) into `fields`, replacing what was
-    /// there.
+    /// Reads `parsed` into `fields`, replacing what was there. `head` is the
+    /// buffer that all of them are slices of, up to the end of the head;
+    /// `start_line` is where the start line ends at the earliest.
+    ///
+    /// On the way it looks at what stands between a value and the next name,
+    /// since httparse lets a line feed pass without its carriage return
+    /// (RFC 9112 §2.2 would allow it, but parsers differ).
     #[inline]
     pub(super) fn read(
-        bytes: &[u8],
+        head: &[u8],
+        start_line: usize,
         parsed: &[httparse::Header<'_>],
         fields: &mut Vec<Field>,
     ) -> Result<Said, HeadFault> {
         let mut said = Said::default();
+        let mut line_end = start_line;
         fields.clear();
         fields.reserve(parsed.len());
         for header in parsed {
             let name = header.name.as_bytes();
             let known = Known::of(name);
-            let value = Span::locate(bytes, header.value);
-            fields.push(Field {
-                name: Span::locate(bytes, name),
-                value,
+            let field = Field {
+                name: Span::locate(head, name),
+                value: Span::locate(head, header.value),
                 known,
-            });
+            };
+            ends_with(head, line_end, field.name.start as usize, b"\r\n")?;
+            line_end = field.value.end();
+            fields.push(field);
             if known == Known::Other {
                 if is_framing_look_alike(name) {
                     return Err(HeadFault::FramingLookAlike);
@@ -85,9 +94,10 @@ impl Said {
             } else {
                 let repeated = said.present.contains(known);
                 said.present.insert(known);
-                said.note(known, header.value, value, repeated)?;
+                said.note(known, header.value, field.value, repeated)?;
             }
         }
+        ends_with(head, line_end, head.len(), b"\r\n\r\n")?;
         Ok(said)
     }
 
@@ -163,6 +173,14 @@ impl Said {
             Some(Coding::Unknown) => Err(HeadFault::UnknownCoding),
             Some(Coding::Bad) => Err(HeadFault::BadCoding),
         }
+    }
+}
+
+#[inline]
+fn ends_with(head: &[u8], from: usize, to: usize, line_end: &[u8]) -> Result<(), HeadFault> {
+    match head.get(from..to) {
+        Some(between) if between.ends_with(line_end) => Ok(()),
+        _ => Err(HeadFault::LineEnd),
     }
 }
 

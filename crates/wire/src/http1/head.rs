@@ -1,5 +1,5 @@
 //! What requests and responses have in common: spans, versions, limits, faults,
-//! and the search for the end of a head.
+//! and room for parsing.
 //!
 //! Reading the fields is `fields`' duty, start lines belong to `request` and
 //! `response`.
@@ -32,6 +32,12 @@ impl Span {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The offset behind it.
+    #[inline]
+    pub(super) fn end(&self) -> usize {
+        self.start as usize + self.len as usize
     }
 
     /// Where `part` lies in `whole`, whose slice it must be. Heads are shorter
@@ -228,78 +234,29 @@ impl fmt::Display for HeadFault {
     }
 }
 
-/// How far the head goes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    /// Up to and with its blank line.
-    Whole {
-        /// Bytes, blank line included.
-        len: usize,
-        /// Lines, start line included, blank line not.
-        lines: usize,
-    },
-    /// The blank line has not come yet.
-    Open,
-}
+/// Fields that are parsed on the stack; a head with more, where the limit allows
+/// it, is parsed a second time with one allocation.
+pub(super) const STACK_FIELDS: usize = 128;
 
-/// Looks for the blank line. A line feed without its carriage return, which
-/// httparse lets pass, is refused on the way (RFC 9112 §2.2 would allow it, but
-/// parsers differ); a carriage return without line feed httparse refuses.
+/// Room for what httparse finds. It initialises what it uses.
+pub(super) type Slot<'b> = MaybeUninit<httparse::Header<'b>>;
+
+/// Runs `decode` with room for as many fields as `fields_max` says.
 #[inline]
-pub(super) fn find_end(bytes: &[u8], lines_max: usize) -> Result<Extent, HeadFault> {
-    let mut line_start = 0;
-    let mut lines = 0;
-    for line_feed in memchr::memchr_iter(b'\n', bytes) {
-        match bytes.get(line_start..line_feed) {
-            Some([b'\r']) => {
-                return Ok(Extent::Whole {
-                    len: line_feed + 1,
-                    lines,
-                });
-            }
-            Some([.., b'\r']) => lines += 1,
-            _ => return Err(HeadFault::LineEnd),
-        }
-        if lines > lines_max {
-            return Err(HeadFault::TooManyFields);
-        }
-        line_start = line_feed + 1;
+pub(super) fn with_slots<'b, T, E: From<HeadFault> + PartialEq>(
+    fields_max: usize,
+    mut decode: impl FnMut(&mut [Slot<'b>]) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut stack: [Slot<'b>; STACK_FIELDS] = [const { MaybeUninit::uninit() }; STACK_FIELDS];
+    if let Some(few) = stack.get_mut(..fields_max) {
+        return decode(few);
     }
-    Ok(Extent::Open)
-}
-
-/// Of a head that is not complete only this much is looked at for early faults,
-/// so that a client which sends byte by byte costs us no more for each.
-pub(super) const EARLY_BYTES: usize = 256;
-
-/// Fields that are parsed on the stack; a head with more takes one allocation.
-const STACK_FIELDS: usize = 128;
-
-/// Room for httparse's result, on the stack unless the head is unusually long.
-pub(super) struct Slots<'b> {
-    stack: [MaybeUninit<httparse::Header<'b>>; STACK_FIELDS],
-    heap: Vec<MaybeUninit<httparse::Header<'b>>>,
-}
-
-impl<'b> Slots<'b> {
-    #[inline]
-    pub(super) fn new(fields: usize) -> Slots<'b> {
-        let mut heap = Vec::new();
-        if fields > STACK_FIELDS {
-            heap.resize_with(fields, MaybeUninit::uninit);
+    match decode(&mut stack) {
+        Err(error) if error == HeadFault::TooManyFields.into() => {
+            let mut heap = Vec::new();
+            heap.resize_with(fields_max, MaybeUninit::uninit);
+            decode(&mut heap)
         }
-        Slots {
-            stack: [const { MaybeUninit::uninit() }; STACK_FIELDS],
-            heap,
-        }
-    }
-
-    #[inline]
-    pub(super) fn as_mut(&mut self) -> &mut [MaybeUninit<httparse::Header<'b>>] {
-        if self.heap.is_empty() {
-            &mut self.stack
-        } else {
-            &mut self.heap
-        }
+        result => result,
     }
 }

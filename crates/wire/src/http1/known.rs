@@ -122,12 +122,43 @@ impl Known {
             (19, b'p') => (b"proxy-authorization", Known::ProxyAuthorization),
             _ => return Known::Other,
         };
-        if name.eq_ignore_ascii_case(text) {
+        if is_same(name, text) {
             known
         } else {
             Known::Other
         }
     }
+}
+
+/// Whether `name` is `text` (of the same length, in lower case), whatever the
+/// case: in words, which may overlap, since a comparison byte by byte costs as
+/// much as all the rest of reading a head.
+#[inline]
+fn is_same(name: &[u8], text: &[u8]) -> bool {
+    match name.len().checked_sub(WORD) {
+        None => name.eq_ignore_ascii_case(text),
+        Some(last) => [0, last.min(WORD), last]
+            .into_iter()
+            .all(|at| is_same_word(name, text, at)),
+    }
+}
+
+/// Bytes compared at once; no known name is longer than three of them.
+const WORD: usize = 8;
+
+#[inline]
+fn is_same_word(name: &[u8], text: &[u8], at: usize) -> bool {
+    let word = |bytes: &[u8]| {
+        let word = bytes.get(at..)?.first_chunk::<WORD>()?;
+        Some(u64::from_ne_bytes(*word))
+    };
+    let (Some(name), Some(text)) = (word(name), word(text)) else {
+        return false;
+    };
+    // The case bit is of no interest where `text` has a letter; of the bytes in
+    // known names only letters have the bit 0x40.
+    let case = (text & 0x4040_4040_4040_4040) >> 1;
+    name | case == text
 }
 
 fn ends(name: &[u8], letter: u8) -> bool {

@@ -11,10 +11,7 @@
 use std::fmt;
 
 use super::fields::{Field, Said};
-use super::head::{
-    Body, Decoded, EARLY_BYTES, Extent, HeadFault, HeadLimits, Method, Slots, Span, Version,
-    find_end,
-};
+use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Slot, Span, Version, with_slots};
 use super::known::KnownSet;
 use super::text::is_host;
 
@@ -149,7 +146,9 @@ impl From<HeadFault> for RequestError {
 }
 
 /// Decodes the head at the start of `bytes`. One empty line before it is skipped
-/// (RFC 9112 §2.2) and counts into `head.len`.
+/// (RFC 9112 §2.2) and counts into `head.len`, not into the limits. An incomplete
+/// head is read from its start again with the next call, which for what fits the
+/// limits costs less than the packet that brought it.
 ///
 /// # Errors
 /// See [`RequestError`]; also for an incomplete head that is certainly wrong or
@@ -160,44 +159,48 @@ pub fn decode_request(
     head: &mut RequestHead,
 ) -> Result<Decoded<()>, RequestError> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-    let input = bytes.get(start..).unwrap_or_default();
-    let head_bytes_max = limits.head_bytes_addressable();
-    let window = input.get(..head_bytes_max).unwrap_or(input);
-    match find_end(window, limits.headers.saturating_add(1))? {
-        Extent::Whole { len, lines } => {
-            let whole = window.get(..len).unwrap_or_default();
-            decode_whole(bytes, whole, lines, limits, head)?;
-            head.len = start + len;
-            Ok(Decoded::Complete(()))
+    // httparse would skip any number of empty lines, with or without CR.
+    match bytes.get(start) {
+        Some(b'\n') => return Err(HeadFault::LineEnd.into()),
+        Some(b'\r') if start > 0 => return Err(RequestError::RequestLine),
+        _ => {}
+    }
+    let end = limits
+        .head_bytes_addressable()
+        .saturating_add(start)
+        .min(bytes.len());
+    let window = bytes.get(start..end).unwrap_or_default();
+    let decoded = with_slots(limits.headers, |slots| {
+        decode_window(bytes, window, slots, limits, head)
+    })?;
+    if decoded == Decoded::Incomplete {
+        if target_in(window).len() > limits.uri_bytes {
+            return Err(RequestError::UriTooLong);
         }
-        Extent::Open => {
-            check_open(window, limits)?;
-            if input.len() >= head_bytes_max {
-                return Err(HeadFault::TooLarge.into());
-            }
-            Ok(Decoded::Incomplete)
+        if window.len() >= limits.head_bytes_addressable() {
+            return Err(HeadFault::TooLarge.into());
         }
     }
+    Ok(decoded)
 }
 
-fn decode_whole(
-    bytes: &[u8],
-    whole: &[u8],
-    lines: usize,
+fn decode_window<'b>(
+    bytes: &'b [u8],
+    window: &'b [u8],
+    slots: &mut [Slot<'b>],
     limits: &HeadLimits,
     head: &mut RequestHead,
-) -> Result<(), RequestError> {
-    // A second empty line: httparse would skip it.
-    if lines == 0 {
-        return Err(RequestError::RequestLine);
-    }
-    let mut slots = Slots::new(lines);
+) -> Result<Decoded<()>, RequestError> {
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(whole, slots.as_mut()) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(RequestError::RequestLine),
-        Err(error) => return Err(fault_of(error, whole)),
-    }
+    let len = match parsed.parse_with_uninit_headers(window, slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(Decoded::Incomplete),
+        // Which version it would be is not told by half of it.
+        Err(httparse::Error::Version) if first_line(window).is_none() => {
+            return Ok(Decoded::Incomplete);
+        }
+        Err(error) => return Err(fault_of(error, window)),
+    };
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
         return Err(RequestError::RequestLine);
     };
@@ -205,7 +208,7 @@ fn decode_whole(
     if target.len() > limits.uri_bytes {
         return Err(RequestError::UriTooLong);
     }
-    if target.iter().any(|&byte| byte >= 0x80 || byte == b'#') {
+    if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
         return Err(RequestError::Target);
     }
     head.method = Method::of(method);
@@ -216,8 +219,12 @@ fn decode_whole(
     } else {
         Version::Http11
     };
-    let said = Said::read(bytes, parsed.headers, &mut head.fields)?;
-    conclude(bytes, &said, head)
+    head.len = Span::locate(bytes, window).start as usize + len;
+    let whole = bytes.get(..head.len).unwrap_or_default();
+    let line_end = head.target.end() + b" HTTP/1.1".len();
+    let said = Said::read(whole, line_end, parsed.headers, &mut head.fields)?;
+    conclude(bytes, &said, head)?;
+    Ok(Decoded::Complete(()))
 }
 
 /// What follows from the fields.
@@ -245,23 +252,11 @@ fn conclude(bytes: &[u8], said: &Said, head: &mut RequestHead) -> Result<(), Req
     Ok(())
 }
 
-/// Faults that can be told before the head is complete.
-fn check_open(window: &[u8], limits: &HeadLimits) -> Result<(), RequestError> {
-    let line = first_line(window);
-    let mut parts = line.unwrap_or(window).splitn(3, |&byte| byte == b' ');
-    let target = parts.nth(1).unwrap_or_default();
-    if target.len() > limits.uri_bytes {
-        return Err(RequestError::UriTooLong);
-    }
-    let early = window.get(..EARLY_BYTES).unwrap_or(window);
-    let mut slots = Slots::new(0);
-    let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(early, slots.as_mut()) {
-        // Which version it would be is not told by half of it.
-        Err(httparse::Error::Version) if line.is_none() => Ok(()),
-        Err(error) => Err(fault_of(error, window)),
-        Ok(_) => Ok(()),
-    }
+/// The target of a request line, as far as it has come.
+fn target_in(window: &[u8]) -> &[u8] {
+    let line = first_line(window).unwrap_or(window);
+    let mut parts = line.splitn(3, |&byte| byte == b' ');
+    parts.nth(1).unwrap_or_default()
 }
 
 fn fault_of(error: httparse::Error, head: &[u8]) -> RequestError {

@@ -11,10 +11,7 @@
 use std::fmt;
 
 use super::fields::{Field, Said};
-use super::head::{
-    Body, Decoded, EARLY_BYTES, Extent, HeadFault, HeadLimits, Method, Slots, Span, Version,
-    find_end,
-};
+use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Slot, Span, Version, with_slots};
 use super::known::KnownSet;
 
 /// A decoded response head: offsets into the caller's buffer. Keep one and
@@ -96,46 +93,28 @@ pub fn decode_response(
     }
     let head_bytes_max = limits.head_bytes_addressable();
     let window = bytes.get(..head_bytes_max).unwrap_or(bytes);
-    match find_end(window, limits.headers.saturating_add(1))? {
-        Extent::Whole { len, lines } => {
-            let whole = window.get(..len).unwrap_or_default();
-            decode_whole(whole, lines, request, head)?;
-            head.len = len;
-            Ok(Decoded::Complete(()))
-        }
-        Extent::Open => {
-            let early = window.get(..EARLY_BYTES).unwrap_or(window);
-            let mut slots = Slots::new(0);
-            parse(early, &mut slots).map_err(fault_of)?;
-            if bytes.len() >= head_bytes_max {
-                return Err(HeadFault::TooLarge.into());
-            }
-            Ok(Decoded::Incomplete)
-        }
+    let decoded = with_slots(limits.headers, |slots| {
+        decode_window(window, slots, request, head)
+    })?;
+    if decoded == Decoded::Incomplete && window.len() >= head_bytes_max {
+        return Err(HeadFault::TooLarge.into());
     }
+    Ok(decoded)
 }
 
-fn parse<'h, 'b>(
-    bytes: &'b [u8],
-    slots: &'h mut Slots<'b>,
-) -> Result<httparse::Response<'h, 'b>, httparse::Error> {
-    let mut parsed = httparse::Response::new(&mut []);
-    httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        bytes,
-        slots.as_mut(),
-    )?;
-    Ok(parsed)
-}
-
-fn decode_whole(
-    whole: &[u8],
-    lines: usize,
+fn decode_window<'b>(
+    window: &'b [u8],
+    slots: &mut [Slot<'b>],
     request: Method,
     head: &mut ResponseHead,
-) -> Result<(), ResponseError> {
-    let mut slots = Slots::new(lines);
-    let parsed = parse(whole, &mut slots).map_err(fault_of)?;
+) -> Result<Decoded<()>, ResponseError> {
+    let config = httparse::ParserConfig::default();
+    let mut parsed = httparse::Response::new(&mut []);
+    let len = match config.parse_response_with_uninit_headers(&mut parsed, window, slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(Decoded::Incomplete),
+        Err(error) => return Err(fault_of(error)),
+    };
     let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
         return Err(ResponseError::StatusLine);
     };
@@ -149,9 +128,13 @@ fn decode_whole(
     } else {
         Version::Http11
     };
+    head.len = len;
+    let whole = window.get(..len).unwrap_or_default();
     head.reason = reason(whole);
-    let said = Said::read(whole, parsed.headers, &mut head.fields)?;
-    conclude(&said, request, head)
+    let line_end = b"HTTP/1.1 200".len();
+    let said = Said::read(whole, line_end, parsed.headers, &mut head.fields)?;
+    conclude(&said, request, head)?;
+    Ok(Decoded::Complete(()))
 }
 
 /// What follows from the fields, RFC 9112 §6.3.
