@@ -1,2 +1,46 @@
-//! Chores of the project.
-fn main() {}
+//! Chores of the project: what a person would otherwise repeat by hand. Each has a module; this
+//! file only knows their names. What they check belongs to the rooms, how it is checked is here.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod shell;
+mod stress;
+mod tidy;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask CHORE
+
+  tidy               room rules: dependency arrows, unsafe, lint exceptions, sizes, licences, docs
+  ci                 what ./test runs: fmt, clippy, tidy, doc, test, with the seconds of each
+  stress NAME [-p CRATE] [--runs 20] [--limit SECONDS]
+                     runs one test again and again beside a CPU hog on every core
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match chore(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chore(args: &[&str]) -> Result<()> {
+    match args {
+        ["tidy"] => tidy::run(),
+        ["ci"] => ci::run(),
+        ["stress", rest @ ..] => stress::run(rest),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("no such chore: {}\n\n{USAGE}", other.join(" ")),
+    }
+}
