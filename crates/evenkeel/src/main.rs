@@ -1,2 +1,58 @@
-//! The command line and the wiring of the rooms.
-fn main() {}
+//! The command line and the wiring of the rooms: what `evenkeel` does is done by the crates beside this one.
+
+mod balance_command;
+mod check;
+mod cli;
+mod demo;
+mod describe;
+mod diagnose;
+mod exit;
+mod explain;
+mod source;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => exit::refused(format_args!("{error:#}")),
+    }
+}
+
+/// Runs one command. An error is what the system refused; what the user gave wrong has been said already.
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(args) => Ok(check::run(&args)),
+        Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Demo(args) => demo::run(args),
+        Command::Balance(args) => balance_command::run(&args),
+        Command::Schema => {
+            println!("{}", serde_json::to_string_pretty(&config::schema())?);
+            Ok(exit::WELL)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "evenkeel",
+                &mut std::io::stdout(),
+            );
+            Ok(exit::WELL)
+        }
+        Command::ReferenceConfig => {
+            print!("{}", config::reference());
+            Ok(exit::WELL)
+        }
+        Command::Run(_) | Command::Status(_) | Command::Reload(_) | Command::Server(_) => {
+            anyhow::bail!("not built yet")
+        }
+    }
+}

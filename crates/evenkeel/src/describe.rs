@@ -1,0 +1,126 @@
+//! Parts of a config in words, as `check`, `explain` and the log show them.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use config::{Address, Bind, Pool, Snapshot, Target};
+use rules::{Match, Pattern};
+
+/// As it would be written in a config.
+pub(crate) fn bind(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp {
+            address,
+            dual_stack: true,
+        } => format!(":{}", address.port()),
+        Bind::Tcp { address, .. } => address.to_string(),
+        Bind::Unix(path) => format!("unix:{path}"),
+    }
+}
+
+/// As it would be written in a config.
+pub(crate) fn address(address: &Address) -> String {
+    match address {
+        Address::Ip(address) => address.to_string(),
+        Address::Name(name, port) => format!("{name}:{port}"),
+        Address::Unix(path) => format!("unix:{path}"),
+    }
+}
+
+/// Where requests of a route go.
+pub(crate) fn target(target: &Target, snapshot: &Snapshot) -> String {
+    let name = |pool: usize| {
+        snapshot
+            .pools
+            .get(pool)
+            .map_or("?", |pool: &Pool| &*pool.name)
+    };
+    match target {
+        Target::Pool(pool) => format!("pool {}", name(*pool)),
+        Target::Answer => "answered here".to_owned(),
+        Target::Split(arms) => {
+            let arms: Vec<String> = arms
+                .iter()
+                .map(|arm| format!("{} {}", name(arm.pool), arm.weight))
+                .collect();
+            format!("split {}", arms.join(", "))
+        }
+    }
+}
+
+/// What a route matches: `host x.example, path /api/*`.
+pub(crate) fn rule(rule: &Match) -> String {
+    let mut parts = Vec::new();
+    let mut part = |key: &str, values: Vec<&str>| {
+        if !values.is_empty() {
+            parts.push(format!("{key} {}", values.join(" or ")));
+        }
+    };
+    part("host", rule.host.iter().map(|host| host.text()).collect());
+    part("path", rule.path.iter().map(|path| path.text()).collect());
+    part("method", rule.method.iter().map(Pattern::text).collect());
+    for (kind, named) in [
+        ("header", &rule.header),
+        ("cookie", &rule.cookie),
+        ("query", &rule.query),
+    ] {
+        for (name, values) in named {
+            part(
+                &format!("{kind} {name}:"),
+                values.iter().map(Pattern::text).collect(),
+            );
+        }
+    }
+    let sources: Vec<String> = rule.source.iter().map(ToString::to_string).collect();
+    part("source", sources.iter().map(String::as_str).collect());
+    if let Some(not) = &rule.not {
+        parts.push(format!("not ({})", self::rule(not)));
+    }
+    if parts.is_empty() {
+        "everything else".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// `1m30s`, `250ms`: as it would be written in a config.
+pub(crate) fn duration(time: Duration) -> String {
+    let mut left = time.as_micros();
+    if left == 0 {
+        return "0s".to_owned();
+    }
+    let mut out = String::new();
+    for (unit, micros) in [
+        ("d", 86_400_000_000),
+        ("h", 3_600_000_000),
+        ("m", 60_000_000),
+        ("s", 1_000_000),
+        ("ms", 1_000),
+        ("us", 1),
+    ] {
+        let count = left / micros;
+        if count > 0 {
+            let _ = write!(out, "{count}{unit}");
+            left %= micros;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_they_are_written() {
+        for (micros, expected) in [
+            (0, "0s"),
+            (250_000, "250ms"),
+            (90_000_000, "1m30s"),
+            (86_400_000_000, "1d"),
+            (1_000_001, "1s1us"),
+        ] {
+            assert_eq!(duration(Duration::from_micros(micros)), expected);
+        }
+    }
+}

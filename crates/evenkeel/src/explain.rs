@@ -1,0 +1,368 @@
+//! `evenkeel explain`, offline: which listener, route, filters, pool and server a request would get, and for each
+//! that it would not get, why not.
+//!
+//! It asks the same tables as traffic does. Live health, weights and load are not known here.
+
+mod format;
+mod pick;
+mod request;
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use config::{HttpListener, Listener, Protocol, Snapshot, Target};
+use control::reason::Reason;
+use control::world::World;
+use rules::{Collect, Edits, Filter, On, Outcome, Scratch, Walk, forward};
+use serde::Serialize;
+use wire::http1::{
+    Decoded, HeadLimits, Known, Method, RequestErrorKind, RequestHead, decode_request,
+};
+
+use crate::cli::ExplainArgs;
+use crate::source::Origin;
+use crate::{describe, diagnose, exit};
+use pick::PoolPick;
+use request::Asked;
+
+/// What would become of one request.
+#[derive(Debug, Serialize)]
+struct Explained {
+    request: String,
+    /// The client, as trusted proxies tell it.
+    source: IpAddr,
+    listener: String,
+    binds: Vec<String>,
+    /// How the listener was chosen, when its port does not say it.
+    note: Option<String>,
+    /// Set when no route is looked for, or none is found.
+    refused: Option<Refused>,
+    /// In matching order, up to the one that matched.
+    rejected: Vec<Rejected>,
+    route: Option<String>,
+    filters: Vec<Effect>,
+    /// Set when a filter answers.
+    answer: Option<Answered>,
+    /// One with a share of 100, the arms of a split, or none.
+    pools: Vec<Share>,
+}
+
+#[derive(Debug, Serialize)]
+struct Refused {
+    status: u16,
+    reason: &'static str,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Rejected {
+    route: String,
+    key: &'static str,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Effect {
+    filter: &'static str,
+    effect: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Answered {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Share {
+    /// Percent of the route's requests.
+    share: f64,
+    #[serde(flatten)]
+    pick: PoolPick,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
+    let asked = match Asked::parse(&args.request, &args.headers) {
+        Ok(asked) => asked,
+        Err(error) => return exit::wrong(error),
+    };
+    let origin = match Origin::find(args.config.as_deref()) {
+        Ok(origin) => origin,
+        Err(error) => return exit::wrong(error),
+    };
+    let snapshot = match diagnose::show(origin.load(), false) {
+        Ok(snapshot) => Arc::new(snapshot),
+        Err(counts) => return exit::wrong(counts),
+    };
+    let world = pick::world(snapshot, pick::resolve_by_system);
+    match explain(&world, &asked, args.from) {
+        Ok(explained) if args.json => match serde_json::to_string_pretty(&explained) {
+            Ok(json) => {
+                println!("{json}");
+                exit::WELL
+            }
+            Err(error) => exit::refused(error),
+        },
+        Ok(explained) => {
+            print!("{}", format::text(&explained));
+            exit::WELL
+        }
+        Err(error) => exit::wrong(error),
+    }
+}
+
+fn explain(world: &World, asked: &Asked, peer: IpAddr) -> Result<Explained, String> {
+    let snapshot = &*world.snapshot;
+    let (listener, http, note) = choose_listener(snapshot, asked)?;
+    let mut explained = Explained {
+        request: asked.shown.clone(),
+        source: peer.to_canonical(),
+        listener: listener.name.to_string(),
+        binds: listener.binds.iter().map(describe::bind).collect(),
+        note,
+        refused: None,
+        rejected: Vec::new(),
+        route: None,
+        filters: Vec::new(),
+        answer: None,
+        pools: Vec::new(),
+    };
+    if let Err(refused) = walk(world, listener, http, asked, peer, &mut explained) {
+        explained.refused = Some(refused);
+    }
+    Ok(explained)
+}
+
+/// The HTTP listener on the request's port, else the only or the first one.
+fn choose_listener<'a>(
+    snapshot: &'a Snapshot,
+    asked: &Asked,
+) -> Result<(&'a Listener, &'a HttpListener, Option<String>), String> {
+    let listens = |listener: &Listener| {
+        listener.binds.iter().any(|bind| match bind {
+            config::Bind::Tcp { address, .. } => Some(address.port()) == asked.port,
+            config::Bind::Unix(_) => false,
+        })
+    };
+    let mut http = snapshot
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.protocol {
+            Protocol::Http(http) => Some((listener, &**http)),
+            Protocol::Tcp(_) => None,
+        });
+    if let Some((listener, http)) = http.clone().find(|(listener, _)| listens(listener)) {
+        return Ok((listener, http, None));
+    }
+    if let Some(tcp) = snapshot.listeners.iter().find(|listener| listens(listener)) {
+        let name = &tcp.name;
+        return Err(format!(
+            "the listener `{name}` on this port takes TCP, which has no routes"
+        ));
+    }
+    let count = http.clone().count();
+    let (listener, http) = http.next().ok_or("the config has no HTTP listener")?;
+    let note = match (asked.port, count) {
+        (_, 1) => None,
+        (None, _) => Some("the first HTTP listener; name a port to choose".to_owned()),
+        (Some(port), _) => Some(format!(
+            "no HTTP listener is on port {port}: this is the first"
+        )),
+    };
+    Ok((listener, http, note))
+}
+
+/// The way of the request, step by step.
+fn walk(
+    world: &World,
+    listener: &Listener,
+    http: &HttpListener,
+    asked: &Asked,
+    peer: IpAddr,
+    explained: &mut Explained,
+) -> Result<(), Refused> {
+    let bytes = asked.encode();
+    let mut head = RequestHead::default();
+    decode(&bytes, http, &mut head)?;
+    if head.method == Method::Connect {
+        return Err(refuse(
+            Reason::MethodRefused,
+            Reason::MethodRefused.meaning(),
+        ));
+    }
+    let bad = |error: &dyn std::fmt::Display| refuse(Reason::BadRequest, &error.to_string());
+    let (mut path_scratch, mut host_scratch) = (Vec::new(), Vec::new());
+    let target = rules::path::normalise(head.method, head.target.of(&bytes), &mut path_scratch)
+        .map_err(|error| bad(&error))?;
+    let authority = head.host.map(|host| host.of(&bytes)).unwrap_or_default();
+    let host = rules::host::normalise(authority, &mut host_scratch)
+        .map_err(|error| bad(&error))?
+        .host;
+    let told = forward::values(&head, &bytes, Known::XForwardedFor);
+    let request = rules::Request {
+        method: head.method_text.of(&bytes),
+        host,
+        path: target.path,
+        query: target.query,
+        head: &head,
+        bytes: &bytes,
+        source: forward::source(peer, &listener.trusted_proxies, told),
+    };
+    explained.source = request.source;
+
+    let mut trace = Collect::default();
+    let found = http.table.find(&request, &mut Scratch::new(), &mut trace);
+    let name = |route: usize| {
+        http.routes
+            .get(route)
+            .map_or_else(String::new, |route| route.name.to_string())
+    };
+    let rejected = trace.0.into_iter().map(|rejection| Rejected {
+        route: name(rejection.route),
+        key: rejection.key.as_str(),
+        why: rejection.why,
+    });
+    explained.rejected = rejected.collect();
+    let Some(route) = found.and_then(|found| http.routes.get(found)) else {
+        return Err(refuse(Reason::NoRoute, Reason::NoRoute.meaning()));
+    };
+    explained.route = Some(route.name.to_string());
+
+    let mut edits = Edits::new();
+    explained.answer = filter(&route.filters, &request, &mut edits, &mut explained.filters);
+    if explained.answer.is_none() {
+        explained.pools = shares(world, &route.target, &request);
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8], http: &HttpListener, head: &mut RequestHead) -> Result<(), Refused> {
+    let limits = HeadLimits {
+        head_bytes: http.limits.header_bytes,
+        headers: http.limits.headers,
+        uri_bytes: http.limits.uri_bytes,
+    };
+    match decode_request(bytes, &limits, head) {
+        Ok(Decoded::Complete(())) => Ok(()),
+        Ok(Decoded::Incomplete) => Err(refuse(Reason::BadRequest, "the head has no end")),
+        Err(error) => {
+            let reason = match error.kind() {
+                RequestErrorKind::BadRequest => Reason::BadRequest,
+                RequestErrorKind::BadFraming => Reason::BadFraming,
+                RequestErrorKind::UriTooLong => Reason::UriTooLong,
+                RequestErrorKind::HeaderTooLarge => Reason::HeaderTooLarge,
+                RequestErrorKind::UnknownCoding => Reason::NotImplemented,
+                RequestErrorKind::Version => Reason::VersionNotSupported,
+            };
+            Err(refuse(reason, &error.to_string()))
+        }
+    }
+}
+
+fn refuse(reason: Reason, why: &str) -> Refused {
+    Refused {
+        status: reason.status(),
+        reason: reason.name(),
+        why: why.to_owned(),
+    }
+}
+
+/// Applies filters one by one, and notes what each did; the answer, if one answers.
+fn filter(
+    filters: &[Filter],
+    request: &rules::Request<'_>,
+    edits: &mut Edits,
+    effects: &mut Vec<Effect>,
+) -> Option<Answered> {
+    for filter in filters {
+        let path_before = text(edits.path().unwrap_or(request.path));
+        let before = (fields(edits, On::Request), fields(edits, On::Response));
+        let outcome = Walk::new(std::slice::from_ref(filter)).step(request, edits);
+        let path = text(edits.path().unwrap_or(request.path));
+        let mut did = Vec::new();
+        if path != path_before {
+            did.push(format!("path {path_before} -> {path}"));
+        }
+        did.extend(edited(&before.0, &fields(edits, On::Request), "request"));
+        did.extend(edited(&before.1, &fields(edits, On::Response), "response"));
+        if did.is_empty() {
+            did.push("changes nothing here".to_owned());
+        }
+        effects.push(Effect {
+            filter: filter_name(filter),
+            effect: did.join("; "),
+        });
+        if let Outcome::Respond(answer) = outcome {
+            let headers = fields(edits, On::Response)
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)));
+            return Some(Answered {
+                status: answer.status,
+                headers: headers.collect(),
+                body: text(answer.body),
+            });
+        }
+    }
+    None
+}
+
+fn filter_name(filter: &Filter) -> &'static str {
+    match filter {
+        Filter::StripPrefix(_) => "strip_prefix",
+        Filter::SetHeader(_) => "set_header",
+        Filter::RemoveHeader(_) => "remove_header",
+        Filter::Redirect(_) => "redirect",
+        Filter::Respond(_) => "respond",
+    }
+}
+
+type Fields = Vec<(String, Option<String>)>;
+
+fn fields(edits: &Edits, on: On) -> Fields {
+    let fields = edits.fields(on);
+    fields
+        .map(|edit| (text(edit.name), edit.value.map(text)))
+        .collect()
+}
+
+/// What is in `after` and was not in `before`, in words.
+fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
+    let new = after.iter().filter(|edit| !before.contains(edit));
+    new.map(|(name, value)| match value {
+        Some(value) => format!("{side} {name}: {value}"),
+        None => format!("{side} {name} removed"),
+    })
+    .collect()
+}
+
+/// The pools of a target with their shares, and the server that each would pick.
+fn shares(world: &World, target: &Target, request: &rules::Request<'_>) -> Vec<Share> {
+    let share = |pool: usize, share: f64| {
+        pick::pick(world, pool, request).map(|pick| Share { share, pick })
+    };
+    match target {
+        Target::Answer => Vec::new(),
+        Target::Pool(pool) => share(*pool, 100.0).into_iter().collect(),
+        Target::Split(arms) => {
+            let total: f64 = arms.iter().map(|arm| f64::from(arm.weight)).sum();
+            arms.iter()
+                .filter_map(|arm| share(arm.pool, percent(arm.weight, total)))
+                .collect()
+        }
+    }
+}
+
+/// To a tenth.
+fn percent(weight: u32, total: f64) -> f64 {
+    (f64::from(weight) * 1000.0 / total.max(1.0)).round() / 10.0
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

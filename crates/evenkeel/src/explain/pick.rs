@@ -1,0 +1,214 @@
+//! The server that a pool would pick, and what speaks against the others.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::{Algorithm, Local};
+use config::{Address, HashKey, Pool, Snapshot};
+use control::live::{PoolState, Standing};
+use control::message::Event;
+use control::publisher::{Action, Publisher};
+use control::world::World;
+use serde::Serialize;
+
+use crate::source;
+
+/// Draws are the same each time, so that two runs of the command agree.
+const SEED: u64 = 1;
+/// Names are looked up for this long in all.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+/// What a name's addresses are kept for here: longer than the command runs.
+const TTL: Duration = Duration::from_secs(3600);
+
+/// What one pool would pick.
+#[derive(Debug, Serialize)]
+pub(super) struct PoolPick {
+    pub(super) pool: String,
+    pub(super) balance: &'static str,
+    /// What is hashed, and what it is here; only for algorithms that hash.
+    pub(super) key: Option<String>,
+    pub(super) server: Option<String>,
+    /// How far the answer holds.
+    pub(super) note: &'static str,
+    pub(super) servers: Vec<ServerWhy>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ServerWhy {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) weight: u32,
+    pub(super) why: String,
+}
+
+/// The world that a config makes, before any probe has ended.
+pub(super) fn world(
+    snapshot: Arc<Snapshot>,
+    resolve: impl Fn(&str, Duration) -> Result<Vec<IpAddr>, String>,
+) -> Arc<World> {
+    let mut publisher = Publisher::new(1, SEED);
+    let (world, _) = publisher.apply(snapshot, Duration::ZERO);
+    let began = std::time::Instant::now();
+    while let Some(action) = publisher.poll_action() {
+        if let Action::Resolve(name) = action {
+            let left = RESOLVE_MAX.saturating_sub(began.elapsed());
+            let answer = resolve(&name, left).map(|addresses| (addresses, TTL));
+            publisher.handle_event(Event::Resolved { name, answer }, Duration::ZERO);
+        }
+    }
+    // Views that the answers made out of date are built a moment later.
+    publisher.handle_timeout(Duration::from_secs(1));
+    world
+}
+
+/// Asks the system.
+pub(super) fn resolve_by_system(name: &str, limit: Duration) -> Result<Vec<IpAddr>, String> {
+    match source::resolve(name, limit) {
+        Some(found) => found.map_err(|error| error.to_string()),
+        None => Err("no answer in time".to_owned()),
+    }
+}
+
+/// What the pool would pick for this request.
+pub(super) fn pick(world: &World, index: usize, request: &rules::Request<'_>) -> Option<PoolPick> {
+    let pool = world.snapshot.pools.get(index)?;
+    let state = world.pools.get(index)?;
+    let hashed = is_hashing(&pool.balance.algorithm);
+    let key = key(&pool.balance.key, request);
+    let servers = servers(state, pool, key.as_ref().map(|key| key.hash));
+    Some(PoolPick {
+        pool: pool.name.to_string(),
+        balance: pool.balance.name,
+        key: hashed.then(|| key_text(&pool.balance.key, key.as_ref())),
+        server: servers.picked,
+        note: note(&pool.balance.algorithm),
+        servers: servers.all,
+    })
+}
+
+struct Servers {
+    picked: Option<String>,
+    all: Vec<ServerWhy>,
+}
+
+fn servers(state: &PoolState, pool: &Pool, key: Option<u64>) -> Servers {
+    let view = state.view();
+    let explanation =
+        view.view
+            .explain(&state.rotation, &Local::new(SEED), key, &[], Duration::ZERO);
+    let picked = explanation
+        .picked
+        .and_then(|index| view.members.get(index))
+        .map(|member| member.name.to_string());
+    let why = |standing: &Standing| {
+        let at = view
+            .members
+            .iter()
+            .position(|member| member.id == standing.member.id);
+        match at.and_then(|at| explanation.candidates.get(at)) {
+            Some(why) => why.to_string(),
+            None if standing.weight == 0 => "weight 0: takes no new traffic".to_owned(),
+            None => standing.cause.to_string(),
+        }
+    };
+    let mut all: Vec<ServerWhy> = view
+        .standings
+        .iter()
+        .map(|standing| ServerWhy {
+            name: standing.member.name.to_string(),
+            address: standing.member.endpoint.to_string(),
+            weight: standing.weight,
+            why: why(standing),
+        })
+        .collect();
+    all.extend(unresolved(pool, &view.standings));
+    Servers { picked, all }
+}
+
+/// The servers whose names have no address.
+fn unresolved(pool: &Pool, standings: &[Standing]) -> Vec<ServerWhy> {
+    let stands = |name: &str| {
+        standings.iter().any(|standing| {
+            let member = &*standing.member.name;
+            member == name
+                || member
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with('@'))
+        })
+    };
+    let missing = pool.servers.iter().filter(|server| !stands(&server.name));
+    missing
+        .filter_map(|server| match &server.address {
+            Address::Name(name, port) => Some(ServerWhy {
+                name: server.name.to_string(),
+                address: format!("{name}:{port}"),
+                weight: server.weight,
+                why: format!("`{name}` does not resolve now"),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+struct Key {
+    hash: u64,
+    shown: String,
+}
+
+/// What a hashing algorithm goes by; `None` when the request lacks it.
+fn key(key: &HashKey, request: &rules::Request<'_>) -> Option<Key> {
+    let of = |bytes: &[u8]| Key {
+        hash: balance::hash_key(bytes),
+        shown: String::from_utf8_lossy(bytes).into_owned(),
+    };
+    let mut scratch = Vec::new();
+    match key {
+        HashKey::Source => {
+            let hash = match request.source {
+                IpAddr::V4(address) => balance::hash_key(&address.octets()),
+                IpAddr::V6(address) => balance::hash_key(&address.octets()),
+            };
+            let shown = request.source.to_string();
+            Some(Key { hash, shown })
+        }
+        HashKey::Header(name) => request.header(name).map(of),
+        HashKey::Cookie(name) => request.cookie(name).map(of),
+        HashKey::Query(name) => request.query_value(name, &mut scratch).map(of),
+        HashKey::Path => Some(of(request.path)),
+    }
+}
+
+fn key_text(kind: &HashKey, key: Option<&Key>) -> String {
+    let kind = match kind {
+        HashKey::Source => "source".to_owned(),
+        HashKey::Header(name) => format!("header {name}"),
+        HashKey::Cookie(name) => format!("cookie {name}"),
+        HashKey::Query(name) => format!("query {name}"),
+        HashKey::Path => "path".to_owned(),
+    };
+    match key {
+        Some(key) => format!("{kind} = {}", key.shown),
+        None => format!("{kind} is not there: drawn at random"),
+    }
+}
+
+fn is_hashing(algorithm: &Algorithm) -> bool {
+    matches!(
+        algorithm,
+        Algorithm::IpHash | Algorithm::ConsistentHash { .. } | Algorithm::Maglev
+    )
+}
+
+fn note(algorithm: &Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::RoundRobin => "the first request after a start; the next ones go on in turn",
+        Algorithm::LeastConnections | Algorithm::LeastResponseTime { .. } => {
+            "with nothing in use yet; live load decides"
+        }
+        Algorithm::IpHash | Algorithm::ConsistentHash { .. } | Algorithm::Maglev => {
+            "the same key gets the same server for as long as it serves"
+        }
+        _ => "one draw at random; another request may draw another",
+    }
+}

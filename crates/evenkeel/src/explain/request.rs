@@ -1,0 +1,142 @@
+//! The request as typed on a command line, and the bytes that a client would send for it.
+
+/// What a user asks about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// For display.
+    pub(super) shown: String,
+    method: String,
+    /// Origin form.
+    target: String,
+    headers: Vec<(String, String)>,
+    /// Named by the URL, or its scheme's own; `None` without a URL.
+    pub(super) port: Option<u16>,
+}
+
+impl Asked {
+    /// Reads `GET http://host/path`, `http://host/path` or `GET /path`, and headers `name: value`.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words for the user.
+    pub(super) fn parse(request: &str, headers: &[String]) -> Result<Self, String> {
+        let words: Vec<&str> = request.split_whitespace().collect();
+        let (method, url) = match *words {
+            [url] if url.contains("://") || url.starts_with('/') => ("GET", url),
+            [method, url] => (method, url),
+            _ => {
+                return Err(format!(
+                    "`{request}` is no request: write 'GET http://host/path'"
+                ));
+            }
+        };
+        let mut headers = headers
+            .iter()
+            .map(|header| parse_header(header))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (authority, target, port) = parse_url(url)?;
+        let has_host = headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        match authority {
+            _ if has_host => {}
+            Some(authority) => headers.insert(0, ("Host".to_owned(), authority)),
+            None => {
+                return Err(
+                    "no host: write the whole URL, or add -H 'Host: example.com'".to_owned(),
+                );
+            }
+        }
+        Ok(Self {
+            shown: format!("{method} {url}"),
+            method: method.to_owned(),
+            target,
+            headers,
+            port,
+        })
+    }
+
+    /// As it would stand on the wire.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            bytes.push_str(&format!("{name}: {value}\r\n"));
+        }
+        bytes.push_str("\r\n");
+        bytes.into_bytes()
+    }
+}
+
+fn parse_header(header: &str) -> Result<(String, String), String> {
+    let (name, value) = header
+        .split_once(':')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("`{header}` is no header: write 'name: value'"))?;
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// Authority, target and port; the last part of a URL, after `#`, never leaves a client.
+fn parse_url(url: &str) -> Result<(Option<String>, String, Option<u16>), String> {
+    let url = url.split('#').next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Ok((None, url.to_owned(), None));
+    };
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(format!("`{scheme}` is neither http nor https")),
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    let mut scratch = Vec::new();
+    let parsed = rules::host::normalise(authority.as_bytes(), &mut scratch)
+        .map_err(|error| format!("`{url}`: {error}"))?;
+    let target = match target.starts_with('/') {
+        true => target.to_owned(),
+        false => format!("/{target}"),
+    };
+    Ok((
+        Some(authority.to_owned()),
+        target,
+        Some(parsed.port.unwrap_or(port)),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_as_typed() {
+        let check = |request: &str, wire: &str, port: Option<u16>| {
+            let asked = Asked::parse(request, &["X-A:  b ".to_owned()]).expect(request);
+            let sent = String::from_utf8(asked.encode()).expect("ASCII");
+            assert_eq!((sent.as_str(), asked.port), (wire, port), "{request}");
+        };
+        check(
+            "GET http://a:81/x?y#z",
+            "GET /x?y HTTP/1.1\r\nHost: a:81\r\nX-A: b\r\n\r\n",
+            Some(81),
+        );
+        check(
+            "https://a?y",
+            "GET /?y HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n",
+            Some(443),
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_told() {
+        for (request, header, part) in [
+            ("", "a: b", "is no request"),
+            ("GET", "a: b", "is no request"),
+            ("GET a b", "a: b", "is no request"),
+            ("GET ftp://a/", "a: b", "neither http nor https"),
+            ("GET http:///", "a: b", "host is empty"),
+            ("GET /", "a: b", "no host"),
+            ("GET http://a/", "ab", "is no header"),
+        ] {
+            let error = Asked::parse(request, &[header.to_owned()]).expect_err(request);
+            assert!(error.contains(part), "{request}: {error}");
+        }
+    }
+}

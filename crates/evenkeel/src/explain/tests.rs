@@ -1,0 +1,156 @@
+//! Explanations of requests to one config, as printed.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::request::Asked;
+use super::*;
+
+const CONFIG: &str = r#"
+listeners:
+  web:
+    bind: "127.0.0.1:8080"
+    trusted_proxies: [10.0.0.0/8]
+    routes:
+      - name: api
+        match: { path: /api/*, method: [GET, HEAD] }
+        filters: [{ strip_prefix: /api }, { set_header: { x-tier: api } }]
+        pool: api
+      - { name: moved, match: { host: old.example }, filters: [{ redirect: "https://new.example{path}" }] }
+      - { name: shop, match: { path: /shop }, split: { api: 90, hashed: 10 } }
+      - { name: named, match: { path: /named }, pool: named }
+  inner: { bind: "127.0.0.1:8081", pool: hashed }
+  db: { bind: "127.0.0.1:5432", protocol: tcp, pool: api }
+pools:
+  api:
+    balance: round_robin
+    servers: ["127.0.0.1:1", { name: spare, address: "127.0.0.1:2", weight: 0 }, "127.0.0.1:3"]
+  hashed:
+    balance: { consistent_hash: { key: { header: x-user } } }
+    servers: ["127.0.0.1:4", "127.0.0.1:5"]
+  named: { servers: ["two.test:80", "none.test:80"] }
+"#;
+
+fn explained(request: &str, headers: &[&str], from: &str) -> Result<String, String> {
+    let origin = Origin::Text {
+        name: "x.yaml",
+        text: CONFIG.to_owned(),
+    };
+    let snapshot = origin.load().snapshot.expect("a good config");
+    let resolve = |name: &str, _: Duration| match name {
+        "two.test" => Ok(vec![
+            IpAddr::from([192, 0, 2, 1]),
+            IpAddr::from([192, 0, 2, 2]),
+        ]),
+        _ => Err("no such name".to_owned()),
+    };
+    let world = pick::world(Arc::new(snapshot), resolve);
+    let headers: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
+    let asked = Asked::parse(request, &headers).expect(request);
+    explain(&world, &asked, from.parse().expect(from)).map(|explained| format::text(&explained))
+}
+
+#[track_caller]
+fn check(request: &str, headers: &[&str], from: &str, expected: &str) {
+    assert_eq!(
+        explained(request, headers, from).as_deref(),
+        Ok(expected),
+        "{request}"
+    );
+}
+
+#[test]
+fn a_route_with_filters_and_a_pool() {
+    check(
+        "GET http://x:8080/api/a%41",
+        &[],
+        "192.0.2.1",
+        "\
+request   GET http://x:8080/api/a%41 from 192.0.2.1
+listener  web on 127.0.0.1:8080
+route     api
+filters
+  strip_prefix  path /api/aA -> /aA
+  set_header    request x-tier: api
+pool      api (round_robin)
+server    127.0.0.1:1  (the first request after a start; the next ones go on in turn)
+  not spare        127.0.0.1:2  weight 0: takes no new traffic
+  not 127.0.0.1:3               not its turn
+",
+    );
+}
+
+#[test]
+fn what_is_refused_says_why_each_route_did_not_match() {
+    let text = explained(
+        "POST http://x/api/a",
+        &["X-Forwarded-For: 203.0.113.9, 10.1.1.1"],
+        "10.0.0.1",
+    )
+    .expect("an explanation");
+    for part in [
+        "POST http://x/api/a from 203.0.113.9\n",
+        "web on 127.0.0.1:8080  (no HTTP listener is on port 80: this is the first)\n",
+        "  not api    method",
+        "  not moved  host",
+        "  not shop   path",
+        "answered  404 no_route: no route of the listener matched\n",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_filter_that_answers_ends_it() {
+    let text = explained("GET http://old.example:8080/a?b", &[], "192.0.2.1").expect("answer");
+    assert!(
+        text.ends_with("answered  302 by the last filter\n  location:  https://new.example/a\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_split_shows_each_arm() {
+    let text = explained("GET http://a:8080/shop", &["X-User: u1"], "192.0.2.1").expect("split");
+    assert!(
+        text.contains("pool      api (round_robin), 90 % of the route\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "pool      hashed (consistent_hash, header x-user = u1), 10 % of the route\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_missing_key_a_name_and_other_listeners() {
+    let text = explained("GET http://a:8081/", &[], "192.0.2.1").expect("inner");
+    assert!(
+        text.contains("listener  inner on 127.0.0.1:8081\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("header x-user is not there: drawn at random"),
+        "{text}"
+    );
+    let text = explained("GET http://a:8080/named", &[], "192.0.2.1").expect("named");
+    assert!(text.contains("two.test:80@192.0.2.1:80"), "{text}");
+    assert!(text.contains("`none.test` does not resolve now"), "{text}");
+    let error = explained("GET http://a:5432/", &[], "192.0.2.1").expect_err("tcp");
+    assert!(error.contains("takes TCP"), "{error}");
+}
+
+#[test]
+fn what_is_no_http_is_answered_as_the_listener_would() {
+    for (request, header, expected) in [
+        ("GET http://x:8080/../a", "a: b", "400 bad_request"),
+        ("GET http://x:8080/a%00", "a: b", "400 bad_request"),
+        ("GET http://x:8080/", "bad name: b", "400 bad_framing"),
+        ("CONNECT http://x:8080/", "a: b", "405 method_refused"),
+    ] {
+        let text = explained(request, &[header], "192.0.2.1").expect(request);
+        assert!(text.contains(expected), "{request}: {text}");
+    }
+}

@@ -1,0 +1,3 @@
+//! Black-box tests: the built binary, asked and looked at as a user would.
+
+mod command;
