@@ -49,6 +49,10 @@ pub(crate) fn parse_bind(text: &str) -> Result<Bind, AddressError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(|path| Bind::Unix(path.to_owned()));
     }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        let message = format!("`{text}` is a port without an address");
+        return fault(message, Some(format!("write \":{text}\"")));
+    }
     let (host, port) = split(text)?;
     let Some(port) = port else {
         return fault(

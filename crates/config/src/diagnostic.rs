@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use crate::suggest::nearest;
 
-/// Findings of one load; what comes after is counted, not kept.
+/// Findings of one severity in one load; what comes after is counted, not kept.
 pub(crate) const FINDINGS_MAX: usize = 1_000;
 /// Known words that are compared with a misspelt one.
 const COMPARED_MAX: usize = 2_000;
@@ -341,12 +341,17 @@ struct Finding {
 pub(crate) struct Report {
     pub(crate) files: Files,
     findings: Vec<Finding>,
-    errors: usize,
+    /// Findings by severity; those past the bound are only counted.
+    counts: [usize; 3],
 }
 
 impl Report {
+    fn count(&self, severity: Severity) -> usize {
+        self.counts.get(severity as usize).copied().unwrap_or(0)
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
-        self.errors > 0
+        self.count(Severity::Error) > 0
     }
 
     pub(crate) fn error(&mut self, kind: Kind, span: Span, message: impl Into<String>) {
@@ -386,11 +391,13 @@ impl Report {
         word: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
-        if self.findings.len() >= FINDINGS_MAX {
-            self.errors += 1;
-            return;
-        }
-        let known: Vec<&str> = known.into_iter().take(COMPARED_MAX).collect();
+        // What is not kept needs no help either: comparing is the dear part.
+        let compared = if self.count(Severity::Error) < FINDINGS_MAX {
+            COMPARED_MAX
+        } else {
+            0
+        };
+        let known: Vec<&str> = known.into_iter().take(compared).collect();
         let help = match nearest(word, &known) {
             Some(near) => Some(format!("did you mean `{near}`?")),
             None if (1..=12).contains(&known.len()) => Some(format!("known: {}", listed(&known))),
@@ -417,8 +424,10 @@ impl Report {
         message: String,
         help: Option<String>,
     ) {
-        self.errors += usize::from(severity == Severity::Error);
-        if self.findings.len() < FINDINGS_MAX {
+        if let Some(count) = self.counts.get_mut(severity as usize) {
+            *count += 1;
+        }
+        if self.count(severity) <= FINDINGS_MAX {
             let span = self.files.inside(span);
             self.findings.push(Finding {
                 severity,

@@ -68,7 +68,7 @@ pub trait Source {
 pub struct Loaded {
     /// `None` when there is any error.
     pub snapshot: Option<Snapshot>,
-    /// Everything found, in the order of the files; at most 1,000.
+    /// Everything found, in the order of the files; at most 1,000 of each severity, notes only without errors.
     pub diagnostics: Vec<Diagnostic>,
 }
 

@@ -3,17 +3,19 @@
 //! Each section is one list of keys that gives its struct, its reader, its part of the schema and
 //! of the reference. What values mean together is for `compile`.
 
+mod balance;
 mod listener;
 mod pool;
 mod route;
 
+pub(crate) use balance::{RawBalance, RawKey};
 pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,
     RawRoutes,
 };
 pub(crate) use pool::{
-    RawBalance, RawDrain, RawHealth, RawHealthCheck, RawKey, RawPool, RawPoolLimits,
-    RawPoolTimeouts, RawRetries, RawServer,
+    RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawRetries,
+    RawServer,
 };
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight,

@@ -2,7 +2,7 @@
 
 use super::{RawRoute, Weight, words};
 use crate::defaults;
-use crate::diagnostic::{Kind, Report, Span};
+use crate::diagnostic::{Report, Span};
 use crate::read::{Read, Shape, or, required, section, unsupported, word, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
@@ -137,22 +137,6 @@ impl Read for RawBind {
             });
         }
         let address = crate::read::text(node, "an address (text) or a map", report)?;
-        if matches!(
-            &node.value,
-            Value::Scalar(Scalar {
-                kind: ScalarKind::Int(_),
-                ..
-            })
-        ) {
-            let message = format!("`{address}` is a port without an address");
-            report.error_help(
-                Kind::Address,
-                node.span,
-                message,
-                format!("write \":{address}\""),
-            );
-            return None;
-        }
         Some(Self {
             address: address.to_owned(),
             span: node.span,

@@ -124,6 +124,18 @@ fn a_config_is_bounded() {
         &given,
         &["1:10: error[limit]: a config has at most 16 MiB, its included files counted"],
     );
+    // Many notes leave room for the errors.
+    let pools: String = (0..1500)
+        .map(|n| format!("  p{n}: {{ servers: [h:1] }}\n"))
+        .collect();
+    let loaded = Given::main(&format!(
+        "listeners: {{ a: {{ bind: \":1\", pool: q }} }}\npools:\n{pools}"
+    ))
+    .load();
+    assert_eq!(
+        (loaded.diagnostics.len(), loaded.count(Severity::Error)),
+        (1, 1)
+    );
     let many = "x: 1\n".repeat(3000);
     let loaded = Given::main(&many).load();
     assert_eq!(loaded.diagnostics.len(), 1000);
