@@ -131,7 +131,7 @@ pub struct HttpListener {
     /// Client-side bounds.
     pub limits: ClientLimits,
     /// What is told to servers about the client.
-    pub forwarded: Forwarded,
+    pub forwarded: rules::forward::Options,
     /// Lower-case `Upgrade` tokens that may pass.
     pub upgrades: Vec<String>,
 }
@@ -206,30 +206,6 @@ pub struct ClientLimits {
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` is `off`.
     pub body_bytes: Option<u64>,
-}
-
-/// What is told to servers about the client.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Forwarded {
-    /// `X-Forwarded-For`, `-Proto` and `-Host`.
-    pub x_forwarded: bool,
-    /// `Forwarded` (RFC 7239).
-    pub forwarded: bool,
-    /// `Via`.
-    pub via: bool,
-    /// `X-Request-ID`.
-    pub request_id: RequestId,
-}
-
-/// What happens to `X-Request-ID`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestId {
-    /// A valid one of a trusted peer is kept, else a new one is made.
-    Keep,
-    /// Always a new one.
-    Replace,
-    /// None is sent.
-    Off,
 }
 
 /// A set of servers with one balancing, health and resilience policy.

@@ -36,6 +36,10 @@ pub(crate) struct Worker {
     /// Set at shutdown: answers say `Connection: close`.
     pub(crate) draining: Cell<bool>,
     world: RefCell<Rc<LocalWorld>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a block goes to its connection and back as one pointer"
+    )]
     blocks: RefCell<Vec<Box<Block>>>,
     log: Option<SyncSender<Record>>,
     seed: Cell<u64>,

@@ -10,8 +10,8 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Bind, ClientLimits, ClientTimeouts, Forwarded, HashKey, HttpListener, Listener, Pool, Protocol,
-    RequestId, Target, TcpListener,
+    Bind, ClientLimits, ClientTimeouts, HashKey, HttpListener, Listener, Pool, Protocol, Target,
+    TcpListener,
 };
 use crate::values::{Many, Named, Off, Text};
 
@@ -303,8 +303,9 @@ fn compile_limits(raw: RawListenerLimits) -> ClientLimits {
     }
 }
 
-fn compile_forwarded(raw: RawForwarded) -> Forwarded {
-    Forwarded {
+fn compile_forwarded(raw: RawForwarded) -> rules::forward::Options {
+    use rules::forward::RequestId;
+    rules::forward::Options {
         x_forwarded: value_or(raw.x_forwarded, true),
         forwarded: value_or(raw.forwarded, false),
         via: value_or(raw.via, false),

@@ -137,11 +137,11 @@ fn defaults_are_those_of_the_table() {
     );
     assert_eq!(
         client.forwarded,
-        Forwarded {
+        rules::forward::Options {
             x_forwarded: true,
             forwarded: false,
             via: false,
-            request_id: RequestId::Keep
+            request_id: rules::forward::RequestId::Keep
         }
     );
     assert_eq!(client.upgrades, Vec::<String>::new());
@@ -237,11 +237,11 @@ fn every_key() {
     );
     assert_eq!(
         client.forwarded,
-        Forwarded {
+        rules::forward::Options {
             x_forwarded: false,
             forwarded: true,
             via: true,
-            request_id: RequestId::Off
+            request_id: rules::forward::RequestId::Off
         }
     );
     assert_eq!(client.upgrades, ["websocket"]);

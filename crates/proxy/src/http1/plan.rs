@@ -10,7 +10,7 @@ use config::{HashKey, HttpListener, Route, Target};
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
 use rules::{NoTrace, Request, Walk, host, path};
-use wire::http1::{Body, Known, Method, Span, Version};
+use wire::http1::{Body, Known, Method, RequestHead, Span, Version};
 
 use super::encode::{self, RequestParts};
 use super::log::Log;
@@ -55,79 +55,34 @@ pub(super) fn plan<'w>(
         request: head,
         request_out,
         edits,
-        path: path_scratch,
-        host: host_scratch,
+        path,
+        host,
         wants_json,
         ..
     } = block;
     let bytes = client_in.filled();
     edits.clear();
-    if head.present.contains(Known::Accept) {
-        *wants_json = prefers_json(head, bytes);
-    }
-    let config = world.world.snapshot.listeners.get(listener);
-    let trusted = config
-        .map(|config| &*config.trusted_proxies)
-        .unwrap_or_default();
-    let peer = conn.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| {
-        peer.ip().to_canonical()
-    });
-    let is_trusted = !trusted.is_empty() && forward::is_trusted(peer, trusted);
-    let source = if is_trusted {
-        forward::source(
-            peer,
-            trusted,
-            forward::values(head, bytes, Known::XForwardedFor),
-        )
-    } else {
-        peer
-    };
-    log.source = Some(source);
+    *wants_json = head.present.contains(Known::Accept) && prefers_json(head, bytes);
+    let client = Client::of(conn, world, listener, head, bytes);
+    log.source = Some(client.source);
     if world.world.snapshot.access_log.is_some() {
         take_texts(head, bytes, log);
     }
     if head.method == Method::Connect {
         return Err((Reason::MethodRefused, "CONNECT is not served").into());
     }
-    let target = path::normalise(head.method, head.target.of(bytes), path_scratch)
-        .map_err(|error| Refused::from((Reason::BadRequest, error)))?;
-    let absolute = match target.form {
-        path::Form::Absolute { authority, .. } => Some(authority),
-        _ => None,
-    };
-    let authority = absolute.unwrap_or_else(|| head.host.unwrap_or_default().of(bytes));
-    let host = if authority.is_empty() {
-        &[]
-    } else {
-        host::normalise(authority, host_scratch)
-            .map_err(|error| Refused::from((Reason::BadRequest, error)))?
-            .host
-    };
+    let aim = Aim::of(head, bytes, path, host)
+        .map_err(|detail| Refused::Reason(Reason::BadRequest, detail))?;
     let request = Request {
         method: head.method_text.of(bytes),
-        host,
-        path: target.path,
-        query: target.query,
+        host: aim.host,
+        path: aim.target.path,
+        query: aim.target.query,
         head,
         bytes,
-        source,
+        source: client.source,
     };
-    let found = http.table.find(
-        &request,
-        &mut conn.worker.scratch.borrow_mut(),
-        &mut NoTrace,
-    );
-    let index = found.ok_or_else(|| Refused::from((Reason::NoRoute, "")))?;
-    let route = http
-        .routes
-        .get(index)
-        .ok_or_else(|| Refused::from((Reason::Internal, "")))?;
-    log.route = world
-        .world
-        .routes
-        .get(listener)
-        .and_then(|routes| routes.get(index))
-        .cloned();
+    let route = find_route(conn, world, listener, http, &request, log)?;
     match Walk::new(&route.filters).step(&request, edits) {
         rules::Outcome::Continue => {}
         rules::Outcome::Respond(answer) => return Err(Refused::Filter(answer)),
@@ -146,19 +101,19 @@ pub(super) fn plan<'w>(
         .get(pool)
         .and_then(|pool| hash_key(&pool.balance, &request));
     let upgrade = upgrade_of(head.upgrade, bytes, http);
-    let forwarding = forward::Plan::new(&options(&http.forwarded), is_trusted, head, bytes);
+    let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
     let id = request_id(conn, forwarding.request_id, bytes, log);
     let hop = Hop {
-        peer,
+        peer: client.peer,
         secure: false,
         version: head.version,
-        authority,
+        authority: aim.authority,
         request_id: id.as_ref().map_or(&[], |id| id.as_slice()),
     };
     let parts = RequestParts {
-        path: target.path,
-        query: target.query,
-        authority: absolute,
+        path: aim.target.path,
+        query: aim.target.query,
+        authority: aim.absolute,
         plan: &forwarding,
         hop: &hop,
         upgrade,
@@ -171,6 +126,113 @@ pub(super) fn plan<'w>(
         key,
         upgrade: upgrade.is_some(),
     })
+}
+
+/// Who asks.
+struct Client {
+    /// The other end of the connection; a Unix socket's is this machine.
+    peer: IpAddr,
+    /// Whether the peer is one of the listener's trusted proxies.
+    trusted: bool,
+    /// The client, as trusted proxies tell it.
+    source: IpAddr,
+}
+
+impl Client {
+    fn of(
+        conn: &Conn,
+        world: &LocalWorld,
+        listener: usize,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> Self {
+        let config = world.world.snapshot.listeners.get(listener);
+        let proxies = config
+            .map(|config| &*config.trusted_proxies)
+            .unwrap_or_default();
+        let peer = conn.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| {
+            peer.ip().to_canonical()
+        });
+        let trusted = !proxies.is_empty() && forward::is_trusted(peer, proxies);
+        let source = if trusted {
+            forward::source(
+                peer,
+                proxies,
+                forward::values(head, bytes, Known::XForwardedFor),
+            )
+        } else {
+            peer
+        };
+        Self {
+            peer,
+            trusted,
+            source,
+        }
+    }
+}
+
+/// What is asked for.
+struct Aim<'b> {
+    target: path::Target<'b>,
+    /// Host and port as written; may be empty.
+    authority: &'b [u8],
+    /// The same, if the target was a whole URI: it replaces `Host`.
+    absolute: Option<&'b [u8]>,
+    /// The host in the spelling that is matched.
+    host: &'b [u8],
+}
+
+impl<'b> Aim<'b> {
+    fn of(
+        head: &RequestHead,
+        bytes: &'b [u8],
+        path_scratch: &'b mut Vec<u8>,
+        host_scratch: &'b mut Vec<u8>,
+    ) -> Result<Self, String> {
+        let target = path::normalise(head.method, head.target.of(bytes), path_scratch)
+            .map_err(|error| error.to_string())?;
+        let absolute = match target.form {
+            path::Form::Absolute { authority, .. } => Some(authority),
+            _ => None,
+        };
+        let authority = absolute.unwrap_or_else(|| head.host.unwrap_or_default().of(bytes));
+        let host = if authority.is_empty() {
+            &[]
+        } else {
+            host::normalise(authority, host_scratch)
+                .map_err(|error| error.to_string())?
+                .host
+        };
+        Ok(Self {
+            target,
+            authority,
+            absolute,
+            host,
+        })
+    }
+}
+
+fn find_route<'w>(
+    conn: &Conn,
+    world: &LocalWorld,
+    listener: usize,
+    http: &'w HttpListener,
+    request: &Request<'_>,
+    log: &mut Log,
+) -> Result<&'w Route, Refused<'w>> {
+    let found = http
+        .table
+        .find(request, &mut conn.worker.scratch.borrow_mut(), &mut NoTrace);
+    let index = found.ok_or_else(|| Refused::from((Reason::NoRoute, "")))?;
+    log.route = world
+        .world
+        .routes
+        .get(listener)
+        .and_then(|routes| routes.get(index))
+        .cloned();
+    http.routes
+        .get(index)
+        .ok_or_else(|| Refused::from((Reason::Internal, "")))
 }
 
 /// The pool of a route; the arms of a split take turns by weight over the whole process.
@@ -246,7 +308,7 @@ fn request_id(conn: &Conn, from: IdFrom, bytes: &[u8], log: &mut Log) -> Option<
     }
 }
 
-fn take_texts(head: &wire::http1::RequestHead, bytes: &[u8], log: &mut Log) {
+fn take_texts(head: &RequestHead, bytes: &[u8], log: &mut Log) {
     let text = |span: Span| String::from_utf8_lossy(span.of(bytes)).into_owned();
     let agent = head
         .fields
@@ -264,7 +326,7 @@ fn take_texts(head: &wire::http1::RequestHead, bytes: &[u8], log: &mut Log) {
 }
 
 /// Whether `Accept` names JSON, and no text type before it.
-fn prefers_json(head: &wire::http1::RequestHead, bytes: &[u8]) -> bool {
+fn prefers_json(head: &RequestHead, bytes: &[u8]) -> bool {
     forward::values(head, bytes, Known::Accept)
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(|range| {
@@ -285,17 +347,4 @@ fn prefers_json(head: &wire::http1::RequestHead, bytes: &[u8]) -> bool {
 /// The whole request may take this long.
 pub(super) fn request_timeout(route: &Route, pool: &config::Pool) -> Option<Duration> {
     route.request_timeout.unwrap_or(pool.timeouts.request)
-}
-
-fn options(forwarded: &config::Forwarded) -> forward::Options {
-    forward::Options {
-        x_forwarded: forwarded.x_forwarded,
-        forwarded: forwarded.forwarded,
-        via: forwarded.via,
-        request_id: match forwarded.request_id {
-            config::RequestId::Keep => forward::RequestId::Keep,
-            config::RequestId::Replace => forward::RequestId::Replace,
-            config::RequestId::Off => forward::RequestId::Off,
-        },
-    }
 }

@@ -1,10 +1,5 @@
 //! Readiness of sockets, as the kernel's edges report it.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a registration's key is in the slab for as long as it lives"
-)]
-
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::RawFd;
