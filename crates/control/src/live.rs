@@ -202,9 +202,11 @@ impl PoolState {
         self.view.load_full()
     }
 
-    pub(crate) fn set_view(&self, view: PoolView) {
-        self.view.store(Arc::new(view));
+    /// Swaps the view, and gives the one before.
+    pub(crate) fn set_view(&self, view: PoolView) -> Arc<PoolView> {
+        let before = self.view.swap(Arc::new(view));
         self.version.fetch_add(1, Ordering::Release);
+        before
     }
 }
 

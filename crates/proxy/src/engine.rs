@@ -34,6 +34,8 @@ pub struct Engine {
     hub: Arc<Hub>,
     workers: Vec<Handle>,
     held: BTreeMap<Bind, Bound>,
+    /// Worlds that a worker may still hold: freed here, so that no worker stalls over a large one.
+    worlds: Vec<Arc<World>>,
 }
 
 struct Handle {
@@ -98,6 +100,7 @@ impl Engine {
             hub,
             workers,
             held: BTreeMap::new(),
+            worlds: Vec::new(),
         })
     }
 
@@ -119,6 +122,8 @@ impl Engine {
                 wanted.insert(bind.clone(), listener.name.clone());
             }
         }
+        self.worlds.retain(|world| Arc::strong_count(world) > 1);
+        self.worlds.push(world.clone());
         self.held.extend(prepared.fresh);
         let mut start = Vec::new();
         let mut stop = Vec::new();
@@ -229,12 +234,23 @@ fn with_here(job: impl FnOnce(&mut Here)) {
     });
 }
 
+/// Whether a listener spoke before what it speaks now.
+fn same_protocol(before: &World, name: &str, now: &config::Listener) -> bool {
+    let is_http =
+        |listener: &config::Listener| matches!(listener.protocol, config::Protocol::Http(_));
+    let before = before
+        .snapshot
+        .listeners
+        .iter()
+        .find(|listener| *listener.name == *name);
+    before.is_some_and(|before| is_http(before) == is_http(now))
+}
+
 impl Here {
     fn take_up(&mut self, world: Arc<World>, shares: Vec<(Bind, Arc<str>, Share)>, stop: &[Bind]) {
-        let mut listening = self.worker.listening.borrow_mut();
-        for listening in listening.values() {
-            listening.index.set(None);
-        }
+        let before = self.worker.world();
+        let mut known = std::mem::take(&mut *self.worker.listening.borrow_mut());
+        let mut kept = BTreeMap::new();
         for (index, (config, state)) in world
             .snapshot
             .listeners
@@ -242,17 +258,24 @@ impl Here {
             .zip(&world.listeners)
             .enumerate()
         {
-            let entry = listening.entry(config.name.clone()).or_insert_with(|| {
-                Rc::new(Listening {
-                    name: config.name.clone(),
-                    state: state.clone(),
-                    index: None.into(),
-                })
-            });
-            entry.index.set(Some(index));
+            let listening = match known.remove(&config.name) {
+                Some(listening) if same_protocol(&before.world, &config.name, config) => {
+                    listening.set_index(index);
+                    listening
+                }
+                other => {
+                    if let Some(other) = other {
+                        other.let_go(before.clone());
+                    }
+                    Rc::new(Listening::new(config.name.clone(), state.clone(), index))
+                }
+            };
+            kept.insert(config.name.clone(), listening);
         }
-        listening.retain(|_, listening| listening.index.get().is_some());
-        drop(listening);
+        for gone in known.values() {
+            gone.let_go(before.clone());
+        }
+        *self.worker.listening.borrow_mut() = kept;
         self.worker.set_world(world);
         for bind in stop {
             if let Some(stop) = self.accepting.remove(bind) {
@@ -269,7 +292,7 @@ impl Here {
             return;
         };
         if let Some(running) = self.accepting.get(&bind) {
-            if running.listener == *name {
+            if Rc::ptr_eq(&running.listening, &listening) {
                 return;
             }
             running.stop();
@@ -282,7 +305,7 @@ impl Here {
         let Ok(acceptor) = acceptor else {
             return;
         };
-        let stop = Rc::new(StopAccepting::new(name.clone()));
+        let stop = Rc::new(StopAccepting::new(listening.clone()));
         self.accepting.insert(bind, stop.clone());
         net::spawn(listener::accept(
             self.worker.clone(),

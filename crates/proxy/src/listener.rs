@@ -14,7 +14,7 @@ use config::Protocol;
 use control::live::ListenerState;
 
 use crate::net::{self, Acceptor, Stream};
-use crate::worker::Worker;
+use crate::worker::{LocalWorld, Worker};
 use crate::{http1, tcp};
 
 /// Connections accepted in a row before others run.
@@ -26,22 +26,54 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listening {
     pub(crate) name: Arc<str>,
     pub(crate) state: Arc<ListenerState>,
-    /// Its index in the world now; `None` once the config has let go of it.
-    pub(crate) index: Cell<Option<usize>>,
+    /// Its index in the world now.
+    index: Cell<usize>,
+    /// The last world that had it, once the config has let go of it: what is still open is served by that.
+    last: RefCell<Option<Rc<LocalWorld>>>,
+}
+
+impl Listening {
+    pub(crate) fn new(name: Arc<str>, state: Arc<ListenerState>, index: usize) -> Self {
+        Self {
+            name,
+            state,
+            index: Cell::new(index),
+            last: RefCell::new(None),
+        }
+    }
+
+    /// The world that serves this listener's connections, and the listener's index there.
+    pub(crate) fn place(&self, worker: &Worker) -> (Rc<LocalWorld>, usize) {
+        let world = self.last.borrow().clone().unwrap_or_else(|| worker.world());
+        (world, self.index.get())
+    }
+
+    /// Whether the config has let go of it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.last.borrow().is_some()
+    }
+
+    pub(crate) fn set_index(&self, index: usize) {
+        self.index.set(index);
+    }
+
+    pub(crate) fn let_go(&self, last: Rc<LocalWorld>) {
+        *self.last.borrow_mut() = Some(last);
+    }
 }
 
 /// Tells an accept loop to end.
 pub(crate) struct StopAccepting {
     /// For which listener it accepts.
-    pub(crate) listener: Arc<str>,
+    pub(crate) listening: Rc<Listening>,
     stopped: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl StopAccepting {
-    pub(crate) fn new(listener: Arc<str>) -> Self {
+    pub(crate) fn new(listening: Rc<Listening>) -> Self {
         Self {
-            listener,
+            listening,
             stopped: Cell::new(false),
             waker: RefCell::new(None),
         }
@@ -122,11 +154,12 @@ async fn wait(acceptor: &Acceptor, stop: &StopAccepting) -> bool {
 }
 
 fn is_full(worker: &Worker, listening: &Listening, default: u32) -> bool {
-    let world = worker.world();
-    let max = listening
-        .index
-        .get()
-        .and_then(|index| world.world.snapshot.listeners.get(index))
+    let (world, index) = listening.place(worker);
+    let max = world
+        .world
+        .snapshot
+        .listeners
+        .get(index)
         .and_then(|listener| listener.connections_max)
         .unwrap_or(default);
     listening.state.connections.load(Relaxed) >= max
@@ -157,11 +190,12 @@ async fn accept_batch(
 
 fn start(worker: &Rc<Worker>, listening: &Rc<Listening>, stream: Stream, peer: Option<SocketAddr>) {
     let open = Open::new(worker, listening);
-    let world = worker.world();
-    let is_http = listening
-        .index
-        .get()
-        .and_then(|index| world.world.snapshot.listeners.get(index))
+    let (world, index) = listening.place(worker);
+    let is_http = world
+        .world
+        .snapshot
+        .listeners
+        .get(index)
         .is_none_or(|listener| matches!(listener.protocol, Protocol::Http(_)));
     let (worker, listening) = (worker.clone(), listening.clone());
     if is_http {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use config::{HashKey, Protocol, ServerTimeouts, Target, TcpListener};
+use config::{HashKey, Protocol, Target, TcpListener};
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
@@ -132,8 +132,7 @@ async fn connect(
     deadline: &Deadline,
     tries: &mut u32,
 ) -> Result<Connected, Reason> {
-    let world = worker.world();
-    let index = listening.index.get().ok_or(Reason::Draining)?;
+    let (world, index) = listening.place(worker);
     let listener = world
         .world
         .snapshot
@@ -164,11 +163,14 @@ async fn connect(
             Err(reason) => return Err(last.unwrap_or(reason)),
         };
         *tries += 1;
-        let ServerTimeouts { connect, .. } = config.timeouts;
+        let until = config
+            .timeouts
+            .connect
+            .map(|connect| net::now().saturating_add(connect));
         let outcome = upstream::connect(
             worker,
             &lease.member,
-            connect,
+            until,
             config.connections_per_server,
             deadline,
         )

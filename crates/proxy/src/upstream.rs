@@ -93,11 +93,11 @@ pub(crate) enum NoConnection {
     Limit,
 }
 
-/// Opens a connection.
+/// Opens a connection; given up at `until`, on [`net::now`]'s clock.
 pub(crate) async fn connect(
     worker: &Worker,
     member: &Arc<Member>,
-    timeout: Option<Duration>,
+    until: Option<Duration>,
     sockets_max: u32,
     deadline: &net::Deadline,
 ) -> Result<ServerStream, NoConnection> {
@@ -106,7 +106,7 @@ pub(crate) async fn connect(
         return Err(NoConnection::Limit);
     }
     let counted = Counted(member);
-    deadline.set(timeout);
+    deadline.set_at(until);
     let connected = deadline
         .guard(async {
             match &member.endpoint {
@@ -176,6 +176,10 @@ impl Idle {
     /// nothing left in a buffer, and neither side said close.
     pub(crate) fn give(&self, mut stream: ServerStream, keep_alive: Duration, now: Duration) {
         if stream.stream.has_news() || stream.member.is_retired() || keep_alive.is_zero() {
+            return;
+        }
+        // A server that answered at once was never waited for; its hang-up must be seen all the same.
+        if stream.stream.watch().is_err() {
             return;
         }
         stream.reused = true;

@@ -28,6 +28,8 @@ pub(super) struct PoolEntry {
     /// When its view was built last.
     pub(super) built: Duration,
     panic: bool,
+    /// Views that a worker may still hold: freed here, so that no worker stalls over a large one.
+    retired: Vec<Arc<PoolView>>,
 }
 
 /// A member with what only the publisher knows of it.
@@ -126,7 +128,7 @@ impl Publisher {
         changes: &mut Changes,
     ) -> PoolEntry {
         let check = pool.health_check.clone().map(Arc::new);
-        let (mut slots, state, same_check, built, panic) = match old {
+        let (slots, state, same_check, built, panic, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
                 let state = if old.config.retries.budget_percent == pool.retries.budget_percent {
@@ -138,32 +140,45 @@ impl Publisher {
                         old.state.stats.clone(),
                     ))
                 };
-                (old.slots, state, same_check, old.built, old.panic)
+                (
+                    old.slots,
+                    state,
+                    same_check,
+                    old.built,
+                    old.panic,
+                    old.retired,
+                )
             }
             None => {
                 let stats = Arc::new(PerWorker::new(self.workers));
                 let state = Arc::new(PoolState::new(pool.name.clone(), budget(pool), stats));
-                (Vec::new(), state, true, Duration::ZERO, false)
+                (Vec::new(), state, true, Duration::ZERO, false, Vec::new())
             }
         };
+        let mut known: BTreeMap<(Arc<str>, Endpoint), Slot> = slots
+            .into_iter()
+            .map(|slot| {
+                (
+                    (slot.member.name.clone(), slot.member.endpoint.clone()),
+                    slot,
+                )
+            })
+            .collect();
         let mut kept = Vec::new();
         for server in &pool.servers {
             for (name, endpoint) in self.expand(server) {
-                let known = slots
-                    .iter()
-                    .position(|slot| slot.member.name == name && slot.member.endpoint == endpoint)
-                    .map(|index| slots.swap_remove(index));
-                let slot = match known {
+                let key = (name, endpoint);
+                let slot = match known.remove(&key) {
                     Some(slot) => self.keep(slot, server, check.as_deref(), same_check, now),
                     None => {
                         changes.servers_added += 1;
-                        self.create(pool, server, name, endpoint, check.as_deref(), now)
+                        self.create(pool, server, key, check.as_deref(), now)
                     }
                 };
                 kept.push(slot);
             }
         }
-        for slot in &slots {
+        for slot in known.values() {
             changes.servers_removed += 1;
             self.retire(slot);
         }
@@ -174,6 +189,7 @@ impl Publisher {
             slots: kept,
             built,
             panic,
+            retired,
         }
     }
 
@@ -233,8 +249,7 @@ impl Publisher {
         &mut self,
         pool: &Pool,
         server: &Server,
-        name: Arc<str>,
-        endpoint: Endpoint,
+        (name, endpoint): (Arc<str>, Endpoint),
         check: Option<&HealthCheck>,
         now: Duration,
     ) -> Slot {
@@ -394,22 +409,23 @@ impl PoolEntry {
             });
         }
         let view = balance::View::build(&self.config.balance.algorithm, candidates);
+        let by_id: BTreeMap<u32, &Arc<Member>> = standings
+            .iter()
+            .map(|standing| (standing.member.id, &standing.member))
+            .collect();
         let members = view
             .candidates()
             .iter()
-            .filter_map(|candidate| {
-                standings
-                    .iter()
-                    .find(|standing| standing.member.id == candidate.id)
-            })
-            .map(|standing| standing.member.clone())
+            .filter_map(|candidate| by_id.get(&candidate.id).copied().cloned())
             .collect();
-        self.state.set_view(PoolView {
+        let before = self.state.set_view(PoolView {
             view,
             members,
             standings,
             panic: usable.panic,
         });
+        self.retired.retain(|view| Arc::strong_count(view) > 1);
+        self.retired.push(before);
         let changed = self.panic != usable.panic;
         self.panic = usable.panic;
         changed.then_some(usable.panic)

@@ -28,7 +28,7 @@ pub(super) async fn send(
     keep: bool,
     log: &mut Log,
 ) -> Next {
-    let keep = keep && block.request.keep_alive && !conn.worker.draining.get();
+    let keep = keep && block.request.keep_alive && !conn.is_leaving();
     let (status, reason) = match &content {
         Content::Reason(reason) => (reason.status(), *reason),
         Content::Filter(answer) => (answer.status, Reason::Filter),

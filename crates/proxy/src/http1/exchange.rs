@@ -69,6 +69,9 @@ pub(super) async fn run(
     mut log: Log,
 ) -> Next {
     let planned = plan::plan(conn, world, listener, http, block, &mut log);
+    if matches!(planned, Err(Refused::Reason(..))) {
+        plan::take_texts(&block.request, block.client_in.filled(), &mut log);
+    }
     block.client_in.consume(block.request.len);
     let body = block.request.body;
     let idempotent = block.request.method.is_idempotent();
@@ -271,11 +274,11 @@ async fn obtain(cx: &Cx<'_>, lease: &Lease, only_new: bool) -> Result<ServerStre
         worker.cells().reused.increment();
         return Ok(server);
     }
-    let timeout = cx.config.timeouts.connect;
+    let until = respond::earliest(cx.config.timeouts.connect, cx.until);
     upstream::connect(
         worker,
         &lease.member,
-        timeout,
+        until,
         cx.config.connections_per_server,
         &cx.conn.deadline,
     )
@@ -302,7 +305,7 @@ async fn attempt(
     let sent_at = net::clock();
     let upload_done = Cell::new(upload.is_done() || !sent_whole);
     let seen = Seen::default();
-    let keep = block.request.keep_alive && !conn.worker.draining.get();
+    let keep = block.request.keep_alive && !conn.is_leaving();
     let responding = Responding {
         client: &conn.stream,
         server: &server.stream,
@@ -343,11 +346,13 @@ async fn attempt(
             .cell
             .record_latency(net::now(), head_at.saturating_sub(sent_at));
     }
+    if seen.sent.get() {
+        log.status = seen.status.get();
+    }
     let Responded { after, reusable } = match responded {
         Ok(responded) => responded,
         Err(fault) => return Err(response_fault(fault, &seen, &lease)),
     };
-    log.status = seen.status.get();
     lease
         .member
         .stats

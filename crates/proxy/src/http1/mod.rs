@@ -169,63 +169,63 @@ pub(crate) async fn serve(
 }
 
 impl Conn {
+    /// Whether this connection is to take no further request after the present one.
+    fn is_leaving(&self) -> bool {
+        self.worker.draining.get() || self.listening.is_gone()
+    }
+
     /// Waits without a buffer until the client sends; `None` when the connection is to end.
     async fn wait_for_request(&self, first: bool) -> Option<Box<Block>> {
-        let world = self.worker.world();
-        let http = http_of(&world, self.listening.index.get()?)?;
-        let wait = if first {
-            http.timeouts.header
-        } else {
-            http.timeouts.keep_alive
-        };
-        drop(world);
-        if first {
-            // What came with the handshake is mostly there already.
-            let mut block = self.worker.take_block();
-            match self.stream.try_read(block.client_in.room()) {
-                Ok(count) if count > 0 => {
-                    block.client_in.added(count);
-                    return Some(block);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.worker.give_block(block)
-                }
-                _ => {
-                    self.worker.give_block(block);
-                    return None;
-                }
+        let wait = {
+            let (world, index) = self.listening.place(&self.worker);
+            let http = http_of(&world, index)?;
+            if first {
+                http.timeouts.header
+            } else {
+                http.timeouts.keep_alive
             }
+        };
+        // What came with the handshake is mostly there already.
+        if first && let Some(read) = self.try_read() {
+            return read.ok();
         }
         self.deadline.tag(IDLE_TAG);
         self.deadline.set(wait);
         loop {
             let ready = self.deadline.guard(self.stream.readable()).await;
-            if !matches!(ready, Ok(Ok(()))) {
-                return None;
-            }
-            let mut block = self.worker.take_block();
-            match self.stream.try_read(block.client_in.room()) {
-                Ok(count) if count > 0 => {
-                    self.deadline.tag(0);
-                    block.client_in.added(count);
-                    return Some(block);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.worker.give_block(block)
-                }
-                _ => {
-                    self.worker.give_block(block);
-                    return None;
-                }
+            let read = match ready {
+                Ok(Err(_)) => return None,
+                // A request that came at the last moment is still served.
+                Err(net::Elapsed) => Some(self.try_read()?),
+                Ok(Ok(())) => self.try_read(),
+            };
+            if let Some(read) = read {
+                self.deadline.tag(0);
+                return read.ok();
             }
         }
     }
 
+    /// Reads what has come into a block; `None` when nothing has, an error when the connection has ended.
+    fn try_read(&self) -> Option<Result<Box<Block>, Ended>> {
+        let mut block = self.worker.take_block();
+        match self.stream.try_read(block.client_in.room()) {
+            Ok(count) if count > 0 => {
+                block.client_in.added(count);
+                return Some(Ok(block));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.worker.give_block(block);
+                return None;
+            }
+            _ => {}
+        }
+        self.worker.give_block(block);
+        Some(Err(Ended))
+    }
+
     async fn serve_one(&self, block: &mut Block) -> Next {
-        let world = self.worker.world();
-        let Some(index) = self.listening.index.get() else {
-            return Next::Close;
-        };
+        let (world, index) = self.listening.place(&self.worker);
         let Some(http) = http_of(&world, index) else {
             return Next::Close;
         };
@@ -373,6 +373,9 @@ impl Conn {
         self.worker.buffers.give(buffer);
     }
 }
+
+/// The client has ended the connection, or it failed.
+struct Ended;
 
 /// Why there is no head.
 enum HeadFault {

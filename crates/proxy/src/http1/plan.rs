@@ -308,7 +308,8 @@ fn request_id(conn: &Conn, from: IdFrom, bytes: &[u8], log: &mut Log) -> Option<
     }
 }
 
-fn take_texts(head: &RequestHead, bytes: &[u8], log: &mut Log) {
+/// Copies what a log line shows of a request.
+pub(super) fn take_texts(head: &RequestHead, bytes: &[u8], log: &mut Log) {
     let text = |span: Span| String::from_utf8_lossy(span.of(bytes)).into_owned();
     let agent = head
         .fields

@@ -159,6 +159,11 @@ impl Stream {
         self.registration.get().is_some()
     }
 
+    /// Has the kernel report what happens to a stream that nobody waits for.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        self.registration().map(|_| ())
+    }
+
     /// Whether anything has arrived, or the other side hung up, as far as the kernel has told this thread.
     pub(crate) fn has_news(&self) -> bool {
         self.registration
