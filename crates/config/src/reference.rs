@@ -8,7 +8,7 @@ use crate::read::{Absent, Read, Shape, Table};
 
 /// Markdown: for each section every key, its type, its default and its meaning.
 pub fn reference() -> String {
-    let mut out = String::new();
+    let mut out = String::from(INTRODUCTION);
     let mut seen = BTreeSet::new();
     let mut waiting = vec![RawConfig::shape()];
     while let Some(shape) = waiting.pop() {
@@ -21,6 +21,21 @@ pub fn reference() -> String {
     }
     out
 }
+
+const INTRODUCTION: &str = "\
+# Config reference
+
+Every key with its type, its default and its meaning, generated from the tables that the reader uses
+(`evenkeel reference-config`). `evenkeel check` tells every mistake of a file at once; `evenkeel schema` prints a JSON
+Schema for editors.
+
+One YAML file (YAML 1.2: `off` and `NO` are text; duplicate keys are errors; anchors and `<<` work). Quote what starts
+with `[`, `*` or `:` or holds `{`. `${NAME}` and `${NAME:-default}` are replaced inside scalars; `$${` is a literal `${`.
+Times: `us ms s m h d`, also `1m30s`; sizes: `B KiB MiB GiB`; a bare number other than 0 is an error there; `off` means
+no limit. Every tagged choice has two spellings: a bare name (`balance: random`) or one key with options
+(`balance: { consistent_hash: { key: { header: x-user } } }`).
+
+";
 
 /// The sections that a shape mentions directly.
 fn tables(shape: &Shape) -> Vec<Table> {

@@ -201,6 +201,30 @@ impl Reason {
     }
 }
 
+/// The reference of all reasons, in Markdown: what `docs/reasons.md` holds.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Reasons\n\n\
+         Every answer that Evenkeel makes itself carries `x-evenkeel-reason`, the access log has the same word, and\n\
+         `evenkeel_errors_total{reason}` counts it. The body is text, or by `Accept` JSON:\n\
+         `{\"status\":503,\"reason\":\"no_usable_server\",\"request_id\":\"…\"}`. Neither names a server or pool to the\n\
+         client; the log says for each server why it could not be used.\n\n\
+         | reason | status | meaning |\n| --- | --- | --- |\n",
+    );
+    for reason in Reason::ALL {
+        let status = match reason {
+            Reason::Filter => "the filter's".to_owned(),
+            reason => reason.status().to_string(),
+        };
+        text.push_str(&format!(
+            "| `{reason}` | {status} | {} |\n",
+            reason.meaning()
+        ));
+    }
+    text
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
@@ -209,7 +233,17 @@ impl std::fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::Reason;
+    use super::{Reason, reference};
+
+    #[test]
+    fn the_reference_in_docs_is_current() {
+        let written = include_str!("../../../docs/reasons.md");
+        assert!(
+            written == reference(),
+            "docs/reasons.md should be:\n{}",
+            reference()
+        );
+    }
 
     #[test]
     fn the_list_is_in_the_order_of_the_numbers_and_names_are_unique() {
