@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::BalanceArgs;
 use crate::source::Origin;
-use crate::{diagnose, exit};
+use crate::{diagnose, exit, runtime};
 
 /// What errors call the config that the command line stands for.
 const NAME: &str = "(command line)";
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
     if args.print_config {
         return Ok(print(&origin));
     }
-    anyhow::bail!("not built yet")
+    runtime::run(origin, runtime::Options::default())
 }
 
 /// Prints the config, if it is a good one.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 /// A load balancer for every tier, in one binary.
 #[derive(Debug, Parser)]
@@ -161,13 +161,6 @@ pub(crate) struct Which {
     pub(crate) pool: String,
     /// Its name (its address, unless the config names it)
     pub(crate) server: String,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogStyle {
-    Text,
-    Json,
 }
 
 #[cfg(test)]

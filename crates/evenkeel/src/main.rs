@@ -8,6 +8,8 @@ mod describe;
 mod diagnose;
 mod exit;
 mod explain;
+mod remote;
+mod runtime;
 mod source;
 mod table;
 
@@ -15,7 +17,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, RunArgs};
+use source::Origin;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,8 +54,21 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             print!("{}", config::reference());
             Ok(exit::WELL)
         }
-        Command::Run(_) | Command::Status(_) | Command::Reload(_) | Command::Server(_) => {
-            anyhow::bail!("not built yet")
-        }
+        Command::Run(args) => run(&args),
+        Command::Status(args) => remote::status(&args),
+        Command::Reload(args) => remote::reload(&args),
+        Command::Server(args) => remote::server(&args),
     }
+}
+
+fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let origin = match Origin::find(args.file.as_deref()) {
+        Ok(origin) => origin,
+        Err(error) => return Ok(exit::wrong(error)),
+    };
+    let options = runtime::Options {
+        watch: args.watch,
+        strict: args.strict,
+    };
+    runtime::run(origin, options)
 }

@@ -2,6 +2,7 @@
 //!
 //! Reads what it is asked for and nothing else; what the text means is `config`'s matter.
 
+use std::cell::RefCell;
 use std::io::Read as _;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -47,10 +48,18 @@ impl Origin {
 
     /// Reads it, and everything that it includes.
     pub(crate) fn load(&self) -> config::Loaded {
-        match self {
-            Self::File(path) => config::load(&path.to_string_lossy(), &Files::new(None)),
-            Self::Text { name, text } => config::load(name, &Files::new(Some((name, text)))),
-        }
+        self.load_watched().0
+    }
+
+    /// The same, with the files that were read and the folders that were looked into: what to watch for changes.
+    pub(crate) fn load_watched(&self) -> (config::Loaded, Vec<PathBuf>) {
+        let (path, given) = match self {
+            Self::File(path) => (path.to_string_lossy(), None),
+            Self::Text { name, text } => ((*name).into(), Some((*name, text.as_str()))),
+        };
+        let files = Files::new(given);
+        let loaded = config::load(&path, &files);
+        (loaded, files.looked_at.into_inner())
     }
 }
 
@@ -59,6 +68,7 @@ struct Files<'a> {
     /// A path that stands for this text.
     given: Option<(&'a str, &'a str)>,
     resolve_until: Instant,
+    looked_at: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Files<'a> {
@@ -66,6 +76,7 @@ impl<'a> Files<'a> {
         Self {
             given,
             resolve_until: Instant::now() + RESOLVE_MAX,
+            looked_at: RefCell::default(),
         }
     }
 }
@@ -77,10 +88,13 @@ impl Source for Files<'_> {
         {
             return Ok(text.to_owned());
         }
+        self.looked_at.borrow_mut().push(PathBuf::from(path));
         read_text(Path::new(path)).map_err(|error| error.to_string())
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {
+        let folder = agents::watch::folder_of(pattern);
+        self.looked_at.borrow_mut().push(folder);
         glob(pattern)
     }
 

@@ -1,0 +1,331 @@
+//! The commands that talk to a running instance through its admin API: `status`, `reload`, `server`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use admin::Client;
+use admin::client::{ClientError, segment};
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::cli::{RemoteArgs, ServerArgs, ServerCommand, Which};
+use crate::exit;
+use crate::table::aligned;
+
+/// Variable with the token, so that it stands in no process list.
+const TOKEN: &str = "EVENKEEL_TOKEN";
+
+/// How a command that was answered ends.
+struct Done {
+    text: String,
+    json: Value,
+    code: ExitCode,
+}
+
+/// Why a command was not done.
+enum Failed {
+    /// The instance does not answer, or the system refused.
+    Refused(String),
+    /// What was asked for is wrong.
+    Wrong(String),
+}
+
+impl From<ClientError> for Failed {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Wrong(why) => Self::Wrong(why),
+            ClientError::NoAnswer(why) => Self::Refused(why),
+        }
+    }
+}
+
+/// Runs `evenkeel status`.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn status(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
+    with_client(args, async |client| {
+        let (health, _) = ask(client.get("/health").await?, &[200, 503])?;
+        let (pools, _) = ask(client.get("/api/v1/pools").await?, &[200])?;
+        let mut all = Vec::new();
+        for pool in pools.as_array().into_iter().flatten() {
+            let name = segment(text(pool, "name"));
+            // A pool may be gone by now.
+            let (servers, status) = ask(
+                client.get(&format!("/api/v1/pools/{name}/servers")).await?,
+                &[200, 404],
+            )?;
+            let mut pool = pool.clone();
+            if status == 200
+                && let Some(object) = pool.as_object_mut()
+            {
+                object.insert("servers".to_owned(), servers);
+                all.push(pool);
+            }
+        }
+        Ok(Done {
+            text: status_text(&health, &all),
+            json: json!({ "health": health, "pools": all }),
+            code: exit::WELL,
+        })
+    })
+}
+
+/// Runs `evenkeel reload`.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn reload(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
+    with_client(args, async |client| {
+        let (answer, status) = ask(client.post("/api/v1/reload").await?, &[200, 422])?;
+        if status == 422 {
+            let errors = answer.get("errors").and_then(Value::as_array);
+            for error in errors.into_iter().flatten().filter_map(Value::as_str) {
+                eprintln!("{}", error.trim_end());
+            }
+            return Ok(Done {
+                text: "not reloaded: nothing has changed\n".to_owned(),
+                json: answer,
+                code: ExitCode::from(exit::WRONG),
+            });
+        }
+        Ok(Done {
+            text: format!("reloaded: {}\n", text(&answer, "summary")),
+            json: answer,
+            code: exit::WELL,
+        })
+    })
+}
+
+/// Runs `evenkeel server …`.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
+    with_client(&args.remote, async |client| match &args.command {
+        ServerCommand::Drain { which, timeout } => drain(client, which, timeout.as_deref()).await,
+        ServerCommand::Disable(which) => set(client, which, json!({ "state": "disabled" })).await,
+        ServerCommand::Enable(which) => set(client, which, json!({ "state": "ready" })).await,
+        ServerCommand::Weight { which, weight } => {
+            set(client, which, json!({ "weight": weight })).await
+        }
+    })
+}
+
+async fn drain(client: &Client, which: &Which, timeout: Option<&str>) -> Result<Done, Failed> {
+    let query = timeout.map_or_else(String::new, |timeout| {
+        format!("?timeout={}", segment(timeout))
+    });
+    let path = format!("{}/drain{query}", path(which));
+    let (receipt, _) = ask(client.post(&path).await?, &[200])?;
+    let cut = cut_count(&receipt);
+    Ok(Done {
+        text: format!("{}: {}\n", which.server, receipt_text(&receipt)),
+        code: if cut > 0 {
+            ExitCode::from(exit::WRONG)
+        } else {
+            exit::WELL
+        },
+        json: receipt,
+    })
+}
+
+async fn set(client: &Client, which: &Which, change: Value) -> Result<Done, Failed> {
+    let (answer, _) = ask(client.patch(&path(which), &change).await?, &[200])?;
+    let servers = match &answer {
+        Value::Array(servers) => servers.iter().collect(),
+        server => vec![server],
+    };
+    let mut lines = String::new();
+    for server in servers {
+        let _ = writeln!(
+            lines,
+            "{}: {}, weight {}, {} in use",
+            text(server, "name"),
+            text(server, "state"),
+            number(server, "weight"),
+            number(server, "active")
+        );
+    }
+    Ok(Done {
+        text: lines,
+        json: answer,
+        code: exit::WELL,
+    })
+}
+
+fn path(which: &Which) -> String {
+    format!(
+        "/api/v1/pools/{}/servers/{}",
+        segment(&which.pool),
+        segment(&which.server)
+    )
+}
+
+/// Runs one conversation on a small runtime, and prints how it ended.
+fn with_client(
+    args: &RemoteArgs,
+    talk: impl AsyncFnOnce(&Client) -> Result<Done, Failed>,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let client = Client {
+        url: args.admin.clone(),
+        token: std::env::var(TOKEN).ok().filter(|token| !token.is_empty()),
+    };
+    match runtime.block_on(talk(&client)) {
+        Ok(done) => {
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&done.json)?);
+            } else {
+                print!("{}", done.text);
+            }
+            Ok(done.code)
+        }
+        Err(Failed::Wrong(why)) => Ok(exit::wrong(why)),
+        Err(Failed::Refused(why)) => Ok(exit::refused(why)),
+    }
+}
+
+/// Takes the answers that are expected; anything else says what was wrong.
+fn ask(answer: (u16, Value), expected: &[u16]) -> Result<(Value, u16), Failed> {
+    let (status, body) = answer;
+    if expected.contains(&status) {
+        return Ok((body, status));
+    }
+    let why = match body.get("error").and_then(Value::as_str).or(body.as_str()) {
+        Some(why) if !why.is_empty() => why.trim_end().to_owned(),
+        _ => format!("the instance answered {status}"),
+    };
+    match status {
+        401 => Err(Failed::Wrong(format!(
+            "{why} (the token goes into {TOKEN})"
+        ))),
+        400..500 => Err(Failed::Wrong(why)),
+        _ => Err(Failed::Refused(why)),
+    }
+}
+
+/// Pools with their servers, in aligned plain text.
+fn status_text(health: &Value, pools: &[Value]) -> String {
+    let mut out = format!(
+        "{}, version {}, up {} s\n",
+        text(health, "status"),
+        text(health, "version"),
+        number(health, "uptime_secs")
+    );
+    let header = [
+        "POOL", "SERVER", "ADDRESS", "STATE", "HEALTH", "WEIGHT", "ACTIVE", "PICKS", "CAUSE",
+    ];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for pool in pools {
+        let servers = pool.get("servers").and_then(Value::as_array);
+        for server in servers.into_iter().flatten() {
+            rows.push(vec![
+                text(server, "pool").to_owned(),
+                text(server, "name").to_owned(),
+                text(server, "address").to_owned(),
+                text(server, "state").to_owned(),
+                text(server, "health").to_owned(),
+                number(server, "weight").to_string(),
+                number(server, "active").to_string(),
+                number(server, "picks").to_string(),
+                text(server, "cause").to_owned(),
+            ]);
+        }
+        if servers.is_none_or(Vec::is_empty) {
+            rows.push(vec![
+                text(pool, "name").to_owned(),
+                "(no server)".to_owned(),
+            ]);
+        }
+    }
+    out.push_str(&aligned(&rows, 0));
+    out
+}
+
+/// A drain's receipt in words.
+fn receipt_text(receipt: &Value) -> String {
+    let cut: Vec<String> = receipt
+        .get("cut")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|cut| format!("{} by {}", number(cut, "count"), text(cut, "reason")))
+        .collect();
+    format!(
+        "drained in {} ms; {} new picks, {} by affinity, {} finished, {} cut{}",
+        number(receipt, "took_ms"),
+        number(receipt, "new_picks"),
+        number(receipt, "affinity_picks"),
+        number(receipt, "finished"),
+        cut_count(receipt),
+        if cut.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", cut.join(", "))
+        }
+    )
+}
+
+fn cut_count(receipt: &Value) -> u64 {
+    let cut = receipt.get("cut").and_then(Value::as_array);
+    cut.into_iter()
+        .flatten()
+        .map(|cut| number(cut, "count"))
+        .sum()
+}
+
+fn text<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.get(key).and_then(Value::as_str).unwrap_or("?")
+}
+
+fn number(object: &Value, key: &str) -> u64 {
+    object.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_in_words() {
+        let receipt = json!({
+            "new_picks": 0, "affinity_picks": 1, "finished": 12,
+            "cut": [{ "reason": "deadline", "count": 2 }], "took_ms": 840
+        });
+        assert_eq!(
+            receipt_text(&receipt),
+            "drained in 840 ms; 0 new picks, 1 by affinity, 12 finished, 2 cut (2 by deadline)"
+        );
+        let clean =
+            json!({ "new_picks": 0, "affinity_picks": 0, "finished": 1, "cut": [], "took_ms": 3 });
+        assert_eq!(
+            receipt_text(&clean),
+            "drained in 3 ms; 0 new picks, 0 by affinity, 1 finished, 0 cut"
+        );
+    }
+
+    #[test]
+    fn a_table_of_pools_and_servers() {
+        let health = json!({ "status": "degraded", "version": "0.1.0", "uptime_secs": 7 });
+        let pools = [
+            json!({ "name": "site", "servers": [
+                { "pool": "site", "name": "a", "address": "127.0.0.1:1", "state": "ready", "health": "healthy",
+                  "cause": "passes its probes", "weight": 1, "active": 2, "picks": 300 },
+            ] }),
+            json!({ "name": "empty", "servers": [] }),
+        ];
+        assert_eq!(
+            status_text(&health, &pools),
+            "\
+degraded, version 0.1.0, up 7 s
+POOL   SERVER       ADDRESS      STATE  HEALTH   WEIGHT  ACTIVE  PICKS  CAUSE
+site   a            127.0.0.1:1  ready  healthy  1       2       300    passes its probes
+empty  (no server)
+"
+        );
+    }
+}

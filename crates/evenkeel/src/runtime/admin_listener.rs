@@ -1,0 +1,167 @@
+//! The admin listener: its port, its token, and its task.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Instant;
+
+use admin::{Addresses, AdminState};
+use config::Admin;
+use control::world::Hub;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::port_owner;
+
+/// Ports above the default one that are tried.
+const PORTS_TRIED: u16 = 100;
+/// Bytes of a token file.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+/// The token that the config asks for.
+///
+/// # Errors
+/// When its file cannot be used, in words for the user.
+pub(super) fn token(admin: Option<&Admin>) -> Result<Option<String>, String> {
+    let Some(admin) = admin else {
+        return Ok(None);
+    };
+    let Some(path) = &admin.token_file else {
+        if admin.bind.ip().to_canonical().is_loopback() {
+            return Ok(None);
+        }
+        return Err(format!(
+            "admin: away from loopback ({}) a `token_file` is needed",
+            admin.bind
+        ));
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("admin: cannot read the token file {path}: {error}"))?;
+    let token = text.trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX || token.contains(char::is_control) {
+        return Err(format!(
+            "admin: the token file {path} must hold one line of at most {TOKEN_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(Some(token.to_owned()))
+}
+
+/// Binds what the config says; the default port gives way to the next free one.
+///
+/// # Errors
+/// What the system refused, in words for the user.
+pub(super) fn bind(admin: &Admin) -> Result<TcpListener, String> {
+    let error = match TcpListener::bind(admin.bind) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let owner = port_owner::of_error(&error, admin.bind.port());
+    if admin.written || error.kind() != ErrorKind::AddrInUse {
+        return Err(format!("admin: cannot bind {}: {error}{owner}", admin.bind));
+    }
+    let listener = bind_next(admin.bind)
+        .map_err(|error| format!("admin: no port from {} on is free: {error}", admin.bind))?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    tracing::warn!(
+        "the default admin port {} is taken{owner}; {port} is used",
+        admin.bind.port()
+    );
+    Ok(listener)
+}
+
+fn bind_next(from: SocketAddr) -> io::Result<TcpListener> {
+    let next = (1..=PORTS_TRIED).filter_map(|more| from.port().checked_add(more));
+    let mut last = io::Error::from(ErrorKind::AddrInUse);
+    for port in next {
+        match TcpListener::bind(SocketAddr::new(from.ip(), port)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The running admin listener.
+pub(super) struct AdminTask {
+    pub(super) address: SocketAddr,
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl AdminTask {
+    /// Serves from now on. To be called on a runtime.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(super) fn start(
+        listener: TcpListener,
+        hub: Arc<Hub>,
+        token: Option<String>,
+        started: Instant,
+        addresses: Addresses,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let router = admin::router(AdminState {
+            hub,
+            token,
+            bind: address,
+            version: env!("CARGO_PKG_VERSION"),
+            started,
+            addresses,
+        });
+        let (end, ended) = oneshot::channel();
+        let ended = async move {
+            let _ = ended.await;
+        };
+        let task = tokio::spawn(admin::serve(listener, router, ended));
+        Ok(Self { address, end, task })
+    }
+
+    /// Finishes what is being answered, within a second.
+    pub(super) async fn end(self) {
+        let _ = self.end.send(());
+        let _ = self.task.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_port_gives_way_and_a_written_one_does_not() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut admin = Admin {
+            bind: taken.local_addr().expect("an address"),
+            written: false,
+            token_file: None,
+        };
+        let other = bind(&admin).expect("the next port");
+        assert_ne!(other.local_addr().expect("an address"), admin.bind);
+        admin.written = true;
+        let error = bind(&admin).expect_err("taken");
+        assert!(
+            error.contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_token_is_needed_away_from_loopback() {
+        let mut admin = Admin {
+            bind: SocketAddr::from(([0, 0, 0, 0], 1)),
+            written: true,
+            token_file: None,
+        };
+        assert!(token(Some(&admin)).is_err());
+        admin.token_file = Some("/nonexistent/token".to_owned());
+        assert!(
+            token(Some(&admin))
+                .expect_err("no file")
+                .contains("/nonexistent/token")
+        );
+        assert_eq!(token(None), Ok(None));
+    }
+}

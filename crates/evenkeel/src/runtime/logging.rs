@@ -1,0 +1,84 @@
+//! Log lines: text on a terminal, JSON otherwise, on stderr. What is logged is decided where it happens; only the
+//! publisher's notices get their words here.
+
+use std::io::IsTerminal as _;
+
+use control::publisher::Notice;
+use tracing::level_filters::LevelFilter;
+
+/// `text` or `json`; else the terminal decides.
+const STYLE: &str = "EVENKEEL_LOG";
+/// `error`, `warn`, `info` (default), `debug`, `trace` or `off`.
+const LEVEL: &str = "EVENKEEL_LOG_LEVEL";
+
+/// Sets logging up for the process, once.
+///
+/// # Errors
+/// A value of the environment that means nothing, in words for the user.
+pub(crate) fn init() -> Result<(), String> {
+    let terminal = std::io::stderr().is_terminal();
+    let json = match std::env::var(STYLE).as_deref() {
+        Err(_) | Ok("") => !terminal,
+        Ok("text") => false,
+        Ok("json") => true,
+        Ok(other) => return Err(format!("{STYLE}={other}: `text` or `json` is expected")),
+    };
+    let level = match std::env::var(LEVEL).as_deref() {
+        Err(_) | Ok("") => LevelFilter::INFO,
+        Ok(text) => text.parse().map_err(|_| {
+            format!("{LEVEL}={text}: a level such as `info` or `debug` is expected")
+        })?,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    // Set already only in a process that runs two instances, which then share it.
+    let _ = if json {
+        builder
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_current_span(false)
+            .try_init()
+    } else {
+        let color = terminal && std::env::var_os("NO_COLOR").is_none();
+        builder.with_ansi(color).try_init()
+    };
+    Ok(())
+}
+
+/// Writes what the publisher has to say.
+pub(super) fn notice(notice: &Notice) {
+    match notice {
+        Notice::Health {
+            pool,
+            server,
+            from,
+            to,
+            cause,
+        } => {
+            if *to == "unhealthy" {
+                tracing::warn!(%pool, %server, from, to, %cause, "server is {to}");
+            } else {
+                tracing::info!(%pool, %server, from, to, %cause, "server is {to}");
+            }
+        }
+        Notice::Panic { pool, on: true } => {
+            tracing::warn!(%pool, "no server is fit: those that still answer, or else all, are used again");
+        }
+        Notice::Panic { pool, on: false } => {
+            tracing::info!(%pool, "a server is fit again");
+        }
+        Notice::Resolved { name, addresses } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            tracing::info!(%name, addresses = addresses.join(", "), "name resolved");
+        }
+        Notice::NotResolved { name, error } => {
+            tracing::warn!(%name, error, "name does not resolve; its last answer is kept");
+        }
+        Notice::Operator { pool, server, what } => {
+            tracing::info!(%pool, %server, "operator: {what}");
+        }
+    }
+}

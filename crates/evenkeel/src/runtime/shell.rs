@@ -1,0 +1,375 @@
+//! The loop around the publisher: gives it messages and the time, and does what it says.
+//!
+//! It also takes new configs up, as transactions, and ends the process in order. It decides nothing about servers.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use agents::Agents;
+use config::Snapshot;
+use control::message::{Answer, Command, Message, Reply};
+use control::publisher::{Action, Changes, Publisher};
+use control::world::{Hub, Phase};
+use proxy::Engine;
+use sd_notify::NotifyState;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::access_log::{self, AccessLog};
+use super::admin_listener::AdminTask;
+use super::ending::{self, Ending, Step};
+use super::reload::{self, Finished, Read, Reloads};
+use super::signals::{Asked, Signals};
+use super::watching::Watching;
+use super::{VIEW_WITHIN, bind_messages, log_findings, logging, names, workers};
+use crate::exit;
+
+/// Messages taken in before the publisher is looked at again.
+const MESSAGES_BATCH: usize = 256;
+/// What a second signal ends the process with: what was being served is lost.
+const AT_ONCE: u8 = exit::WRONG;
+
+/// Everything that runs.
+pub(super) struct Shell {
+    pub(super) origin: Arc<crate::source::Origin>,
+    pub(super) strict: bool,
+    /// The origin of `now`.
+    pub(super) started: Instant,
+    pub(super) publisher: Publisher,
+    pub(super) hub: Arc<Hub>,
+    pub(super) engine: Engine,
+    pub(super) agents: Agents,
+    pub(super) access_log: AccessLog,
+    pub(super) admin: Option<AdminTask>,
+    pub(super) addresses: admin::Addresses,
+    pub(super) messages: UnboundedReceiver<Message>,
+    pub(super) signals: Signals,
+    pub(super) watching: Option<Watching>,
+    pub(super) reloads: Reloads,
+    /// Set once a signal has asked for the end.
+    pub(super) ending: Option<Ending>,
+}
+
+/// What the loop woke up for.
+enum Woken {
+    Message(Option<Message>),
+    Due,
+    Read(Box<Finished>),
+    Changed,
+    Signal(Asked),
+}
+
+impl Shell {
+    /// Serves until the end, and gives the exit code.
+    pub(super) async fn run(mut self) -> ExitCode {
+        self.tell_addresses();
+        if let Some(admin) = &self.admin {
+            tracing::info!(address = %admin.address, "admin");
+        }
+        tracing::info!("ready");
+        notify(&[NotifyState::Ready]);
+        loop {
+            self.work();
+            match self.wait().await {
+                Woken::Message(message) => self.take_messages(message),
+                Woken::Due => {}
+                Woken::Read(finished) => self.end_reload(*finished),
+                Woken::Changed => self.begin_reload(None, "a file changed"),
+                Woken::Signal(Asked::Reload) => self.begin_reload(None, "SIGHUP"),
+                Woken::Signal(Asked::Upgrade) => {
+                    tracing::warn!("SIGUSR2: upgrading in place is not supported by this version");
+                }
+                Woken::Signal(Asked::End) if self.ending.is_some() => return self.end_at_once(),
+                Woken::Signal(Asked::End) => self.begin_ending(),
+            }
+            if self.look_at_end() == Some(Step::Stop) {
+                self.work();
+                return self.end().await;
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let mut due = self.publisher.poll_timeout();
+        if self.ending.is_some() {
+            let look = self.now() + ending::LOOK_EVERY;
+            due = Some(due.map_or(look, |due| due.min(look)));
+        }
+        let due = async {
+            match due.and_then(|due| self.started.checked_add(due)) {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            match &mut self.watching {
+                Some(watching) => watching.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            asked = self.signals.next() => Woken::Signal(asked),
+            finished = self.reloads.finished() => Woken::Read(Box::new(finished)),
+            message = self.messages.recv() => Woken::Message(message),
+            () = changed => Woken::Changed,
+            () = due => Woken::Due,
+        }
+    }
+
+    /// Lets the publisher do what is due, and does what it says.
+    fn work(&mut self) {
+        self.publisher.handle_timeout(self.now());
+        while let Some(action) = self.publisher.poll_action() {
+            match self.agents.perform(action) {
+                None => {}
+                Some(Action::Cut(member)) => self.engine.cut(member),
+                Some(Action::Log(notice)) => logging::notice(&notice),
+                Some(Action::Reply(reply, answer)) => reply(answer),
+                // The agents take these.
+                Some(Action::Probe(_) | Action::Resolve(_)) => {}
+            }
+        }
+    }
+
+    fn take_messages(&mut self, first: Option<Message>) {
+        let mut next = first;
+        for _ in 0..MESSAGES_BATCH {
+            let Some(message) = next else {
+                return;
+            };
+            self.take(message);
+            next = self.messages.try_recv().ok();
+        }
+        if let Some(message) = next {
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = self.now();
+        match message {
+            Message::Event(event) => self.publisher.handle_event(event, now),
+            Message::Command(Command::Reload, reply) => {
+                self.begin_reload(Some(reply), "the admin API");
+            }
+            Message::Command(
+                Command::Set {
+                    pool,
+                    server,
+                    state,
+                    weight,
+                },
+                reply,
+            ) => {
+                self.publisher
+                    .handle_set(&pool, &server, state, weight, reply, now);
+            }
+            Message::Command(
+                Command::Drain {
+                    pool,
+                    server,
+                    timeout,
+                },
+                reply,
+            ) => {
+                self.publisher
+                    .handle_drain(&pool, &server, timeout, reply, now);
+            }
+        }
+    }
+
+    /// Has the config read, now or after the reading that is under way.
+    fn begin_reload(&mut self, reply: Option<Reply>, asked_by: &'static str) {
+        if self.ending.is_some() {
+            answer(reply, &refused_at_the_end());
+            return;
+        }
+        tracing::info!(asked_by, "reloading");
+        if self.reloads.request(reply) {
+            self.start_reload();
+        }
+    }
+
+    fn start_reload(&mut self) {
+        let (origin, strict) = (self.origin.clone(), self.strict);
+        let known = names::of(&self.hub.world().snapshot);
+        self.reloads.start(|| {
+            if let Ok(now) = NotifyState::monotonic_usec_now() {
+                notify(&[NotifyState::Reloading, now]);
+            }
+            tokio::spawn(reload::read(origin, strict, known))
+        });
+    }
+
+    fn end_reload(&mut self, finished: Finished) {
+        let result = match finished.read {
+            _ if self.ending.is_some() => refused_at_the_end(),
+            Ok(read) => self.take_up(read),
+            Err(error) => Answer::Refused(vec![format!("the config could not be read: {error}")]),
+        };
+        match &result {
+            Answer::Reloaded(changes) => {
+                let took_ms = u64::try_from(finished.began.elapsed().as_millis());
+                tracing::info!(
+                    "reloaded: {changes}, took {} ms",
+                    took_ms.unwrap_or(u64::MAX)
+                );
+            }
+            Answer::Refused(errors) => {
+                for error in errors {
+                    tracing::error!("{}", error.trim_end());
+                }
+                tracing::error!(errors = errors.len(), "not reloaded: nothing has changed");
+            }
+            _ => {}
+        }
+        notify(&[NotifyState::Ready]);
+        for reply in finished.replies {
+            reply(result.clone());
+        }
+        self.start_reload();
+    }
+
+    /// Takes up what was read, or nothing of it.
+    fn take_up(&mut self, read: Read) -> Answer {
+        if let Some(watching) = &self.watching {
+            watching.set(read.looked_at);
+        }
+        let snapshot = match read.snapshot {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(refused) => {
+                let errors = refused.diagnostics.iter().filter(|found| {
+                    found.severity == config::Severity::Error
+                        || (self.strict && found.severity == config::Severity::Warning)
+                });
+                return Answer::Refused(errors.map(ToString::to_string).collect());
+            }
+        };
+        let mut errors = Vec::new();
+        let prepared = self
+            .engine
+            .prepare(&snapshot)
+            .map_err(|failed| errors.extend(bind_messages(&failed)));
+        let output =
+            access_log::open(snapshot.access_log.as_ref()).map_err(|failed| errors.push(failed));
+        let (Ok(prepared), Ok(output)) = (prepared, output) else {
+            return Answer::Refused(errors);
+        };
+        log_findings(&read.findings);
+        warn_of_restart(&self.hub.world().snapshot, &snapshot, self.hub.worker_count);
+
+        let now = self.now();
+        let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
+        for name in read.names {
+            self.publisher.handle_event(name, now);
+        }
+        self.publisher.handle_timeout(now + VIEW_WITHIN);
+        self.hub.set_world(world.clone());
+        self.engine.publish(prepared, world);
+        self.access_log.change(output);
+        self.tell_addresses();
+        Answer::Reloaded(changes)
+    }
+
+    /// Logs the addresses that are new, and shows all of them to the admin room.
+    fn tell_addresses(&self) {
+        let addresses = self.engine.addresses();
+        let mut known = self
+            .addresses
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (listener, address) in addresses.iter().filter(|address| !known.contains(address)) {
+            tracing::info!(%listener, %address, "listening");
+        }
+        *known = addresses;
+    }
+
+    fn begin_ending(&mut self) {
+        let shutdown = self.hub.world().snapshot.shutdown.clone();
+        self.hub.set_phase(Phase::Draining);
+        notify(&[NotifyState::Stopping]);
+        tracing::info!(
+            active = self.engine.active(),
+            timeout_ms = u64::try_from(shutdown.timeout.as_millis()).unwrap_or(u64::MAX),
+            "stopping; a second signal ends at once"
+        );
+        self.ending = Some(Ending::new(shutdown, self.now()));
+    }
+
+    /// Does what of the end is due; [`Step::Stop`] is left to the caller.
+    fn look_at_end(&mut self) -> Option<Step> {
+        let now = self.now();
+        let active = self.engine.active();
+        let listeners = &self.hub.world().listeners;
+        let open = listeners
+            .iter()
+            .map(|listener| u64::from(listener.connections.load(Ordering::Relaxed)))
+            .sum();
+        let step = self.ending.as_mut()?.poll(now, active, open)?;
+        match step {
+            Step::CloseListeners => {
+                self.engine.begin_drain();
+                self.engine.close_listeners();
+            }
+            Step::CloseIdle => self.engine.close_idle(),
+            Step::Stop => {}
+        }
+        Some(step)
+    }
+
+    async fn end(self) -> ExitCode {
+        let cut = self.engine.stop();
+        // Every sender was a worker's.
+        self.access_log.end();
+        if let Some(admin) = self.admin {
+            admin.end().await;
+        }
+        tracing::info!(cut, "stopped: {}", cut_text(cut));
+        exit::WELL
+    }
+
+    /// A second signal: nothing is waited for.
+    fn end_at_once(&self) -> ExitCode {
+        let cut = self.engine.active();
+        tracing::warn!(cut, "stopped at once: {}", cut_text(cut));
+        // Not by returning: that would wait for workers and the log.
+        std::process::exit(i32::from(AT_ONCE))
+    }
+}
+
+fn cut_text(cut: u64) -> String {
+    format!("{cut} request{} cut", if cut == 1 { "" } else { "s" })
+}
+
+fn refused_at_the_end() -> Answer {
+    Answer::Refused(vec!["the process is ending".to_owned()])
+}
+
+fn answer(reply: Option<Reply>, answer: &Answer) {
+    if let Some(reply) = reply {
+        reply(answer.clone());
+    }
+}
+
+/// Says which settings of a new config wait for the next start.
+fn warn_of_restart(before: &Snapshot, after: &Snapshot, worker_count: usize) {
+    if workers(after) != worker_count {
+        tracing::warn!("`workers` changed: that takes effect at the next start");
+    }
+    if before.admin != after.admin {
+        tracing::warn!("`admin` changed: that takes effect at the next start");
+    }
+}
+
+/// Tells systemd, if it asks to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
