@@ -1,1 +1,134 @@
-//! REST API, metrics, the plain table.
+//! What an operator sees and says: the REST API, metrics, the plain table, and the client that the command line uses.
+//!
+//! It reads live state from `control` and sends commands to the publisher; it changes nothing itself, and knows neither
+//! the data plane nor the probes. Everything here runs beside traffic.
+#![forbid(unsafe_code)]
+
+mod api;
+pub mod client;
+mod duration;
+mod error;
+mod guard;
+mod health;
+mod ledger;
+pub mod metrics;
+mod page;
+mod process;
+mod server;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use control::world::Hub;
+
+pub use client::Client;
+pub use server::serve;
+
+use error::ApiError;
+use guard::Guard;
+use ledger::Ledger;
+
+/// The addresses that each listener really has, port 0 resolved: listener name and address. The binary sets them after
+/// each config that is taken up.
+pub type Addresses = Arc<Mutex<Vec<(Arc<str>, String)>>>;
+
+/// What the admin room needs to know.
+pub struct AdminState {
+    /// The world, and the way to the publisher.
+    pub hub: Arc<Hub>,
+    /// What is asked for away from loopback. Without one nothing but `/livez` and `/health` is served there.
+    pub token: Option<String>,
+    /// The address that was really bound: what a `Host` may say.
+    pub bind: SocketAddr,
+    /// Of the binary.
+    pub version: &'static str,
+    /// When the process began.
+    pub started: Instant,
+    /// Where listeners really listen.
+    pub addresses: Addresses,
+}
+
+/// What every handler shares.
+struct Admin {
+    hub: Arc<Hub>,
+    guard: Guard,
+    version: &'static str,
+    started: Instant,
+    addresses: Addresses,
+    ledger: Mutex<Ledger>,
+}
+
+type Shared = State<Arc<Admin>>;
+
+/// Every path of the admin listener, behind its guards.
+pub fn router(state: AdminState) -> Router {
+    let admin = Arc::new(Admin {
+        hub: state.hub,
+        guard: Guard::new(state.bind, state.token),
+        version: state.version,
+        started: state.started,
+        addresses: state.addresses,
+        ledger: Mutex::new(Ledger::default()),
+    });
+    Router::new()
+        .route("/", get(page::page))
+        .route("/livez", get(health::livez))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/listeners", get(api::listeners))
+        .route("/api/v1/routes", get(api::routes))
+        .route("/api/v1/pools", get(api::pools))
+        .route("/api/v1/pools/{pool}/servers", get(api::servers))
+        .route("/api/v1/pools/{pool}/servers/{server}", get(api::server))
+        .route("/api/v1/pools/{pool}/servers/{server}", patch(api::set))
+        .route(
+            "/api/v1/pools/{pool}/servers/{server}/drain",
+            post(api::drain),
+        )
+        .route("/api/v1/reload", post(api::reload))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(admin.clone(), guarded))
+        .with_state(admin)
+}
+
+async fn guarded(State(admin): Shared, request: Request, next: Next) -> Response {
+    let mut response = match admin.guard.judge(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    let (method, path) = (request.method(), request.uri().path());
+    ApiError::new(405, format!("{method} is not for {path}"))
+}
+
+async fn nothing_here(request: Request) -> ApiError {
+    let path = request.uri().path();
+    ApiError::new(
+        404,
+        format!(
+            "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
+             /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
+             POST /api/v1/pools/POOL/servers/SERVER/drain and POST /api/v1/reload"
+        ),
+    )
+}

@@ -1,0 +1,283 @@
+//! `/api/v1`: what there is, and the commands to the publisher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use balance::State as Word;
+use bytes::Bytes;
+use control::live::PoolView;
+use control::message::{Answer, Command, Message};
+use control::world::Hub;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::error::ApiError;
+use crate::{Shared, duration, shape};
+
+/// Bytes of a request body.
+const BODY_BYTES_MAX: usize = 16 << 10;
+/// How long a body may take.
+const BODY_MAX: Duration = Duration::from_secs(10);
+/// How long the publisher may take over a change of a server.
+const SET_MAX: Duration = Duration::from_secs(10);
+/// And over a reload.
+const RELOAD_MAX: Duration = Duration::from_secs(120);
+/// The highest weight.
+const WEIGHT_MAX: u32 = 1000;
+
+type Answered = Result<Response, ApiError>;
+
+pub(crate) async fn listeners(State(admin): Shared) -> Response {
+    Json(shape::listeners(&admin.hub.world(), &admin.addresses)).into_response()
+}
+
+pub(crate) async fn routes(State(admin): Shared) -> Response {
+    Json(shape::routes(&admin.hub.world())).into_response()
+}
+
+pub(crate) async fn pools(State(admin): Shared) -> Response {
+    let world = admin.hub.world();
+    let pools: Vec<shape::Pool> = shape::pools(&world)
+        .map(|(config, state)| shape::Pool::new(config, &state.view()))
+        .collect();
+    Json(pools).into_response()
+}
+
+pub(crate) async fn servers(State(admin): Shared, Path(pool): Path<String>) -> Answered {
+    let view = view(&admin.hub, &pool)?;
+    Ok(Json(shape::servers(&view)).into_response())
+}
+
+pub(crate) async fn server(
+    State(admin): Shared,
+    Path((pool, server)): Path<(String, String)>,
+) -> Answered {
+    show(&admin.hub, &pool, &server)
+}
+
+/// `PATCH` with `{"state": …, "weight": …}`; answers what the server is then.
+pub(crate) async fn set(
+    State(admin): Shared,
+    Path((pool, server)): Path<(String, String)>,
+    body: Body,
+) -> Answered {
+    let body = read(body).await?;
+    let (state, weight) = parse_change(&body).map_err(|why| ApiError::new(400, why))?;
+    show(&admin.hub, &pool, &server)?;
+    let command = Command::Set {
+        pool: pool.clone(),
+        server: server.clone(),
+        state,
+        weight,
+    };
+    match ask(&admin.hub, command, Some(SET_MAX)).await? {
+        Answer::Done => show(&admin.hub, &pool, &server),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// `POST …/drain?timeout=30s`; answers the receipt when the drain has ended.
+pub(crate) async fn drain(
+    State(admin): Shared,
+    Path((pool, server)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Answered {
+    expect_nothing(&read(body).await?)?;
+    let timeout = parse_timeout(query.as_deref()).map_err(|why| ApiError::new(400, why))?;
+    show(&admin.hub, &pool, &server)?;
+    let command = Command::Drain {
+        pool,
+        server,
+        timeout,
+    };
+    match ask(&admin.hub, command, None).await? {
+        Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// `POST /api/v1/reload`: what changed, or 422 with every error.
+pub(crate) async fn reload(State(admin): Shared, body: Body) -> Answered {
+    expect_nothing(&read(body).await?)?;
+    match ask(&admin.hub, Command::Reload, Some(RELOAD_MAX)).await? {
+        Answer::Reloaded(changes) => {
+            let summary = changes.to_string();
+            Ok(Json(json!({ "summary": summary, "changes": changes })).into_response())
+        }
+        Answer::Refused(errors) => {
+            let errors = Json(json!({ "errors": errors }));
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, errors).into_response())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+/// The server of this name; several, as an array, when the name is one of DNS with several addresses.
+fn show(hub: &Hub, pool: &str, server: &str) -> Answered {
+    let view = view(hub, pool)?;
+    let standings = view.standings.iter();
+    let mut found: Vec<shape::Server> = standings
+        .filter(|standing| shape::answers_to(&standing.member, server))
+        .map(|standing| shape::Server::new(standing, &view))
+        .collect();
+    match found.len() {
+        0 => {
+            let names = view.standings.iter().map(|standing| &*standing.member.name);
+            Err(ApiError::new(
+                404,
+                format!(
+                    "no server `{server}` in pool `{pool}`; servers: {}",
+                    list(names)
+                ),
+            ))
+        }
+        1 => Ok(Json(found.remove(0)).into_response()),
+        _ => Ok(Json(found).into_response()),
+    }
+}
+
+fn view(hub: &Hub, pool: &str) -> Result<Arc<PoolView>, ApiError> {
+    let world = hub.world();
+    if let Some((_, state)) = world.pool(pool) {
+        return Ok(state.view());
+    }
+    let names = world.pools.iter().map(|pool| &*pool.name);
+    Err(ApiError::new(
+        404,
+        format!("no pool `{pool}`; pools: {}", list(names)),
+    ))
+}
+
+/// The first fifty names.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    if names.len() > 50 {
+        names.truncate(50);
+        names.push("…");
+    }
+    names.join(", ")
+}
+
+/// Sends a command and waits for its answer.
+async fn ask(hub: &Hub, command: Command, bound: Option<Duration>) -> Result<Answer, ApiError> {
+    let (sender, answer) = oneshot::channel();
+    let reply = Box::new(move |answer| {
+        // Who asked may have left.
+        let _ = sender.send(answer);
+    });
+    hub.send(Message::Command(command, reply));
+    let answer = match bound {
+        None => answer.await,
+        Some(bound) => timeout(bound, answer).await.map_err(|_| {
+            ApiError::new(
+                504,
+                format!(
+                    "no answer within {} s; it may still be done",
+                    bound.as_secs()
+                ),
+            )
+        })?,
+    };
+    answer.map_err(|_| ApiError::new(503, "the process is ending"))
+}
+
+fn unexpected(answer: Answer) -> ApiError {
+    match answer {
+        // It was there a moment ago.
+        Answer::NotFound(why) => ApiError::new(404, why),
+        other => ApiError::new(500, format!("an answer to another question: {other:?}")),
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
+    match timeout(BODY_MAX, reading).await {
+        Err(_) => Err(ApiError::new(408, "the body did not come in time")),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(413, "the body is larger than 16 KiB"))
+        }
+        Ok(Err(_)) => Err(ApiError::new(400, "the body could not be read")),
+    }
+}
+
+fn expect_nothing(body: &[u8]) -> Result<(), ApiError> {
+    if matches!(body.trim_ascii(), b"" | b"{}") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        400,
+        "this takes no body but an empty one or `{}`",
+    ))
+}
+
+fn parse_change(body: &[u8]) -> Result<(Option<Word>, Option<u32>), String> {
+    let example = r#"such as {"state": "drain", "weight": 3}"#;
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let Value::Object(keys) = body else {
+        return Err(format!("the body is not an object {example}"));
+    };
+    let (mut state, mut weight) = (None, None);
+    for (key, value) in &keys {
+        match key.as_str() {
+            "state" => state = Some(parse_state(value)?),
+            "weight" => weight = Some(parse_weight(value)?),
+            _ => {
+                return Err(format!(
+                    "unknown key `{key}`: `state` and `weight` can be set"
+                ));
+            }
+        }
+    }
+    if keys.is_empty() {
+        return Err(format!(
+            "nothing is to be changed: an object {example} is expected"
+        ));
+    }
+    Ok((state, weight))
+}
+
+fn parse_state(value: &Value) -> Result<Word, String> {
+    match value.as_str() {
+        Some("ready") => Ok(Word::Ready),
+        Some("drain") => Ok(Word::Drain),
+        Some("disabled") => Ok(Word::Disabled),
+        _ => Err(format!(
+            "`state` is \"ready\", \"drain\" or \"disabled\", not {value}"
+        )),
+    }
+}
+
+fn parse_weight(value: &Value) -> Result<u32, String> {
+    let weight = value.as_u64().and_then(|weight| u32::try_from(weight).ok());
+    weight
+        .filter(|weight| *weight <= WEIGHT_MAX)
+        .ok_or_else(|| format!("`weight` is a whole number from 0 to {WEIGHT_MAX}, not {value}"))
+}
+
+fn parse_timeout(query: Option<&str>) -> Result<Option<Duration>, String> {
+    let mut timeout = None;
+    let parts = query.unwrap_or_default().split('&');
+    for part in parts.filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some(("timeout", text)) => timeout = Some(duration::parse(text)?),
+            _ => {
+                return Err(format!(
+                    "unknown parameter `{part}`: `timeout=30s` can be given"
+                ));
+            }
+        }
+    }
+    Ok(timeout)
+}

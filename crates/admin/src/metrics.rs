@@ -1,0 +1,273 @@
+//! `GET /metrics`: every number in the text format of Prometheus (0.0.4).
+//!
+//! It only reads cells; nothing is counted here. No series carries both a route and a server.
+
+mod families;
+mod text;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use control::live::Member;
+use control::metrics::{BUCKETS_US, Classes, Counter, PoolCells, RetryCause, WorkerCells};
+use control::reason::Reason;
+use control::world::World;
+
+pub use families::{FAMILIES, Family, Kind};
+
+use crate::error::ApiError;
+use crate::ledger::Ledger;
+use crate::process::Process;
+use crate::{Admin, Shared, shape};
+use text::Text;
+
+/// Buckets of a histogram, the one without bound included.
+const BUCKETS: usize = BUCKETS_US.len() + 1;
+
+pub(crate) async fn metrics(State(admin): Shared) -> Result<Response, ApiError> {
+    // Thousands of series take milliseconds, in which this runtime has probes to send.
+    let text = tokio::task::spawn_blocking(move || build(&admin))
+        .await
+        .map_err(|_| ApiError::new(500, "the metrics could not be built"))?;
+    let headers = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    Ok((headers, text).into_response())
+}
+
+fn build(admin: &Arc<Admin>) -> String {
+    let world = admin.hub.world();
+    let mut ledger = admin.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut text = Text::default();
+    routes(&mut text, &mut ledger, &world);
+    servers(&mut text, &mut ledger, &world);
+    pools(&mut text, &mut ledger, &world);
+    ledger.servers.prune();
+    ledger.pools.prune();
+    drop(ledger);
+    listeners(&mut text, &world);
+    workers(&mut text, admin);
+    process(&mut text, admin, &world);
+    text.finish()
+}
+
+fn routes(text: &mut Text, ledger: &mut Ledger, world: &World) {
+    let labels = ledger.routes(world);
+    text.family("evenkeel_requests_total");
+    for ((listener, route), states) in &labels {
+        for (class, label) in Classes::LABELS.iter().enumerate() {
+            let one = |state: &Arc<control::live::RouteState>| {
+                state.stats.sum(|cells| cells.classes.get(class))
+            };
+            let labels = [
+                ("listener", &**listener),
+                ("route", route),
+                ("class", label),
+            ];
+            text.sample(&labels, states.iter().map(one).sum::<u64>());
+        }
+    }
+    text.family("evenkeel_request_seconds");
+    for ((listener, route), states) in &labels {
+        let mut buckets = [0; BUCKETS];
+        let mut sum_us = 0;
+        for state in states {
+            for (index, bucket) in buckets.iter_mut().enumerate() {
+                *bucket += state.stats.sum(|cells| cells.seconds.bucket(index));
+            }
+            sum_us += state.stats.sum(|cells| cells.seconds.sum_us());
+        }
+        text.histogram(
+            &[("listener", listener), ("route", route)],
+            &buckets,
+            sum_us,
+        );
+    }
+}
+
+/// One server's numbers for its families.
+struct ServerRow {
+    pool: Arc<str>,
+    name: Arc<str>,
+    /// By class, then its picks.
+    totals: Vec<u64>,
+    active: u32,
+    sockets: u32,
+    usable: bool,
+    weight: u32,
+}
+
+fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
+    let read = |member: &Member| -> Vec<u64> {
+        let classes = 0..Classes::LABELS.len();
+        classes
+            .map(|class| member.stats.sum(|cells| cells.classes.get(class)))
+            .chain([member.cell.picks()])
+            .collect()
+    };
+    let mut rows = Vec::new();
+    for pool in &world.pools {
+        let view = pool.view();
+        for standing in &view.standings {
+            let member = &standing.member;
+            let key = (member.pool.clone(), member.name.clone());
+            rows.push(ServerRow {
+                pool: member.pool.clone(),
+                name: member.name.clone(),
+                totals: ledger.servers.read(key, member, read),
+                active: member.cell.in_use(),
+                sockets: member.sockets.load(Relaxed),
+                usable: shape::is_usable(standing, &view),
+                weight: standing.weight,
+            });
+        }
+    }
+    text.family("evenkeel_server_requests_total");
+    for row in &rows {
+        for (label, total) in Classes::LABELS.iter().zip(&row.totals) {
+            text.sample(
+                &[("pool", &row.pool), ("server", &row.name), ("class", label)],
+                total,
+            );
+        }
+    }
+    let mut each = |family: &str, number: &dyn Fn(&ServerRow) -> u64| {
+        text.family(family);
+        for row in &rows {
+            text.sample(&[("pool", &row.pool), ("server", &row.name)], number(row));
+        }
+    };
+    each("evenkeel_picks_total", &|row| {
+        row.totals.last().copied().unwrap_or(0)
+    });
+    each("evenkeel_active_connections", &|row| row.active.into());
+    each("evenkeel_server_sockets", &|row| row.sockets.into());
+    each("evenkeel_server_usable", &|row| row.usable.into());
+    each("evenkeel_server_weight", &|row| row.weight.into());
+}
+
+fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
+    let read = |cells: &control::metrics::PerWorker<PoolCells>| -> Vec<u64> {
+        let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.seconds.bucket(index)));
+        let sum_us = cells.sum(|cells| cells.seconds.sum_us());
+        let retries = (0..RetryCause::ALL.len())
+            .map(|cause| cells.sum(|cells| cells.retries.get(cause).map_or(0, Counter::get)));
+        buckets.chain([sum_us]).chain(retries).collect()
+    };
+    let rows: Vec<(&Arc<str>, Vec<u64>)> = world
+        .pools
+        .iter()
+        .map(|pool| {
+            (
+                &pool.name,
+                ledger.pools.read(pool.name.clone(), &pool.stats, read),
+            )
+        })
+        .collect();
+    text.family("evenkeel_pool_seconds");
+    for (pool, totals) in &rows {
+        let (buckets, rest) = totals.split_at(BUCKETS);
+        text.histogram(
+            &[("pool", pool)],
+            buckets,
+            rest.first().copied().unwrap_or(0),
+        );
+    }
+    text.family("evenkeel_retries_total");
+    for (pool, totals) in &rows {
+        for (cause, total) in RetryCause::ALL.iter().zip(totals.iter().skip(BUCKETS + 1)) {
+            text.sample(&[("pool", pool), ("cause", cause.name())], total);
+        }
+    }
+    text.family("evenkeel_pool_panic");
+    for pool in &world.pools {
+        text.sample(&[("pool", &pool.name)], u8::from(pool.view().panic));
+    }
+}
+
+fn listeners(text: &mut Text, world: &World) {
+    text.family("evenkeel_listener_connections");
+    for listener in &world.listeners {
+        let open = listener.connections.load(Relaxed);
+        text.sample(&[("listener", &listener.name)], open);
+    }
+    type Number = fn(&control::metrics::ListenerCells) -> u64;
+    let totals: [(&str, Number); 4] = [
+        ("evenkeel_listener_accepted_total", |cells| {
+            cells.accepted.get()
+        }),
+        ("evenkeel_listener_paused_total", |cells| cells.paused.get()),
+        ("evenkeel_listener_bytes_in_total", |cells| {
+            cells.bytes_in.get()
+        }),
+        ("evenkeel_listener_bytes_out_total", |cells| {
+            cells.bytes_out.get()
+        }),
+    ];
+    for (family, number) in totals {
+        text.family(family);
+        for listener in &world.listeners {
+            text.sample(&[("listener", &listener.name)], listener.stats.sum(number));
+        }
+    }
+}
+
+fn workers(text: &mut Text, admin: &Admin) {
+    let cells = &admin.hub.workers;
+    text.family("evenkeel_errors_total");
+    for (index, reason) in Reason::ALL.iter().enumerate() {
+        let total = cells.sum(|cells| cells.errors.get(index).map_or(0, Counter::get));
+        text.sample(&[("reason", reason.name())], total);
+    }
+    // What has ended is read first: a request that begins and ends between the two looks never counts below zero.
+    let ended = cells.sum(|cells| cells.ended.get());
+    let begun = cells.sum(|cells| cells.begun.get());
+    text.single("evenkeel_requests_in_flight", begun.saturating_sub(ended));
+    type Number = fn(&WorkerCells) -> u64;
+    let totals: [(&str, Number); 4] = [
+        ("evenkeel_server_connections_opened_total", |cells| {
+            cells.opened.get()
+        }),
+        ("evenkeel_server_connections_reused_total", |cells| {
+            cells.reused.get()
+        }),
+        ("evenkeel_log_dropped_total", |cells| {
+            cells.log_dropped.get()
+        }),
+        ("evenkeel_panics_total", |cells| cells.panics.get()),
+    ];
+    for (family, number) in totals {
+        text.single(family, cells.sum(number));
+    }
+    text.single("evenkeel_workers", admin.hub.worker_count);
+}
+
+fn process(text: &mut Text, admin: &Admin, world: &World) {
+    text.single("evenkeel_config_generation", world.generation);
+    text.family("evenkeel_build_info");
+    text.sample(&[("version", admin.version)], 1);
+    text.single("evenkeel_uptime_seconds", admin.started.elapsed().as_secs());
+    let process = Process::now();
+    text.single(
+        "process_start_time_seconds",
+        admin.hub.started.as_secs_f64(),
+    );
+    if let Some(seconds) = process.cpu_seconds {
+        text.single("process_cpu_seconds_total", seconds);
+    }
+    for (family, number) in [
+        ("process_resident_memory_bytes", process.resident_bytes),
+        ("process_virtual_memory_bytes", process.virtual_bytes),
+        ("process_open_fds", process.open_fds),
+        ("process_max_fds", process.max_fds),
+        ("process_threads", process.threads),
+    ] {
+        if let Some(number) = number {
+            text.single(family, number);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Every family that `/metrics` has: what the reference is made from.
+
+/// What kind of number a family holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Never falls while the process runs.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations by bucket, in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// Its word in the text format.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One family of series.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind of number it holds.
+    pub kind: Kind,
+    /// The labels of its series.
+    pub labels: &'static [&'static str],
+    /// What it tells, in one sentence.
+    pub help: &'static str,
+}
+
+const fn family(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// Every family, in the order in which they are shown.
+pub const FAMILIES: &[Family] = &[
+    family(
+        "evenkeel_requests_total",
+        Counter,
+        &["listener", "route", "class"],
+        "Requests by the class of their answer; none: the client left without one.",
+    ),
+    family(
+        "evenkeel_request_seconds",
+        Histogram,
+        &["listener", "route"],
+        "From the first byte of a request to the last of its response.",
+    ),
+    family(
+        "evenkeel_server_requests_total",
+        Counter,
+        &["pool", "server", "class"],
+        "Requests sent to a server by the class of its response; none: it gave none.",
+    ),
+    family(
+        "evenkeel_picks_total",
+        Counter,
+        &["pool", "server"],
+        "Times that a server was picked.",
+    ),
+    family(
+        "evenkeel_active_connections",
+        Gauge,
+        &["pool", "server"],
+        "Requests and TCP connections that hold a server now.",
+    ),
+    family(
+        "evenkeel_server_sockets",
+        Gauge,
+        &["pool", "server"],
+        "Sockets open to a server, idle ones included.",
+    ),
+    family(
+        "evenkeel_server_usable",
+        Gauge,
+        &["pool", "server"],
+        "1 if a server may be picked in its own right, 0 if it is down, draining, disabled or of weight 0.",
+    ),
+    family(
+        "evenkeel_server_weight",
+        Gauge,
+        &["pool", "server"],
+        "The weight of a server that is in force.",
+    ),
+    family(
+        "evenkeel_pool_seconds",
+        Histogram,
+        &["pool"],
+        "From the pick of a server to the end of the response.",
+    ),
+    family(
+        "evenkeel_retries_total",
+        Counter,
+        &["pool", "cause"],
+        "Further tries on another server, by why the one before failed.",
+    ),
+    family(
+        "evenkeel_pool_panic",
+        Gauge,
+        &["pool"],
+        "1 while a pool has no usable server and falls back on those that are not.",
+    ),
+    family(
+        "evenkeel_listener_connections",
+        Gauge,
+        &["listener"],
+        "Connections of clients that are open now.",
+    ),
+    family(
+        "evenkeel_listener_accepted_total",
+        Counter,
+        &["listener"],
+        "Connections accepted.",
+    ),
+    family(
+        "evenkeel_listener_paused_total",
+        Counter,
+        &["listener"],
+        "Times that accepting paused at the connection limit.",
+    ),
+    family(
+        "evenkeel_listener_bytes_in_total",
+        Counter,
+        &["listener"],
+        "Bytes from clients of a TCP listener.",
+    ),
+    family(
+        "evenkeel_listener_bytes_out_total",
+        Counter,
+        &["listener"],
+        "Bytes to clients of a TCP listener.",
+    ),
+    family(
+        "evenkeel_errors_total",
+        Counter,
+        &["reason"],
+        "Answers made here, by reason.",
+    ),
+    family(
+        "evenkeel_requests_in_flight",
+        Gauge,
+        &[],
+        "Requests that have begun and not ended.",
+    ),
+    family(
+        "evenkeel_server_connections_opened_total",
+        Counter,
+        &[],
+        "Connections to servers that were opened.",
+    ),
+    family(
+        "evenkeel_server_connections_reused_total",
+        Counter,
+        &[],
+        "Requests that took a connection which was open already.",
+    ),
+    family(
+        "evenkeel_log_dropped_total",
+        Counter,
+        &[],
+        "Access-log lines dropped because the log was behind.",
+    ),
+    family(
+        "evenkeel_panics_total",
+        Counter,
+        &[],
+        "Connections ended by a fault of Evenkeel's own.",
+    ),
+    family("evenkeel_workers", Gauge, &[], "Worker threads."),
+    family(
+        "evenkeel_config_generation",
+        Gauge,
+        &[],
+        "How many configs were taken up since the start.",
+    ),
+    family(
+        "evenkeel_build_info",
+        Gauge,
+        &["version"],
+        "Always 1; its label tells the version.",
+    ),
+    family(
+        "evenkeel_uptime_seconds",
+        Gauge,
+        &[],
+        "Time since the start.",
+    ),
+    family(
+        "process_start_time_seconds",
+        Gauge,
+        &[],
+        "When the process began, in seconds since the Unix epoch.",
+    ),
+    family(
+        "process_cpu_seconds_total",
+        Counter,
+        &[],
+        "User and system time of the process.",
+    ),
+    family(
+        "process_resident_memory_bytes",
+        Gauge,
+        &[],
+        "Memory of the process that is resident.",
+    ),
+    family(
+        "process_virtual_memory_bytes",
+        Gauge,
+        &[],
+        "Address space of the process.",
+    ),
+    family(
+        "process_open_fds",
+        Gauge,
+        &[],
+        "File descriptors that are open.",
+    ),
+    family(
+        "process_max_fds",
+        Gauge,
+        &[],
+        "File descriptors that may be open.",
+    ),
+    family("process_threads", Gauge, &[], "Threads of the process."),
+];

@@ -1,0 +1,230 @@
+//! The objects of the API, their keys in the order in which they are shown.
+
+use std::sync::Arc;
+
+use balance::State;
+use config::{Bind, Protocol, Target};
+use control::live::{Member, PoolState, PoolView, Standing};
+use control::verdict_word;
+use control::world::World;
+use serde::Serialize;
+
+use crate::Addresses;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Server {
+    pool: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) address: String,
+    pub(crate) state: String,
+    pub(crate) health: &'static str,
+    pub(crate) cause: Arc<str>,
+    pub(crate) weight: u32,
+    pub(crate) active: u32,
+    pub(crate) picks: u64,
+    pub(crate) usable: bool,
+}
+
+impl Server {
+    pub(crate) fn new(standing: &Standing, view: &PoolView) -> Self {
+        let Standing { member, .. } = standing;
+        Self {
+            pool: member.pool.clone(),
+            name: member.name.clone(),
+            address: member.endpoint.to_string(),
+            state: member.cell.state().to_string(),
+            health: verdict_word(standing.verdict),
+            cause: standing.cause.clone(),
+            weight: standing.weight,
+            active: member.cell.in_use(),
+            picks: member.cell.picks(),
+            usable: is_usable(standing, view),
+        }
+    }
+}
+
+/// Whether a server may be picked in its own right: not as one that a pool in panic falls back on.
+pub(crate) fn is_usable(standing: &Standing, view: &PoolView) -> bool {
+    // The operator's word is newer than the view, by a moment.
+    standing.usable && !view.panic && standing.member.cell.state() == State::Ready
+}
+
+pub(crate) fn servers(view: &PoolView) -> Vec<Server> {
+    let standings = view.standings.iter();
+    standings
+        .map(|standing| Server::new(standing, view))
+        .collect()
+}
+
+/// Whether a name means this member: its own, or that of the DNS name which it is one address of.
+pub(crate) fn answers_to(member: &Member, name: &str) -> bool {
+    let rest = member.name.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Pool {
+    pub(crate) name: Arc<str>,
+    pub(crate) balance: &'static str,
+    health_check: &'static str,
+    pub(crate) servers: usize,
+    pub(crate) usable: usize,
+    /// Whether it falls back on servers that are not usable.
+    pub(crate) panic: bool,
+    active: u64,
+}
+
+impl Pool {
+    pub(crate) fn new(config: &config::Pool, view: &PoolView) -> Self {
+        let standings = view.standings.iter();
+        Self {
+            name: config.name.clone(),
+            balance: config.balance.name,
+            health_check: match config.health_check.as_ref().map(|check| &check.probe) {
+                None => "off",
+                Some(config::Probe::Tcp) => "tcp",
+                Some(config::Probe::Http(_)) => "http",
+            },
+            servers: view.standings.len(),
+            usable: usable(view),
+            panic: view.panic,
+            active: standings
+                .map(|standing| u64::from(standing.member.cell.in_use()))
+                .sum(),
+        }
+    }
+}
+
+/// How many servers of a pool may be picked in their own right.
+pub(crate) fn usable(view: &PoolView) -> usize {
+    let standings = view.standings.iter();
+    standings
+        .filter(|standing| is_usable(standing, view))
+        .count()
+}
+
+/// Each pool's config with its live state.
+pub(crate) fn pools(world: &World) -> impl Iterator<Item = (&config::Pool, &Arc<PoolState>)> {
+    world.snapshot.pools.iter().zip(&world.pools)
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Listener {
+    name: Arc<str>,
+    protocol: &'static str,
+    /// As configured.
+    bind: Vec<String>,
+    /// Where it really listens.
+    addresses: Vec<String>,
+    connections: u32,
+    accepted: u64,
+    routes: usize,
+}
+
+pub(crate) fn listeners(world: &World, addresses: &Addresses) -> Vec<Listener> {
+    let real = addresses
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
+    let listeners = world.snapshot.listeners.iter().zip(&world.listeners);
+    listeners
+        .map(|(config, live)| {
+            let (protocol, routes) = match &config.protocol {
+                Protocol::Http(http) => ("http", http.routes.len()),
+                Protocol::Tcp(_) => ("tcp", 0),
+            };
+            let real = real.iter().filter(|(name, _)| *name == config.name);
+            Listener {
+                name: config.name.clone(),
+                protocol,
+                bind: config.binds.iter().map(bind).collect(),
+                addresses: real.map(|(_, address)| address.clone()).collect(),
+                connections: live.connections.load(std::sync::atomic::Ordering::Relaxed),
+                accepted: live.stats.sum(|cells| cells.accepted.get()),
+                routes,
+            }
+        })
+        .collect()
+}
+
+fn bind(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp {
+            address,
+            dual_stack: true,
+        } => format!(":{}", address.port()),
+        Bind::Tcp { address, .. } => address.to_string(),
+        Bind::Unix(path) => format!("unix:{path}"),
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Route {
+    listener: Arc<str>,
+    /// Absent for the one way of a TCP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Arc<str>>,
+    #[serde(flatten)]
+    target: To,
+    requests: u64,
+}
+
+/// Where a route leads: one of these keys.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum To {
+    Pool(Arc<str>),
+    Split(Vec<Arm>),
+    /// A filter of the route answers.
+    Answer(bool),
+}
+
+#[derive(Debug, Serialize)]
+struct Arm {
+    pool: Arc<str>,
+    weight: u32,
+}
+
+pub(crate) fn routes(world: &World) -> Vec<Route> {
+    let name = |index: usize| -> Arc<str> {
+        let pool = world.snapshot.pools.get(index);
+        pool.map_or_else(|| "".into(), |pool| pool.name.clone())
+    };
+    let to = |target: &Target| match target {
+        Target::Pool(index) => To::Pool(name(*index)),
+        Target::Split(arms) => To::Split(
+            arms.iter()
+                .map(|arm| Arm {
+                    pool: name(arm.pool),
+                    weight: arm.weight,
+                })
+                .collect(),
+        ),
+        Target::Answer => To::Answer(true),
+    };
+    let mut routes = Vec::new();
+    let live = world.listeners.iter().zip(&world.routes);
+    for (config, (listener, states)) in world.snapshot.listeners.iter().zip(live) {
+        match &config.protocol {
+            Protocol::Http(http) => {
+                for (route, state) in http.routes.iter().zip(states) {
+                    routes.push(Route {
+                        listener: config.name.clone(),
+                        name: Some(route.name.clone()),
+                        target: to(&route.target),
+                        requests: state
+                            .stats
+                            .sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum()),
+                    });
+                }
+            }
+            Protocol::Tcp(tcp) => routes.push(Route {
+                listener: config.name.clone(),
+                name: None,
+                target: to(&tcp.target),
+                requests: listener.stats.sum(|cells| cells.accepted.get()),
+            }),
+        }
+    }
+    routes
+}

@@ -1,0 +1,242 @@
+//! What can be changed, by whom, and what is answered.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::Client;
+
+const A: &str = "/api/v1/pools/api/servers/a";
+
+#[tokio::test]
+async fn a_server_takes_a_state_and_a_weight() {
+    let fixture = Fixture::new(MAIN).await;
+    for (body, state, weight, usable) in [
+        (r#"{"state":"drain","weight":7}"#, "drain", 7, false),
+        (r#"{"state":"ready"}"#, "ready", 7, true),
+        (r#"{"weight":0}"#, "ready", 0, false),
+        (
+            r#"{"state":"disabled","weight":1000}"#,
+            "disabled",
+            1000,
+            false,
+        ),
+    ] {
+        let answer = fixture.write(&format!("PATCH {A}"), body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let server = answer.json();
+        assert_eq!(
+            (&server["state"], &server["weight"]),
+            (&json!(state), &json!(weight)),
+            "{body}"
+        );
+        assert_eq!(server["usable"], usable, "{body}");
+        assert_eq!(fixture.get(A).await.json(), server);
+        // A pool's view is built at most once in 10 ms.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_change_is_said() {
+    let fixture = Fixture::new(MAIN).await;
+    for (body, expected) in [
+        ("", "the body is not JSON: "),
+        ("{", "the body is not JSON: "),
+        ("[]", "the body is not an object such as "),
+        ("{}", "nothing is to be changed"),
+        (
+            r#"{"sate":"drain"}"#,
+            "unknown key `sate`: `state` and `weight` can be set",
+        ),
+        (
+            r#"{"state":"down"}"#,
+            r#"`state` is "ready", "drain" or "disabled", not "down""#,
+        ),
+        (
+            r#"{"state":null}"#,
+            r#"`state` is "ready", "drain" or "disabled", not null"#,
+        ),
+        (
+            r#"{"weight":"3"}"#,
+            r#"`weight` is a whole number from 0 to 1000, not "3""#,
+        ),
+        (
+            r#"{"weight":1001}"#,
+            "`weight` is a whole number from 0 to 1000, not 1001",
+        ),
+        (
+            r#"{"weight":-1}"#,
+            "`weight` is a whole number from 0 to 1000, not -1",
+        ),
+        (
+            r#"{"weight":1.5}"#,
+            "`weight` is a whole number from 0 to 1000, not 1.5",
+        ),
+    ] {
+        let error = fixture.write(&format!("PATCH {A}"), body).await.error(400);
+        assert!(error.starts_with(expected), "{body}: {error}");
+    }
+    let large = format!(r#"{{"weight": 3{}}}"#, " ".repeat(16 << 10));
+    let error = fixture
+        .write(&format!("PATCH {A}"), &large)
+        .await
+        .error(413);
+    assert_eq!(error, "the body is larger than 16 KiB");
+    assert_eq!(
+        fixture.get(A).await.json()["weight"],
+        2,
+        "nothing was changed"
+    );
+    let error = fixture
+        .write("PATCH /api/v1/pools/api/servers/x", r#"{"weight":1}"#)
+        .await
+        .error(404);
+    assert_eq!(error, "no server `x` in pool `api`; servers: a, b<&\"c");
+}
+
+#[tokio::test]
+async fn a_foreign_page_changes_nothing() {
+    let fixture = Fixture::new(MAIN).await;
+    let json = "content-type: application/json\r\n";
+    for (rest, status) in [
+        ("host: localhost\r\n".to_owned(), 415),
+        (
+            "host: localhost\r\ncontent-type: text/plain\r\n".to_owned(),
+            415,
+        ),
+        (format!("host: evil.example\r\n{json}"), 403),
+        (
+            format!("host: localhost\r\norigin: http://evil.example\r\n{json}"),
+            403,
+        ),
+        (
+            format!("host: localhost\r\norigin: http://localhost:8080\r\n{json}"),
+            403,
+        ),
+        (format!("host: localhost\r\n{json}"), 200),
+    ] {
+        let head = format!("PATCH {A} HTTP/1.1\r\ncontent-length: 12\r\n{rest}");
+        assert_eq!(
+            fixture.send(&head, r#"{"weight":9}"#).await.status,
+            status,
+            "{rest}"
+        );
+        let weight = if status == 200 { 9 } else { 2 };
+        assert_eq!(fixture.get(A).await.json()["weight"], weight, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_waits_and_gives_its_receipt() {
+    let fixture = Fixture::new(MAIN).await;
+    let member = fixture.hub.world().pools[0].view().standings[0]
+        .member
+        .clone();
+    member.cell.acquire(None).unwrap();
+    member.cell.acquire(None).unwrap();
+    let ending = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        member.cell.release();
+        member.cell.release();
+    });
+    let answer = fixture
+        .write(&format!("POST {A}/drain?timeout=30s"), "")
+        .await;
+    ending.await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut receipt = answer.json();
+    let took = receipt["took_ms"].take().as_u64().unwrap();
+    assert!((30..5000).contains(&took), "{took}");
+    assert_eq!(
+        receipt,
+        json!({"new_picks": 0, "affinity_picks": 0, "finished": 2, "cut": [], "took_ms": null})
+    );
+    for (query, expected) in [
+        ("timeout=soon", "`soon` is not a time such as"),
+        ("timeout=30", "`30` is not a time such as"),
+        ("time=30s", "unknown parameter `time=30s`"),
+    ] {
+        let error = fixture
+            .write(&format!("POST {A}/drain?{query}"), "{}")
+            .await
+            .error(400);
+        assert!(error.starts_with(expected), "{query}: {error}");
+    }
+    let error = fixture
+        .write(&format!("POST {A}/drain"), r#"{"timeout":"1s"}"#)
+        .await
+        .error(400);
+    assert_eq!(error, "this takes no body but an empty one or `{}`");
+}
+
+#[tokio::test]
+async fn a_drain_cuts_at_its_deadline_and_says_so() {
+    let fixture = Fixture::new(MAIN).await;
+    let member = fixture.hub.world().pools[0].view().standings[0]
+        .member
+        .clone();
+    member.cell.acquire(None).unwrap();
+    let receipt = fixture
+        .write(&format!("POST {A}/drain?timeout=20ms"), "")
+        .await
+        .json();
+    assert_eq!(receipt["cut"], json!([{"reason": "deadline", "count": 1}]));
+}
+
+#[tokio::test]
+async fn a_reload_says_what_changed_or_what_is_wrong() {
+    let fixture = Fixture::new(MAIN).await;
+    fixture
+        .file
+        .lock()
+        .unwrap()
+        .push_str("  third: { servers: [\"10.0.2.1:80\"] }\n");
+    let answer = fixture.write("POST /api/v1/reload", "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let changed = answer.json();
+    assert_eq!(changed["summary"], "1 pool added, 1 server added");
+    assert_eq!(changed["changes"]["pools_added"], 1);
+    assert_eq!(changed["changes"]["routes_removed"], 0);
+
+    fixture
+        .file
+        .lock()
+        .unwrap()
+        .push_str("  fourth: { servers: [nowhere] }\nfifth: 1\n");
+    let answer = fixture.write("POST /api/v1/reload", "").await;
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert_eq!(
+        answer.json()["errors"].as_array().unwrap().len(),
+        2,
+        "{answer:?}"
+    );
+    let pools = fixture.get("/api/v1/pools").await.json();
+    assert_eq!(pools.as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_client_speaks_to_it() {
+    let fixture = Fixture::new(MAIN).await;
+    let client = Client {
+        url: format!("http://{}", fixture.address),
+        token: None,
+    };
+    let (status, health) = client.get("/health").await.unwrap();
+    assert_eq!((status, &health["status"]), (200, &json!("healthy")));
+    assert_eq!(client.get("/livez").await.unwrap(), (200, json!("ok")));
+    let (status, server) = client.patch(A, &json!({"weight": 5})).await.unwrap();
+    assert_eq!((status, &server["weight"]), (200, &json!(5)));
+    let name = crate::client::segment("b<&\"c");
+    let (status, receipt) = client
+        .post(&format!("/api/v1/pools/api/servers/{name}/drain"))
+        .await
+        .unwrap();
+    assert_eq!((status, &receipt["finished"]), (200, &json!(0)));
+    let (status, error) = client.get("/api/v1/pools/x/servers").await.unwrap();
+    assert_eq!(
+        (status, error),
+        (404, json!({"error": "no pool `x`; pools: api, site"}))
+    );
+}

@@ -1,0 +1,213 @@
+//! A hub, the publisher behind it, and the router in front of it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use config::{Loaded, Severity};
+use control::message::{Answer, Command, Message};
+use control::publisher::{Action, Publisher};
+use control::world::{Hub, Phase, World};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::{AdminState, router, serve};
+
+/// Two pools; nobody probes, so that what is unknown stays so.
+pub(super) const MAIN: &str = r#"
+listeners:
+  web:
+    bind: "127.0.0.1:0"
+    routes:
+      - { name: api, match: { path: /api/* }, pool: api }
+      - { name: both, match: { path: /both }, split: { api: 90, site: 10 } }
+      - { name: gone, match: { path: /gone }, filters: [{ respond: { status: 410 } }] }
+      - pool: site
+  pg: { bind: "127.0.0.1:0", protocol: tcp, pool: site }
+pools:
+  api:
+    balance: least_connections
+    health_check: off
+    servers: [{ name: a, address: "10.0.0.1:80", weight: 2 }, { name: "b<&\"c", address: "10.0.0.2:80" }]
+  site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"] }
+"#;
+
+struct Text(String);
+
+impl config::Source for Text {
+    fn read(&self, _: &str) -> Result<String, String> {
+        Ok(self.0.clone())
+    }
+    fn glob(&self, _: &str) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+    fn env(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn resolves(&self, _: &str) -> Option<bool> {
+        None
+    }
+}
+
+fn load(text: &str) -> Loaded {
+    config::load("main.yaml", &Text(text.to_owned()))
+}
+
+pub(super) struct Fixture {
+    pub(super) hub: Arc<Hub>,
+    pub(super) address: SocketAddr,
+    /// What the next reload reads.
+    pub(super) file: Arc<Mutex<String>>,
+}
+
+/// The answer to one request.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answered {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    pub(super) fn error(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Fixture {
+    pub(super) async fn new(text: &str) -> Self {
+        let mut publisher = Publisher::new(2, 1);
+        let snapshot = load(text).snapshot.unwrap();
+        let (world, _) = publisher.apply(Arc::new(snapshot), Duration::ZERO);
+        let (sender, messages) = mpsc::unbounded_channel();
+        let send = Box::new(move |message| sender.send(message).unwrap());
+        let hub = Arc::new(Hub::new(world, 2, Duration::from_secs(1_700_000_000), send));
+        hub.set_phase(Phase::Running);
+        let file = Arc::new(Mutex::new(text.to_owned()));
+        tokio::spawn(publish(publisher, messages, hub.clone(), file.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = AdminState {
+            hub: hub.clone(),
+            token: None,
+            bind: address,
+            version: "0.1.0",
+            started: Instant::now(),
+            addresses: Arc::new(Mutex::new(vec![(
+                "web".into(),
+                "127.0.0.1:8080".to_owned(),
+            )])),
+        };
+        tokio::spawn(serve(listener, router(state), std::future::pending()));
+        Self { hub, address, file }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answered {
+        self.send(
+            &format!("GET {path} HTTP/1.1\r\nhost: {}\r\n", self.address),
+            "",
+        )
+        .await
+    }
+
+    /// A write with everything that a write needs.
+    pub(super) async fn write(&self, request: &str, body: &str) -> Answered {
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n",
+            body.len()
+        );
+        self.send(&head, body).await
+    }
+
+    pub(super) async fn send(&self, head: &str, body: &str) -> Answered {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{head}connection: close\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).await.unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        Answered {
+            status: head[9..12].parse().unwrap(),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+/// The loop that the binary has, without probes and sockets.
+async fn publish(
+    mut publisher: Publisher,
+    mut messages: mpsc::UnboundedReceiver<Message>,
+    hub: Arc<Hub>,
+    file: Arc<Mutex<String>>,
+) {
+    let began = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => match message {
+                Some(message) => Some(message),
+                None => return,
+            },
+            _ = tick.tick() => None,
+        };
+        let now = began.elapsed();
+        match message {
+            None => {}
+            Some(Message::Event(event)) => publisher.handle_event(event, now),
+            Some(Message::Command(command, reply)) => match command {
+                Command::Set {
+                    pool,
+                    server,
+                    state,
+                    weight,
+                } => {
+                    publisher.handle_set(&pool, &server, state, weight, reply, now);
+                }
+                Command::Drain {
+                    pool,
+                    server,
+                    timeout,
+                } => {
+                    publisher.handle_drain(&pool, &server, timeout, reply, now);
+                }
+                Command::Reload => {
+                    let loaded = load(&file.lock().unwrap());
+                    reply(reload(&mut publisher, loaded, now, &hub));
+                }
+            },
+        }
+        publisher.handle_timeout(now);
+        while let Some(action) = publisher.poll_action() {
+            if let Action::Reply(reply, answer) = action {
+                reply(answer);
+            }
+        }
+    }
+}
+
+fn reload(publisher: &mut Publisher, loaded: Loaded, now: Duration, hub: &Hub) -> Answer {
+    let errors = loaded.diagnostics.iter();
+    let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let errors: Vec<String> = errors
+        .map(|diagnostic| diagnostic.message.clone())
+        .collect();
+    match loaded.snapshot {
+        None => Answer::Refused(errors),
+        Some(snapshot) => {
+            let (world, changes): (Arc<World>, _) = publisher.apply(Arc::new(snapshot), now);
+            hub.set_world(world);
+            Answer::Reloaded(changes)
+        }
+    }
+}
