@@ -1,3 +1,5 @@
+//! URLs, names and what is said when nobody answers; exchanges with the router are in `crate::tests`.
+
 use super::*;
 
 fn client(url: &str) -> Client {

@@ -1,3 +1,5 @@
+//! The guards as tables: a request in one line, and the status that it is refused with.
+
 use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:9900";

@@ -240,3 +240,37 @@ async fn the_client_speaks_to_it() {
         (404, json!({"error": "no pool `x`; pools: api, site"}))
     );
 }
+
+#[tokio::test]
+async fn the_end_waits_for_what_is_being_answered_and_takes_no_more() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = axum::Router::new().route(
+        "/",
+        axum::routing::get(|| async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            "done"
+        }),
+    );
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(crate::serve(listener, slow, async {
+        let _ = ended.await;
+    }));
+    let client = Client {
+        url: format!("http://{address}"),
+        token: None,
+    };
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/").await }
+    });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    end.send(()).unwrap();
+    assert_eq!(asking.await.unwrap().unwrap(), (200, json!("done")));
+    serving.await.unwrap();
+    let error = client.get("/").await.unwrap_err().to_string();
+    assert!(
+        error.contains("connection refused; is evenkeel running?"),
+        "{error}"
+    );
+}

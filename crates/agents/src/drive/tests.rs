@@ -1,3 +1,5 @@
+//! Each action comes to one event; what probes find is tested beside them.
+
 use std::time::Duration;
 
 use config::{HealthCheck, InitialHealth};

@@ -1,3 +1,5 @@
+//! Probes of real sockets that answer well, badly or not at all.
+
 use std::net::SocketAddr;
 
 use config::{HealthCheck, InitialHealth};

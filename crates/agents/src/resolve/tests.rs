@@ -1,3 +1,5 @@
+//! Look-ups against a name server of our own and files of our own; no other is asked.
+
 use std::net::SocketAddr;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig};

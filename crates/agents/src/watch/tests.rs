@@ -1,3 +1,5 @@
+//! Files that change as editors, config maps and slow writers change them.
+
 use std::fs;
 use std::time::Instant;
 
