@@ -34,7 +34,7 @@ fn print(origin: &Origin) -> ExitCode {
         return exit::wrong(counts);
     }
     if let Origin::Text { text, .. } = origin {
-        print!("{text}");
+        exit::print(text);
     }
     exit::WELL
 }

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     };
     match diagnose::show(origin.load(), args.strict) {
         Ok(snapshot) => {
-            print!("{}", summary(&snapshot));
+            exit::print(&summary(&snapshot));
             exit::WELL
         }
         Err(counts) => exit::wrong(counts),

@@ -1,4 +1,4 @@
-//! The exit codes of every command.
+//! How every command ends: its exit code, and what it prints.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,15 @@ pub(crate) const WELL: ExitCode = ExitCode::SUCCESS;
 pub(crate) const WRONG: u8 = 1;
 /// The system refused, or an instance does not answer. (2 is a wrong command line, which clap reports.)
 pub(crate) const REFUSED: u8 = 3;
+
+/// Writes a command's result to stdout. A reader that has left, as `head` does, is no fault of ours.
+pub(crate) fn print(text: &str) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
 
 /// Says on stderr what was wrong with what the user gave.
 pub(crate) fn wrong(message: impl std::fmt::Display) -> ExitCode {

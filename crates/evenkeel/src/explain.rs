@@ -101,13 +101,13 @@ pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
     match explain(&world, &asked, args.from) {
         Ok(explained) if args.json => match serde_json::to_string_pretty(&explained) {
             Ok(json) => {
-                println!("{json}");
+                exit::print(&format!("{json}\n"));
                 exit::WELL
             }
             Err(error) => exit::refused(error),
         },
         Ok(explained) => {
-            print!("{}", format::text(&explained));
+            exit::print(&format::text(&explained));
             exit::WELL
         }
         Err(error) => exit::wrong(error),

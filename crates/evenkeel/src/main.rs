@@ -38,20 +38,18 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Balance(args) => balance_command::run(&args),
         Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&config::schema())?);
+            let schema = serde_json::to_string_pretty(&config::schema())?;
+            exit::print(&format!("{schema}\n"));
             Ok(exit::WELL)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "evenkeel",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut script);
+            exit::print(&String::from_utf8_lossy(&script));
             Ok(exit::WELL)
         }
         Command::ReferenceConfig => {
-            print!("{}", config::reference());
+            exit::print(&config::reference());
             Ok(exit::WELL)
         }
         Command::Run(args) => run(&args),

@@ -178,9 +178,9 @@ fn with_client(
     match runtime.block_on(talk(&client)) {
         Ok(done) => {
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&done.json)?);
+                exit::print(&format!("{}\n", serde_json::to_string_pretty(&done.json)?));
             } else {
-                print!("{}", done.text);
+                exit::print(&done.text);
             }
             Ok(done.code)
         }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agents::{Agents, Resolver};
+use agents::{Agents, Resolver, Watch};
 use anyhow::Context as _;
 use config::{Diagnostic, Severity, Snapshot};
 use control::message::Message;
@@ -58,7 +58,9 @@ pub(crate) fn run(origin: Origin, options: Options) -> anyhow::Result<ExitCode> 
     if let Err(error) = logging::init() {
         return Ok(exit::wrong(error));
     }
-    let (loaded, looked_at) = origin.load_watched();
+    // Looked at before it is read, so that no change falls between the two.
+    let watch = options.watch.then(|| Watch::new(origin.load_watched().1));
+    let loaded = origin.load();
     let findings = loaded.diagnostics.clone();
     let snapshot = match diagnose::accept(loaded, options.strict) {
         Ok(snapshot) => snapshot,
@@ -83,7 +85,7 @@ pub(crate) fn run(origin: Origin, options: Options) -> anyhow::Result<ExitCode> 
         options,
         snapshot: Arc::new(snapshot),
         token,
-        looked_at,
+        watch,
     };
     let code = runtime.block_on(start(given))?;
     // What still runs beside traffic is of no use to anybody now.
@@ -97,7 +99,7 @@ struct Given {
     options: Options,
     snapshot: Arc<Snapshot>,
     token: Option<String>,
-    looked_at: Vec<std::path::PathBuf>,
+    watch: Option<Watch>,
 }
 
 /// Starts everything, or says why not; then serves.
@@ -175,10 +177,7 @@ async fn start(given: Given) -> anyhow::Result<ExitCode> {
         Resolver::system(),
         Arc::new(report),
     );
-    let watching = given
-        .options
-        .watch
-        .then(|| Watching::start(given.looked_at));
+    let watching = given.watch.map(Watching::start);
     let shell = Shell {
         origin: given.origin,
         strict: given.options.strict,

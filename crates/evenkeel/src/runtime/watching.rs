@@ -12,12 +12,11 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Watches from now on. To be called on a runtime.
-    pub(super) fn start(paths: Vec<PathBuf>) -> Self {
+    /// Tells from now on what `watch` sees. To be called on a runtime.
+    pub(super) fn start(mut watch: Watch) -> Self {
         let (changed, changes) = channel(1);
         let (sender, mut others) = unbounded_channel();
         tokio::spawn(async move {
-            let mut watch = Watch::new(paths);
             loop {
                 tokio::select! {
                     () = watch.changed() => {
