@@ -298,16 +298,24 @@ impl Publisher {
         }
         let entry = self
             .pools
-            .get_mut(pool)
+            .get(pool)
             .ok_or_else(|| format!("no pool `{pool}`"))?;
         let name = entry.state.name.clone();
-        let mut found = false;
-        for slot in entry
-            .slots
-            .iter_mut()
+        let named = entry.slots.iter().filter(|slot| slot.answers_to(server));
+        let members: Vec<u32> = named.map(|slot| slot.member.id).collect();
+        if members.is_empty() {
+            return Err(format!("no server `{server}` in pool `{pool}`"));
+        }
+        if state.is_some_and(|state| state != State::Drain) {
+            // A new word ends a drain that waits; its receipt says what was so far, and is made before new picks are.
+            self.end_drains(&members, now);
+        }
+        let slots = self.pools.get_mut(pool).map(|entry| &mut entry.slots);
+        for slot in slots
+            .into_iter()
+            .flatten()
             .filter(|slot| slot.answers_to(server))
         {
-            found = true;
             if let Some(state) = state {
                 slot.member.cell.set_state(state);
                 slot.member.set_cut(false);
@@ -326,13 +334,6 @@ impl Publisher {
                     what: format!("weight {weight}"),
                 }));
             }
-        }
-        if !found {
-            return Err(format!("no server `{server}` in pool `{pool}`"));
-        }
-        if state.is_some_and(|state| state != State::Drain) {
-            // A new word ends a drain that waits; its receipt says what was so far.
-            self.end_drains(pool, server, now);
         }
         self.mark_dirty(&name, now);
         self.build_due_views(now.saturating_add(VIEW_EVERY));

@@ -15,18 +15,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct PendingDrain {
-    member: Arc<Member>,
+    /// Several when a name stands for several addresses.
+    members: Vec<Held>,
     reply: Option<Reply>,
     began: Duration,
     /// When what still runs is cut.
     deadline: Option<Duration>,
-    /// Requests in use at the moment of the drain.
-    held: u32,
-    picks: u64,
-    affinity_picks: u64,
-    cut: u64,
     cut_until: Option<Duration>,
     pub(super) look_at: Duration,
+}
+
+/// One server that drains, as it was when the drain began.
+struct Held {
+    member: Arc<Member>,
+    /// Requests in use at that moment.
+    in_use: u32,
+    /// Picks so far, read one look later: a worker counts a pick a moment after it has been let in.
+    picks: Option<u64>,
+    affinity_picks: u64,
+    cut: u64,
 }
 
 impl Publisher {
@@ -48,33 +55,32 @@ impl Publisher {
         };
         let name = entry.state.name.clone();
         let timeout = timeout.or(entry.config.drain_timeout);
-        let Some(slot) = entry.slots.iter_mut().find(|slot| slot.answers_to(server)) else {
+        let mut members = Vec::new();
+        for slot in entry
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.answers_to(server))
+        {
+            slot.word = Some(State::Drain);
+            slot.member.set_cut(false);
+            members.push(Held::new(slot.member.clone()));
+            self.actions.push_back(Action::Log(Notice::Operator {
+                pool: name.clone(),
+                server: slot.member.name.clone(),
+                what: "drain".to_owned(),
+            }));
+        }
+        if members.is_empty() {
             let why = format!("no server `{server}` in pool `{pool}`");
             self.actions
                 .push_back(Action::Reply(reply, Answer::NotFound(why)));
             return;
-        };
-        let member = slot.member.clone();
-        slot.word = Some(State::Drain);
-        member.set_cut(false);
-        let held = member.cell.set_state(State::Drain);
-        let affinity_picks = member.cell.affinity_picks();
-        let picks = member.cell.picks() - affinity_picks;
-        let server = member.name.clone();
-        self.actions.push_back(Action::Log(Notice::Operator {
-            pool: name.clone(),
-            server,
-            what: "drain".to_owned(),
-        }));
+        }
         self.drains.push(PendingDrain {
-            member,
+            members,
             reply: Some(reply),
             began: now,
             deadline: timeout.map(|timeout| now.saturating_add(timeout)),
-            held,
-            picks,
-            affinity_picks,
-            cut: 0,
             cut_until: None,
             look_at: now,
         });
@@ -89,27 +95,38 @@ impl Publisher {
             if drain.look_at > now {
                 return true;
             }
-            let in_use = drain.member.cell.in_use();
-            if in_use == 0 || drain.cut_until.is_some_and(|until| until <= now) {
+            if now > drain.began {
+                drain.members.iter_mut().for_each(Held::note_picks);
+            }
+            let idle = drain
+                .members
+                .iter()
+                .all(|held| held.member.cell.in_use() == 0);
+            if idle || drain.cut_until.is_some_and(|until| until <= now) {
                 actions.extend(drain.end(now));
                 return false;
             }
             if drain.cut_until.is_none() && drain.deadline.is_some_and(|deadline| deadline <= now) {
-                drain.cut = u64::from(in_use);
                 drain.cut_until = Some(now.saturating_add(CUT_WAIT));
-                drain.member.set_cut(true);
-                actions.push_back(Action::Cut(drain.member.id));
+                for held in &mut drain.members {
+                    held.cut = u64::from(held.member.cell.in_use());
+                    held.member.set_cut(true);
+                    actions.push_back(Action::Cut(held.member.id));
+                }
             }
             drain.look_at = now.saturating_add(LOOK_EVERY);
             true
         });
     }
 
-    /// Ends the drains of a server that was given another word.
-    pub(super) fn end_drains(&mut self, pool: &str, server: &str, now: Duration) {
+    /// Ends the drains of a server that is about to be given another word.
+    pub(super) fn end_drains(&mut self, members: &[u32], now: Duration) {
         let actions = &mut self.actions;
         self.drains.retain_mut(|drain| {
-            let same = *drain.member.pool == *pool && *drain.member.name == *server;
+            let same = drain
+                .members
+                .iter()
+                .any(|held| members.contains(&held.member.id));
             if same {
                 actions.extend(drain.end(now));
             }
@@ -120,28 +137,59 @@ impl Publisher {
 
 impl PendingDrain {
     fn end(&mut self, now: Duration) -> Option<Action> {
-        let affinity_picks = self.member.cell.affinity_picks();
-        let picks = self.member.cell.picks() - affinity_picks;
-        let by_affinity = affinity_picks - self.affinity_picks;
-        let ended = u64::from(self.held) + by_affinity;
-        let receipt = Receipt {
-            new_picks: picks - self.picks,
-            affinity_picks: by_affinity,
-            finished: ended
-                .saturating_sub(self.cut)
-                .saturating_sub(u64::from(self.member.cell.in_use())),
-            cut: if self.cut > 0 {
-                vec![Cut {
-                    reason: "deadline",
-                    count: self.cut,
-                }]
-            } else {
-                Vec::new()
-            },
+        let mut receipt = Receipt {
             took_ms: u64::try_from(now.saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX),
+            ..Receipt::default()
         };
+        let mut cut = 0;
+        for held in &self.members {
+            held.add_to(&mut receipt);
+            cut += held.cut;
+        }
+        if cut > 0 {
+            receipt.cut.push(Cut {
+                reason: "deadline",
+                count: cut,
+            });
+        }
         self.reply
             .take()
             .map(|reply| Action::Reply(reply, Answer::Drained(receipt)))
+    }
+}
+
+impl Held {
+    /// Begins the drain: from here on nothing is picked.
+    fn new(member: Arc<Member>) -> Self {
+        let in_use = member.cell.set_state(State::Drain);
+        Self {
+            in_use,
+            picks: None,
+            affinity_picks: member.cell.affinity_picks(),
+            cut: 0,
+            member,
+        }
+    }
+
+    fn note_picks(&mut self) {
+        let picks = self.own_picks();
+        self.picks.get_or_insert(picks);
+    }
+
+    /// Those by affinity aside.
+    fn own_picks(&self) -> u64 {
+        let by_affinity = self.member.cell.affinity_picks();
+        self.member.cell.picks().saturating_sub(by_affinity)
+    }
+
+    fn add_to(&self, receipt: &mut Receipt) {
+        let cell = &self.member.cell;
+        let by_affinity = cell.affinity_picks() - self.affinity_picks;
+        let picks = self.own_picks();
+        receipt.new_picks += picks - self.picks.unwrap_or(picks);
+        receipt.affinity_picks += by_affinity;
+        // What was cut may not have ended yet.
+        let not_finished = self.cut.max(u64::from(cell.in_use()));
+        receipt.finished += (u64::from(self.in_use) + by_affinity).saturating_sub(not_finished);
     }
 }

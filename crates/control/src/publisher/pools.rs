@@ -42,6 +42,8 @@ pub(super) struct Slot {
     pub(super) asked: Option<u64>,
     /// The name that the config gives it; several members share one when it is a DNS name.
     configured: Arc<str>,
+    /// Its place in rings: alike on every node, so it does not hang on which addresses a name had before.
+    hash_name: u64,
     file_weight: u32,
     /// The operator's words, until the file's own value changes.
     pub(super) weight_word: Option<u32>,
@@ -61,6 +63,17 @@ impl Slot {
         self.health
             .as_ref()
             .map_or(Verdict::Healthy, Health::verdict)
+    }
+
+    /// Has another address of the same name's words: the operator spoke of the name.
+    fn take_words(&mut self, words: &Words) {
+        if let Some(state) = words.state {
+            self.member.cell.set_state(state);
+            self.word = Some(state);
+        }
+        if words.file_weight == self.file_weight {
+            self.weight_word = words.weight;
+        }
     }
 
     pub(super) fn cause(&self) -> Arc<str> {
@@ -114,6 +127,7 @@ impl Publisher {
         }
         for (_, gone) in before {
             for slot in gone.slots {
+                changes.servers_removed += 1;
                 self.retire(&slot);
             }
         }
@@ -155,11 +169,12 @@ impl Publisher {
                 (Vec::new(), state, true, Duration::ZERO, false, Vec::new())
             }
         };
+        let words = words_of_names(&slots);
         let mut known: BTreeMap<(Arc<str>, Endpoint), Slot> = slots
             .into_iter()
             .map(|slot| {
                 (
-                    (slot.member.name.clone(), slot.member.endpoint.clone()),
+                    (slot.configured.clone(), slot.member.endpoint.clone()),
                     slot,
                 )
             })
@@ -167,12 +182,18 @@ impl Publisher {
         let mut kept = Vec::new();
         for server in &pool.servers {
             for (name, endpoint) in self.expand(server) {
-                let key = (name, endpoint);
-                let slot = match known.remove(&key) {
+                let slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
                     Some(slot) => self.keep(slot, server, check.as_deref(), same_check, now),
                     None => {
                         changes.servers_added += 1;
-                        self.create(pool, server, key, check.as_deref(), now)
+                        let mut slot =
+                            self.create(pool, server, (name, endpoint), check.as_deref(), now);
+                        if let (Address::Name(..), Some(words)) =
+                            (&server.address, words.get(&server.name))
+                        {
+                            slot.take_words(words);
+                        }
+                        slot
                     }
                 };
                 kept.push(slot);
@@ -255,6 +276,12 @@ impl Publisher {
     ) -> Slot {
         let id = self.next_member;
         self.next_member += 1;
+        let hash_name = match &server.address {
+            Address::Name(..) => {
+                balance::hash_key(format!("{}@{endpoint}", server.name).as_bytes())
+            }
+            Address::Ip(_) | Address::Unix(_) => balance::hash_key(name.as_bytes()),
+        };
         let member = Arc::new(Member::new(
             id,
             pool.name.clone(),
@@ -278,6 +305,7 @@ impl Publisher {
             due: None,
             asked: None,
             configured: server.name.clone(),
+            hash_name,
             file_weight: server.weight,
             weight_word: None,
             word: None,
@@ -397,14 +425,15 @@ impl PoolEntry {
             .collect();
         let mut candidates = Vec::with_capacity(usable.indices.len());
         for index in &usable.indices {
-            let Some(standing) = standings.get_mut(*index) else {
+            let (Some(standing), Some(slot)) = (standings.get_mut(*index), self.slots.get(*index))
+            else {
                 continue;
             };
             standing.usable = true;
             candidates.push(Candidate {
                 server: standing.member.cell.clone(),
                 id: standing.member.id,
-                hash_name: balance::hash_key(standing.member.name.as_bytes()),
+                hash_name: slot.hash_name,
                 weight: standing.weight,
             });
         }
@@ -430,6 +459,34 @@ impl PoolEntry {
         self.panic = usable.panic;
         changed.then_some(usable.panic)
     }
+}
+
+/// An operator's words on a configured server.
+struct Words {
+    state: Option<State>,
+    weight: Option<u32>,
+    file_weight: u32,
+}
+
+/// The words that hold for every address of a configured server, by its name. One that was said of a single address
+/// of several holds for that one alone.
+fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
+    let mut all: BTreeMap<Arc<str>, Words> = BTreeMap::new();
+    for slot in slots {
+        all.entry(slot.configured.clone())
+            .and_modify(|words| {
+                words.state = words.state.filter(|state| slot.word == Some(*state));
+                words.weight = words
+                    .weight
+                    .filter(|weight| slot.weight_word == Some(*weight));
+            })
+            .or_insert(Words {
+                state: slot.word,
+                weight: slot.weight_word,
+                file_weight: slot.file_weight,
+            });
+    }
+    all
 }
 
 fn budget(pool: &Pool) -> RetryBudget {
