@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("readiness", &[]),
     ("testkit", &[]),
     ("xtask", &[]),
+    ("bench", &["wire", "balance", "rules", "control"]),
     ("rules", &["wire"]),
     ("config", &["wire", "balance", "rules"]),
     ("control", &["wire", "balance", "rules", "config"]),

@@ -1,0 +1,2 @@
+//! Count.
+fn main() {}
