@@ -133,6 +133,8 @@ pub struct Publisher {
     listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
     routes: BTreeMap<(Arc<str>, Arc<str>), Arc<RouteState>>,
     names: BTreeMap<Arc<str>, NameEntry>,
+    /// Addresses of names that the next config will bring.
+    ahead: BTreeMap<Arc<str>, NameEntry>,
     /// Probes to come, by time and member.
     schedule: BTreeSet<(Duration, u32)>,
     /// Pools whose view is out of date, and when it may be built.
@@ -157,6 +159,7 @@ impl Publisher {
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             names: BTreeMap::new(),
+            ahead: BTreeMap::new(),
             schedule: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
@@ -335,8 +338,9 @@ impl Publisher {
                 }));
             }
         }
-        self.mark_dirty(&name, now);
-        self.build_due_views(now.saturating_add(VIEW_EVERY));
+        // An operator sees what the answer says: at once, whenever the last view was built.
+        self.dirty.insert(name, now);
+        self.build_due_views(now);
         Ok(())
     }
 

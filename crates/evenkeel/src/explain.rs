@@ -12,13 +12,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use config::{HttpListener, Listener, Protocol, Snapshot, Target};
+use control::decide;
 use control::reason::Reason;
 use control::world::World;
 use rules::{Collect, Edits, Filter, On, Outcome, Scratch, Walk, forward};
 use serde::Serialize;
-use wire::http1::{
-    Decoded, HeadLimits, Known, Method, RequestErrorKind, RequestHead, decode_request,
-};
+use wire::http1::{Decoded, Known, Method, RequestHead, decode_request};
 
 use crate::cli::ExplainArgs;
 use crate::source::Origin;
@@ -240,25 +239,11 @@ fn walk(
 }
 
 fn decode(bytes: &[u8], http: &HttpListener, head: &mut RequestHead) -> Result<(), Refused> {
-    let limits = HeadLimits {
-        head_bytes: http.limits.header_bytes,
-        headers: http.limits.headers,
-        uri_bytes: http.limits.uri_bytes,
-    };
+    let limits = decide::head_limits(http);
     match decode_request(bytes, &limits, head) {
         Ok(Decoded::Complete(())) => Ok(()),
         Ok(Decoded::Incomplete) => Err(refuse(Reason::BadRequest, "the head has no end")),
-        Err(error) => {
-            let reason = match error.kind() {
-                RequestErrorKind::BadRequest => Reason::BadRequest,
-                RequestErrorKind::BadFraming => Reason::BadFraming,
-                RequestErrorKind::UriTooLong => Reason::UriTooLong,
-                RequestErrorKind::HeaderTooLarge => Reason::HeaderTooLarge,
-                RequestErrorKind::UnknownCoding => Reason::NotImplemented,
-                RequestErrorKind::Version => Reason::VersionNotSupported,
-            };
-            Err(refuse(reason, &error.to_string()))
-        }
+        Err(error) => Err(refuse(decide::reason_of(error.kind()), &error.to_string())),
     }
 }
 

@@ -17,7 +17,7 @@ mod watching;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agents::{Agents, Resolver, Watch};
 use anyhow::Context as _;
@@ -38,8 +38,6 @@ use watching::Watching;
 
 /// Threads of the runtime beside traffic.
 const BESIDE_THREADS: usize = 2;
-/// A publisher builds views of names that it was told at most this much later.
-const VIEW_WITHIN: Duration = Duration::from_millis(10);
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +53,18 @@ pub(crate) struct Options {
 /// # Errors
 /// What the system refused.
 pub(crate) fn run(origin: Origin, options: Options) -> anyhow::Result<ExitCode> {
+    run_with(origin, options, |_| {})
+}
+
+/// The same, for a command that looks at what runs: `serving` is called once requests are served.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn run_with(
+    origin: Origin,
+    options: Options,
+    serving: impl FnOnce(&Arc<Hub>),
+) -> anyhow::Result<ExitCode> {
     if let Err(error) = logging::init() {
         return Ok(exit::wrong(error));
     }
@@ -87,7 +97,7 @@ pub(crate) fn run(origin: Origin, options: Options) -> anyhow::Result<ExitCode> 
         token,
         watch,
     };
-    let code = runtime.block_on(start(given))?;
+    let code = runtime.block_on(start(given, serving))?;
     // What still runs beside traffic is of no use to anybody now.
     runtime.shutdown_background();
     Ok(code)
@@ -103,7 +113,7 @@ struct Given {
 }
 
 /// Starts everything, or says why not; then serves.
-async fn start(given: Given) -> anyhow::Result<ExitCode> {
+async fn start(given: Given, serving: impl FnOnce(&Arc<Hub>)) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     // First, so that a signal that comes while starting is not lost.
     let signals = Signals::listen().context("signals cannot be listened to")?;
@@ -117,11 +127,10 @@ async fn start(given: Given) -> anyhow::Result<ExitCode> {
     let answers = names::look_up(names::of(&snapshot)).await;
 
     let mut publisher = Publisher::new(workers, limits::seed());
-    let (world, _) = publisher.apply(snapshot.clone(), started.elapsed());
     for answer in answers {
         publisher.handle_event(answer, started.elapsed());
     }
-    publisher.handle_timeout(started.elapsed() + VIEW_WITHIN);
+    let (world, _) = publisher.apply(snapshot.clone(), started.elapsed());
 
     let (sender, messages) = unbounded_channel();
     let report = sender.clone();
@@ -178,6 +187,7 @@ async fn start(given: Given) -> anyhow::Result<ExitCode> {
         Arc::new(report),
     );
     let watching = given.watch.map(Watching::start);
+    serving(&hub);
     let shell = Shell {
         origin: given.origin,
         strict: given.options.strict,

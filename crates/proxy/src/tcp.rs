@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use config::{HashKey, Protocol, Target, TcpListener};
+use control::decide;
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
@@ -151,7 +152,7 @@ async fn connect(
         .ok_or(Reason::Internal)?;
     let pool = world.pool(pool_index).ok_or(Reason::Internal)?;
     let key = match (&config.balance.key, source) {
-        (HashKey::Source, Some(source)) => Some(upstream::source_key(source)),
+        (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
         _ => None,
     };
     let mut tried = Vec::new();
@@ -212,7 +213,7 @@ fn pool_of(worker: &Worker, tcp: &TcpListener) -> Result<usize, Reason> {
         Target::Split(arms) => {
             let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let point = worker.random().checked_rem(total).unwrap_or(0);
-            Ok(upstream::arm_at(arms, point).unwrap_or_default())
+            Ok(decide::arm_at(arms, point).unwrap_or_default())
         }
         // The config has no such TCP listener: filters belong to HTTP.
         Target::Answer => Err(Reason::Internal),

@@ -2,13 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use config::Arm;
 use control::live::{Endpoint, Member};
 use control::reason::Reason;
 
@@ -233,66 +231,4 @@ pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>) -> String {
         }
     }
     text
-}
-
-/// The key of a client's address for hashing algorithms.
-pub(crate) fn source_key(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(address) => balance::hash_key(&address.octets()),
-        IpAddr::V6(address) => balance::hash_key(&address.octets()),
-    }
-}
-
-/// The pool of the arm in whose share `point` (below the sum of the weights) falls.
-pub(crate) fn arm_at(arms: &[Arm], mut point: u64) -> Option<usize> {
-    for arm in arms {
-        let weight = u64::from(arm.weight);
-        if point < weight {
-            return Some(arm.pool);
-        }
-        point -= weight;
-    }
-    None
-}
-
-/// The turn `n` of a split, spread so that a small arm's turns do not come in a row: a stride of about the golden
-/// ratio, coprime to the total, visits every point once in each round.
-pub(crate) fn spread(n: u64, total: u64) -> u64 {
-    if total < 3 {
-        return n.checked_rem(total).unwrap_or(0);
-    }
-    let mut stride = (total * 618 / 1000).max(1);
-    while gcd(stride, total) != 1 {
-        stride += 1;
-    }
-    (n % total * stride) % total
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_split_keeps_its_shares_in_every_round_and_mixes_them() {
-        let arms = [
-            Arm {
-                pool: 0,
-                weight: 90,
-            },
-            Arm {
-                pool: 1,
-                weight: 10,
-            },
-        ];
-        let picks: Vec<_> = (0..100)
-            .filter_map(|n| arm_at(&arms, spread(n, 100)))
-            .collect();
-        assert_eq!(picks.iter().filter(|pool| **pool == 1).count(), 10);
-        let longest_run = picks.split(|pool| *pool == 0).map(<[usize]>::len).max();
-        assert_eq!(longest_run, Some(1));
-    }
 }

@@ -100,11 +100,16 @@ impl Publisher {
             .health
             .as_ref()
             .is_some_and(balance::health::Health::answers);
+        let cause = slot
+            .health
+            .as_ref()
+            .and_then(|health| health.cause().cloned());
         let transition = change(slot);
         let Some(health) = &slot.health else {
             return;
         };
-        let changed = transition.is_some() || answers != health.answers();
+        let changed =
+            transition.is_some() || answers != health.answers() || cause != health.cause().cloned();
         if slot.asked.is_none() {
             let due = health.poll_next_probe(random).max(now);
             if let Some(old) = slot.due.replace(due) {

@@ -94,7 +94,7 @@ impl Publisher {
         let mut names = BTreeMap::new();
         for server in snapshot.pools.iter().flat_map(|pool| &pool.servers) {
             if let Address::Name(name, _) = &server.address {
-                let known = self.names.remove(name);
+                let known = self.names.remove(name).or_else(|| self.ahead.remove(name));
                 names.entry(name.clone()).or_insert_with(|| {
                     known.unwrap_or(NameEntry {
                         addresses: Vec::new(),
@@ -105,6 +105,7 @@ impl Publisher {
             }
         }
         self.names = names;
+        self.ahead.clear();
         self.ask_due_names(now);
     }
 
@@ -328,6 +329,10 @@ impl Publisher {
         answer: Result<(Vec<IpAddr>, Duration), String>,
         now: Duration,
     ) {
+        if !self.names.contains_key(&name) {
+            self.learn_ahead(name, answer, now);
+            return;
+        }
         let Some(entry) = self.names.get_mut(&name) else {
             return;
         };
@@ -352,6 +357,28 @@ impl Publisher {
                 }));
                 self.take_name_change(&name, now);
             }
+        }
+    }
+
+    /// Keeps the addresses of a name that no config has yet: the next one finds its servers there at once.
+    fn learn_ahead(
+        &mut self,
+        name: Arc<str>,
+        answer: Result<(Vec<IpAddr>, Duration), String>,
+        now: Duration,
+    ) {
+        if let Ok((mut addresses, ttl)) = answer {
+            addresses.sort_unstable();
+            addresses.dedup();
+            let due = now.saturating_add(ttl.max(RESOLVE_MIN));
+            self.ahead.insert(
+                name,
+                NameEntry {
+                    addresses,
+                    due,
+                    asked: false,
+                },
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use balance::{Algorithm, Local};
 use config::{Address, HashKey, Pool, Snapshot};
+use control::decide;
 use control::live::{PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
@@ -165,10 +166,7 @@ fn key(key: &HashKey, request: &rules::Request<'_>) -> Option<Key> {
     let mut scratch = Vec::new();
     match key {
         HashKey::Source => {
-            let hash = match request.source {
-                IpAddr::V4(address) => balance::hash_key(&address.octets()),
-                IpAddr::V6(address) => balance::hash_key(&address.octets()),
-            };
+            let hash = decide::source_key(request.source);
             let shown = request.source.to_string();
             Some(Key { hash, shown })
         }

@@ -22,7 +22,7 @@ use super::ending::{self, Ending, Step};
 use super::reload::{self, Finished, Read, Reloads};
 use super::signals::{Asked, Signals};
 use super::watching::Watching;
-use super::{VIEW_WITHIN, bind_messages, log_findings, logging, names, workers};
+use super::{bind_messages, log_findings, logging, names, workers};
 use crate::exit;
 
 /// Messages taken in before the publisher is looked at again.
@@ -265,11 +265,10 @@ impl Shell {
         warn_of_restart(&self.hub.world().snapshot, &snapshot, self.hub.worker_count);
 
         let now = self.now();
-        let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
         for name in read.names {
             self.publisher.handle_event(name, now);
         }
-        self.publisher.handle_timeout(now + VIEW_WITHIN);
+        let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
         self.hub.set_world(world.clone());
         self.engine.publish(prepared, world);
         self.access_log.change(output);

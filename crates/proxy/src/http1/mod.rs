@@ -16,10 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use config::{HttpListener, Protocol};
+use control::decide;
 use control::reason::Reason;
-use wire::http1::{
-    Decoded, HeadLimits, RequestError, RequestErrorKind, RequestHead, ResponseHead, decode_request,
-};
+use wire::http1::{Decoded, RequestError, RequestHead, ResponseHead, decode_request};
 
 use crate::buffer::Buffer;
 use crate::listener::Listening;
@@ -238,11 +237,7 @@ impl Conn {
 
     /// Reads until the head is whole. Some of it is there already.
     async fn read_head(&self, block: &mut Block, http: &HttpListener) -> Result<(), HeadFault> {
-        let limits = HeadLimits {
-            head_bytes: http.limits.header_bytes,
-            headers: http.limits.headers,
-            uri_bytes: http.limits.uri_bytes,
-        };
+        let limits = decide::head_limits(http);
         let mut waiting = false;
         loop {
             match decode_request(block.client_in.filled(), &limits, &mut block.request) {
@@ -286,17 +281,7 @@ impl Conn {
                 return Next::Close;
             }
             HeadFault::TimedOut => (Reason::HeaderTimeout, String::new()),
-            HeadFault::Bad(error) => {
-                let reason = match error.kind() {
-                    RequestErrorKind::BadRequest => Reason::BadRequest,
-                    RequestErrorKind::BadFraming => Reason::BadFraming,
-                    RequestErrorKind::UriTooLong => Reason::UriTooLong,
-                    RequestErrorKind::HeaderTooLarge => Reason::HeaderTooLarge,
-                    RequestErrorKind::UnknownCoding => Reason::NotImplemented,
-                    RequestErrorKind::Version => Reason::VersionNotSupported,
-                };
-                (reason, error.to_string())
-            }
+            HeadFault::Bad(error) => (decide::reason_of(error.kind()), error.to_string()),
         };
         block.request = RequestHead::default();
         answer::send(

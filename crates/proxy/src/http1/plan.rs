@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use config::{HashKey, HttpListener, Route, Target};
+use config::{HttpListener, Route, Target};
+use control::decide;
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
 use rules::{NoTrace, Request, Walk, host, path};
@@ -15,7 +16,6 @@ use wire::http1::{Body, Known, Method, RequestHead, Span, Version};
 use super::encode::{self, RequestParts};
 use super::log::Log;
 use super::{Block, Conn};
-use crate::upstream;
 use crate::worker::LocalWorld;
 
 /// What is to be done with a request.
@@ -26,6 +26,8 @@ pub(super) struct Plan<'w> {
     pub(super) key: Option<u64>,
     /// Whether the server was asked to upgrade.
     pub(super) upgrade: bool,
+    /// Whether the server was asked to close, which it may do without saying so.
+    pub(super) closes: bool,
 }
 
 /// A request that no server gets.
@@ -99,7 +101,7 @@ pub(super) fn plan<'w>(
         .snapshot
         .pools
         .get(pool)
-        .and_then(|pool| hash_key(&pool.balance, &request));
+        .and_then(|pool| decide::hash_key(&pool.balance, &request));
     let upgrade = upgrade_of(head.upgrade, bytes, http);
     let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
     let id = request_id(conn, forwarding.request_id, bytes, log);
@@ -125,6 +127,7 @@ pub(super) fn plan<'w>(
         route,
         key,
         upgrade: upgrade.is_some(),
+        closes: encode::is_nameless(head, aim.absolute, edits),
     })
 }
 
@@ -242,26 +245,9 @@ fn pool_of(route: &Route, log: &Log) -> Option<usize> {
         Target::Split(arms) => {
             let total = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let turn = log.route.as_ref()?.rotation.fetch_add(1, Relaxed);
-            upstream::arm_at(arms, upstream::spread(turn, total))
+            decide::arm_at(arms, decide::spread(turn, total))
         }
         Target::Answer => None,
-    }
-}
-
-fn hash_key(balance: &config::Balance, request: &Request<'_>) -> Option<u64> {
-    use balance::Algorithm;
-    match balance.algorithm {
-        Algorithm::IpHash => Some(upstream::source_key(request.source)),
-        Algorithm::ConsistentHash { .. } | Algorithm::Maglev => match &balance.key {
-            HashKey::Source => Some(upstream::source_key(request.source)),
-            HashKey::Header(name) => request.header(name).map(balance::hash_key),
-            HashKey::Cookie(name) => request.cookie(name).map(balance::hash_key),
-            HashKey::Query(name) => request
-                .query_value(name, &mut Vec::new())
-                .map(balance::hash_key),
-            HashKey::Path => Some(balance::hash_key(request.path)),
-        },
-        _ => None,
     }
 }
 
