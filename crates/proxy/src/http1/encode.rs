@@ -35,7 +35,12 @@ pub(super) fn request(
         out.push(b'?');
         out.extend_from_slice(query);
     }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let nameless = is_nameless(head, parts.authority, parts.edits);
+    out.extend_from_slice(if nameless {
+        b" HTTP/1.0\r\nConnection: close\r\n"
+    } else {
+        b" HTTP/1.1\r\n"
+    });
     if let Some(authority) = parts.authority
         && parts.edits.field(On::Request, b"host").is_none()
     {
@@ -65,6 +70,12 @@ pub(super) fn request(
         encode::field(out, b"Upgrade", upgrade);
     }
     out.extend_from_slice(encode::CRLF);
+}
+
+/// Whether nobody says which host is meant, as HTTP/1.0 allows: the server must then get HTTP/1.0 too, since HTTP/1.1
+/// without `Host` is refused (RFC 9112 §3.2).
+pub(super) fn is_nameless(head: &RequestHead, authority: Option<&[u8]>, edits: &Edits) -> bool {
+    head.host.is_none() && authority.is_none() && edits.field(On::Request, b"host").is_none()
 }
 
 /// Writes what the server is told of the client, except where a filter of the route sets the same field.

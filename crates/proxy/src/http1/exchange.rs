@@ -91,8 +91,13 @@ pub(super) async fn run(
     let plan = match planned {
         Ok(plan) => plan,
         Err(refused) => {
-            let keep = upload.is_done();
-            upload.release_first(&mut block.client_in, &mut block.replay);
+            // Who sent this may mean something else by what follows; CONNECT's client may send the tunnel's bytes.
+            let doubtful = matches!(
+                refused,
+                Refused::Reason(Reason::BadRequest | Reason::MethodRefused, _)
+            );
+            let keep = upload.is_done() && !doubtful;
+            upload.release(&mut block.client_in);
             let (content, detail) = match refused {
                 Refused::Reason(reason, detail) => (Content::Reason(reason), detail),
                 Refused::Filter(answer) => (Content::Filter(answer), String::new()),
@@ -130,7 +135,7 @@ pub(super) async fn run(
                 return Next::Close;
             }
             let keep = upload.is_done();
-            upload.release_first(&mut block.client_in, &mut block.replay);
+            upload.release(&mut block.client_in);
             let detail = if detail.is_empty() && reason.status() >= 502 {
                 upstream::explain_unusable(pool)
             } else {
@@ -212,6 +217,7 @@ async fn forward(
             }
             Err(fault) => fault,
         };
+        upload.rewind(&mut block.client_in, &mut block.replay);
         member.stats.of(cx.conn.worker.number).classes.record(0);
         if !reused {
             block.tried.push(member.id);
@@ -305,14 +311,13 @@ async fn attempt(
     let sent_at = net::clock();
     let upload_done = Cell::new(upload.is_done() || !sent_whole);
     let seen = Seen::default();
-    let keep = block.request.keep_alive && !conn.is_leaving();
     let responding = Responding {
-        client: &conn.stream,
+        conn,
         server: &server.stream,
         deadline: &conn.deadline,
         method: block.request.method,
         version: block.request.version,
-        keep,
+        keep: block.request.keep_alive,
         upload_done: &upload_done,
         upgrade: cx.plan.upgrade,
         edits: &block.edits,
@@ -359,11 +364,13 @@ async fn attempt(
         .of(conn.worker.number)
         .classes
         .record(log.status);
+    // Let go of before anything else is read: what is left is the next request, or a tunnel's first bytes.
+    upload.release(&mut block.client_in);
     if after == After::Upgrade {
         return Ok(Done::Tunnel(server, lease));
     }
-    let upload_whole = upload.is_done() && sent_whole;
-    if reusable && upload_whole {
+    let upload_whole = upload.is_done() && sent_whole && !upload.was_cut();
+    if reusable && upload_whole && !cx.plan.closes {
         let kept = block
             .response
             .keep_alive_timeout
@@ -372,11 +379,14 @@ async fn attempt(
             });
         conn.worker.idle.give(server, kept, net::now());
     }
-    upload.release_first(&mut block.client_in, &mut block.replay);
     Ok(Done::Next(match after {
         After::Keep if upload.is_done() => Next::Keep,
         // The client asked for the end, and has said all it had to say.
-        After::Close if upload.is_done() && !block.request.keep_alive => Next::Close,
+        After::Close
+            if upload.is_done() && !block.request.keep_alive && block.client_in.is_empty() =>
+        {
+            Next::Close
+        }
         _ => Next::Linger,
     }))
 }
@@ -418,7 +428,7 @@ async fn both_ways(
     let body_idle = cx.http.timeouts.body_idle;
     let write_idle = cx.config.timeouts.idle;
     let rest = upload::relay_rest(
-        responding.client,
+        &responding.conn.stream,
         responding.server,
         upload,
         uploads,

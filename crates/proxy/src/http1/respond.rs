@@ -11,22 +11,23 @@ use wire::http1::{
     Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
 };
 
+use super::Conn;
 use super::encode::{self, After};
 use crate::buffer::Buffer;
 use crate::net::{self, Deadline, Stream};
-use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
+use crate::relay::{self, Framing, YIELD_BYTES};
 
 /// Interim responses (1xx) before a final one.
 const INTERIM_MAX: u32 = 16;
 
 /// What a response needs to know of its request.
 pub(super) struct Responding<'a> {
-    pub(super) client: &'a Stream,
+    pub(super) conn: &'a Conn,
     pub(super) server: &'a Stream,
     pub(super) deadline: &'a Deadline,
     pub(super) method: Method,
     pub(super) version: Version,
-    /// Whether the client's connection may stay open.
+    /// Whether the client would keep its connection; we may be leaving by the time that the head comes.
     pub(super) keep: bool,
     /// Whether the request body has been read whole; it may still become so.
     pub(super) upload_done: &'a Cell<bool>,
@@ -45,7 +46,7 @@ pub(super) struct Responding<'a> {
 pub(super) struct Seen {
     /// A byte of it was read from the server.
     pub(super) begun: Cell<bool>,
-    /// A byte of it was sent to the client: nothing else can be answered any more.
+    /// A byte of the final one was sent to the client: nothing else can be answered any more.
     pub(super) sent: Cell<bool>,
     /// When its final head came, on [`net::clock`].
     pub(super) head_at: Cell<Option<Duration>>,
@@ -99,7 +100,7 @@ pub(super) async fn respond(
         read_head(on, server_in, head).await?;
         on.seen.status.set(head.status);
         match head.status {
-            101 if on.upgrade && head.upgrade.is_some() => {
+            101 if on.upgrade && head.upgrade.is_some() && on.upload_done.get() => {
                 encode::response(
                     out,
                     head,
@@ -132,7 +133,8 @@ pub(super) async fn respond(
                         After::Interim,
                         on.edits,
                     );
-                    write(on, [out, &[], &[]]).await?;
+                    // A final answer may still be ours.
+                    send(on, [out, &[], &[]]).await.1?;
                 }
                 server_in.consume(head.len);
             }
@@ -158,7 +160,7 @@ async fn relay_final(
     };
     // A server that answers early and closes will not take the rest of the request.
     let abandoned = !on.upload_done.get() && !head.keep_alive;
-    let after = if on.keep && delimited && !abandoned {
+    let after = if on.keep && delimited && !abandoned && !on.conn.is_leaving() {
         After::Keep
     } else {
         After::Close
@@ -275,7 +277,7 @@ async fn read(
             return Poll::Ready(Ok(read));
         }
         // A client that was never waited for is not registered, and not worth registering just for this.
-        if on.client.is_registered() && on.client.poll_failed(cx).is_ready() {
+        if on.conn.stream.is_registered() && on.conn.stream.poll_failed(cx).is_ready() {
             return Poll::Ready(Err(ResponseFault::ClientGone));
         }
         Poll::Pending
@@ -291,16 +293,21 @@ async fn read(
     Ok(read)
 }
 
+/// Writes a part of the final response.
 async fn write(on: &Responding<'_>, parts: [&[u8]; 3]) -> Result<u64, ResponseFault> {
-    let mut taken = 0;
-    let written = relay::write_all(on.client, parts, on.deadline, on.write_idle, &mut taken).await;
+    let (taken, written) = send(on, parts).await;
     if taken > 0 {
         on.seen.sent.set(true);
     }
-    match written {
-        Ok(()) => Ok(taken),
-        Err(WriteFault::TimedOut | WriteFault::Gone) => Err(ResponseFault::ClientGone),
-    }
+    written.map(|()| taken)
+}
+
+/// Writes to the client; also says how many bytes were taken.
+async fn send(on: &Responding<'_>, parts: [&[u8]; 3]) -> (u64, Result<(), ResponseFault>) {
+    let client = &on.conn.stream;
+    let mut taken = 0;
+    let written = relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken).await;
+    (taken, written.map_err(|_| ResponseFault::ClientGone))
 }
 
 /// Sets the deadline of the next wait, within that of the whole request.

@@ -16,8 +16,10 @@ const REPLAY_BYTES: usize = 64 * 1024;
 /// How far a request body has come.
 pub(super) struct Upload {
     framing: Framing,
-    /// What came with the head, judged, still in the buffer.
-    first: Piece,
+    /// What was judged last, still in the buffer: what came with the head, or a piece on its way.
+    held: Piece,
+    /// The held piece has not been written whole by [`relay_rest`].
+    writing: bool,
     /// Body bytes read from the client so far.
     pub(super) bytes: u64,
     max: Option<u64>,
@@ -48,13 +50,14 @@ impl Upload {
     ) -> Result<Self, Reason> {
         tail.clear();
         let mut framing = Framing::new(body, Keep::Framing);
-        let first = framing
+        let held = framing
             .take(client_in.filled_mut(), tail)
             .map_err(|_| Reason::BadFraming)?;
         let upload = Self {
             framing,
-            first,
-            bytes: first.kept as u64,
+            held,
+            writing: false,
+            bytes: held.kept as u64,
             max: http.limits.body_bytes,
             replayable,
             can_replay: true,
@@ -75,32 +78,39 @@ impl Upload {
         self.framing.is_done()
     }
 
+    /// Whether a try ended while a piece was on its way: its server has not had all that was read.
+    pub(super) fn was_cut(&self) -> bool {
+        self.writing
+    }
+
     /// What of the first piece goes to the server: it stays in the buffer until more must be read.
     pub(super) fn first<'b>(&self, client_in: &'b Buffer) -> &'b [u8] {
-        client_in
-            .filled()
-            .get(..self.first.kept)
-            .unwrap_or_default()
+        client_in.filled().get(..self.held.kept).unwrap_or_default()
     }
 
-    /// Lets go of the first piece, keeping it for another try if that may be.
-    pub(super) fn release_first(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
-        let first = std::mem::take(&mut self.first);
-        if !self.is_done() && self.can_replay {
-            self.keep(
-                client_in.filled().get(..first.kept).unwrap_or_default(),
-                replay,
-            );
-        }
-        client_in.consume(first.consumed);
+    /// Lets go of the held piece, at the end of an exchange.
+    pub(super) fn release(&mut self, client_in: &mut Buffer) {
+        let held = std::mem::take(&mut self.held);
+        client_in.consume(held.consumed);
     }
 
-    fn keep(&mut self, bytes: &[u8], replay: &mut Vec<u8>) {
+    /// Lets go of the held piece, keeping it for another try if that may be.
+    fn keep_held(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
+        let bytes = self.first(client_in);
         if self.can_replay && self.replayable && replay.len() + bytes.len() <= REPLAY_BYTES {
             replay.extend_from_slice(bytes);
         } else if !bytes.is_empty() {
             self.can_replay = false;
             replay.clear();
+        }
+        self.writing = false;
+        self.release(client_in);
+    }
+
+    /// After a try that failed: a piece that was on its way belongs to the next one.
+    pub(super) fn rewind(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
+        if self.writing {
+            self.keep_held(client_in, replay);
         }
     }
 }
@@ -126,7 +136,7 @@ pub(super) async fn relay_rest(
         replay,
         tail,
     } = buffers;
-    upload.release_first(client_in, replay);
+    upload.keep_held(client_in, replay);
     let deadline = Deadline::new();
     let mut since_yield = 0;
     while !upload.is_done() {
@@ -141,24 +151,24 @@ pub(super) async fn relay_rest(
             Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),
         }
         tail.clear();
-        let piece = upload
+        upload.held = upload
             .framing
             .take(client_in.filled_mut(), tail)
             .map_err(|_| UploadFault::Client(Reason::BadFraming))?;
-        upload.bytes += piece.kept as u64;
+        upload.writing = true;
+        upload.bytes += upload.held.kept as u64;
         if upload.is_too_large() {
             return Err(UploadFault::Client(Reason::BodyTooLarge));
         }
-        let kept = client_in.filled().get(..piece.kept).unwrap_or_default();
+        let held = upload.first(client_in);
         let mut taken = 0;
-        relay::write_all(server, [kept, tail, &[]], &deadline, write_idle, &mut taken)
+        relay::write_all(server, [held, tail, &[]], &deadline, write_idle, &mut taken)
             .await
             .map_err(|fault| match fault {
                 WriteFault::TimedOut => UploadFault::ServerStuck,
                 WriteFault::Gone => UploadFault::Server,
             })?;
-        upload.keep(kept, replay);
-        client_in.consume(piece.consumed);
+        upload.keep_held(client_in, replay);
         since_yield += taken;
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
