@@ -1,0 +1,364 @@
+//! Reloads: what they must not disturb, and what they change.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testkit::{Evenkeel, Load, Origin, Raw, Signal, missing, reply, wait_until};
+
+use crate::life_support::{
+    SOON, ask, assert_no_total_fell, connect, metric, nginxes, picks, reload, site, start, totals,
+    wait_all, web,
+};
+
+fn healthy(evenkeel: &Evenkeel, addresses: &[SocketAddr]) {
+    wait_all(evenkeel, addresses, "healthy");
+}
+
+#[test]
+fn ten_reloads_under_load_lose_nothing_and_close_nothing() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let mut evenkeel = start(&site(&addresses, ""));
+    healthy(&evenkeel, &addresses);
+    let load = Load::to(web(&evenkeel)).clients(12).start();
+    for turn in 0..10 {
+        let retries = format!("retries: {{ attempts: {turn} }}");
+        evenkeel
+            .write_config(&site(&addresses, &retries))
+            .expect("written");
+        let mark = evenkeel.mark();
+        evenkeel.signal(Signal::HUP).expect("a signal");
+        evenkeel
+            .wait_log_after(mark, "reloaded: 1 pool changed", SOON)
+            .expect("a reload");
+        load.wait_ok(100, SOON).expect("traffic");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 12, "a client's connection was closed");
+    assert_eq!(evenkeel.addresses("web").expect("addresses").len(), 1);
+}
+
+#[test]
+fn servers_come_and_go_under_load() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b", "c"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let [a, b, c] = addresses;
+    let evenkeel = start(&site(&[a], ""));
+    healthy(&evenkeel, &[a]);
+    let load = Load::to(web(&evenkeel)).clients(12).start();
+    for _ in 0..3 {
+        reload(&evenkeel, &site(&[a, b, c], ""));
+        healthy(&evenkeel, &[a, b, c]);
+        wait_until("traffic reaches the new ones", SOON, || {
+            picks(&evenkeel, b) > 20 && picks(&evenkeel, c) > 20
+        })
+        .expect("traffic reaches the new ones");
+        reload(&evenkeel, &site(&[a], ""));
+        load.wait_ok(100, SOON).expect("traffic");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 12);
+}
+
+#[test]
+fn an_added_server_gets_nothing_before_its_first_successful_probe() {
+    let old = Origin::http(|_| reply(200, "old")).expect("an origin");
+    let ready = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_ready = ready.clone();
+    let new = Origin::http(move |request| match &*request.target {
+        "/health" if !is_ready.load(std::sync::atomic::Ordering::Relaxed) => reply(503, "not yet"),
+        _ => reply(200, "new"),
+    });
+    let new = new.expect("an origin");
+    let evenkeel = start(&site(&[old.address()], ""));
+    healthy(&evenkeel, &[old.address()]);
+    reload(&evenkeel, &site(&[old.address(), new.address()], ""));
+    let mut client = connect(web(&evenkeel));
+    wait_until("it was probed a few times", SOON, || {
+        assert_eq!(client.get("/").expect("an answer").text(), "old");
+        new.requests() >= 5
+    })
+    .expect("it was probed a few times");
+    assert!(new.seen().iter().all(|request| request.target == "/health"));
+    ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    wait_until("it serves", SOON, || {
+        client.get("/").expect("an answer").text() == "new"
+    })
+    .expect("it serves");
+}
+
+#[test]
+fn a_removed_server_finishes_what_it_has() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::http(move |request| {
+        if request.target == "/slow" {
+            wait.lock()
+                .expect("one at a time")
+                .recv_timeout(SOON)
+                .expect("the word");
+        }
+        reply(200, "slow")
+    });
+    let slow = slow.expect("an origin");
+    let quick = Origin::http(|_| reply(200, "quick")).expect("an origin");
+    let evenkeel = start(&site(&[slow.address()], ""));
+    healthy(&evenkeel, &[slow.address()]);
+    let mut waiting = connect(web(&evenkeel));
+    waiting
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_until("it is there", SOON, || {
+        slow.seen().iter().any(|it| it.target == "/slow")
+    })
+    .expect("it is there");
+
+    let said = reload(&evenkeel, &site(&[quick.address()], ""));
+    assert!(said.contains("1 server added, 1 server removed"), "{said}");
+    let mut client = connect(web(&evenkeel));
+    for _ in 0..10 {
+        assert_eq!(client.get("/").expect("an answer").text(), "quick");
+    }
+    go.send(()).expect("sent");
+    assert_eq!(waiting.response().expect("an answer").text(), "slow");
+    assert_eq!(waiting.get("/").expect("an answer").text(), "quick");
+    wait_until("no connection to it is kept", SOON, || slow.open() == 0)
+        .expect("no connection to it is kept");
+}
+
+#[test]
+fn routes_change_on_open_connections() {
+    let one = Origin::http(|_| reply(200, "one")).expect("an origin");
+    let two = Origin::http(|_| reply(200, "two")).expect("an origin");
+    let config = |target: &str| {
+        format!(
+            "admin: {{ bind: '127.0.0.1:0' }}
+listeners:
+  web: {{ bind: '127.0.0.1:0', routes: [{{ match: {{ path: /x }}, {target} }}, {{ pool: one }}] }}
+pools:
+  one: {{ servers: ['{}'] }}
+  two: {{ servers: ['{}'] }}
+",
+            one.address(),
+            two.address()
+        )
+    };
+    let evenkeel = start(&config("pool: one"));
+    let mut client = connect(web(&evenkeel));
+    assert_eq!(client.get("/x").expect("an answer").text(), "one");
+    reload(&evenkeel, &config("pool: two"));
+    assert_eq!(client.get("/x").expect("an answer").text(), "two");
+    reload(
+        &evenkeel,
+        &config("filters: [{ respond: { status: 418 } }]"),
+    );
+    assert_eq!(client.get("/x").expect("an answer").status, 418);
+    assert_eq!(client.get("/").expect("an answer").text(), "one");
+}
+
+#[test]
+fn listeners_come_move_and_go() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let config = |listeners: &str| {
+        format!(
+            "admin: {{ bind: '127.0.0.1:0' }}
+listeners:
+  web: {{ bind: '127.0.0.1:0', pool: site }}
+{listeners}
+pools:
+  site: {{ servers: ['{}'] }}
+",
+            origin.address()
+        )
+    };
+    let more = |bind: &str| config(&format!("  more: {{ bind: {bind}, pool: site }}"));
+    let mut evenkeel = start(&config(""));
+    let mut stays = connect(web(&evenkeel));
+    assert_eq!(stays.get("/").expect("an answer").text(), "here");
+
+    let said = reload(&evenkeel, &more("'127.0.0.2:0'"));
+    assert!(said.contains("1 listener added"), "{said}");
+    evenkeel
+        .wait_log("listener\":\"more", SOON)
+        .expect("a line");
+    let first = evenkeel.address("more").expect("an address");
+    let mut old = connect(first);
+    assert_eq!(old.get("/").expect("an answer").text(), "here");
+
+    let mark = evenkeel.mark();
+    let said = reload(&evenkeel, &more("'127.0.0.3:0'"));
+    assert!(said.contains("1 listener moved"), "{said}");
+    evenkeel
+        .wait_log_after(mark, "listener\":\"more", SOON)
+        .expect("a line");
+    let second = evenkeel.address("more").expect("an address");
+    assert_ne!(first, second);
+    assert_eq!(connect(second).get("/").expect("an answer").text(), "here");
+    assert_eq!(
+        old.get("/").expect("an answer").text(),
+        "here",
+        "its connection stays"
+    );
+    wait_until("the old address is closed", SOON, || {
+        Raw::connect(first).is_err()
+    })
+    .expect("the old address is closed");
+
+    let said = reload(&evenkeel, &config(""));
+    assert!(said.contains("1 listener removed"), "{said}");
+    wait_until("it is closed", SOON, || Raw::connect(second).is_err()).expect("it is closed");
+    assert_eq!(stays.get("/").expect("an answer").text(), "here");
+}
+
+#[test]
+fn what_cannot_be_taken_up_changes_nothing_and_says_why() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let good = site(&[origin.address()], "");
+    let mut evenkeel = start(&good);
+    healthy(&evenkeel, &[origin.address()]);
+    let mut client = connect(web(&evenkeel));
+    for (config, said) in [
+        (
+            good.replace("pool: site", "pool: sight"),
+            "there is no pool `sight`",
+        ),
+        (good.replace("servers:", "serverz:"), "serverz"),
+        (
+            good.replace("listeners:", "\tlisteners:"),
+            "indent with spaces",
+        ),
+        (
+            good.replace(
+                "shutdown:",
+                "access_log: { to: /nonexistent/log }\nshutdown:",
+            ),
+            "/nonexistent/log",
+        ),
+    ] {
+        evenkeel.write_config(&config).expect("written");
+        let mark = evenkeel.mark();
+        evenkeel.signal(Signal::HUP).expect("a signal");
+        evenkeel
+            .wait_log_after(mark, "not reloaded: nothing has changed", SOON)
+            .expect("a line");
+        evenkeel.wait_log_after(mark, said, SOON).expect("why");
+        let finished = ask(&evenkeel, &["reload"]);
+        assert_eq!(finished.code, Some(1));
+        assert!(finished.stderr.contains(said), "{}", finished.stderr);
+        assert_eq!(client.get("/").expect("an answer").text(), "here");
+    }
+    std::fs::remove_file(evenkeel.config_path()).expect("removed");
+    let finished = ask(&evenkeel, &["reload"]);
+    assert_eq!(finished.code, Some(1));
+    assert!(
+        finished.stderr.contains("cannot read"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(client.get("/").expect("an answer").text(), "here");
+}
+
+#[test]
+fn counters_and_health_outlive_reloads() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let gone = Origin::http(|_| reply(200, "gone")).expect("an origin");
+    let (one, two) = (origin.address(), gone.address());
+    let evenkeel = start(&site(&[one, two], "balance: round_robin"));
+    healthy(&evenkeel, &[one, two]);
+    let mut client = connect(web(&evenkeel));
+    for _ in 0..10 {
+        client.get("/").expect("an answer");
+    }
+    let before = totals(&evenkeel);
+    let own = format!("evenkeel_picks_total{{pool=\"site\",server=\"{one}\"}}");
+    assert_eq!(before.get(&own), Some(&5.0));
+    assert_eq!(metric(&evenkeel, "evenkeel_requests_total{"), 10.0);
+    // The second one goes and comes back; then only it is left; then the listener has another name.
+    for servers in [&[one][..], &[one, two], &[two], &[one, two]] {
+        reload(&evenkeel, &site(servers, ""));
+        assert_no_total_fell(&evenkeel, &before);
+    }
+    assert_eq!(totals(&evenkeel).get(&own), Some(&5.0));
+    reload(&evenkeel, &site(&[one], "").replace("web:", "other:"));
+    assert_no_total_fell(&evenkeel, &before);
+    reload(&evenkeel, &site(&[one], ""));
+    assert_no_total_fell(&evenkeel, &before);
+    assert_eq!(metric(&evenkeel, "evenkeel_requests_total{"), 10.0);
+}
+
+#[test]
+fn a_web_socket_outlives_reloads_that_do_not_touch_it() {
+    let origin = Origin::start(|conn| {
+        while let Some(request) = conn.read_request()? {
+            if request.header("upgrade").is_none() {
+                conn.write(reply(200, "plain"))?;
+                continue;
+            }
+            conn.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+            loop {
+                let ping = conn.read_exactly(4)?;
+                conn.write(ping)?;
+            }
+        }
+        Ok(())
+    });
+    let origin = origin.expect("an origin");
+    let sockets = |servers: &[SocketAddr], settings: &str| {
+        site(servers, settings).replace("pool: site", "upgrades: [websocket], pool: site")
+    };
+    let mut evenkeel = start(&sockets(&[origin.address()], ""));
+    healthy(&evenkeel, &[origin.address()]);
+    let mut socket = connect(web(&evenkeel));
+    let answer = socket.exchange(
+        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
+    );
+    assert_eq!(answer.expect("an answer").status, 101);
+    let mut ping = |word: &str| {
+        socket.send(word).expect("sent");
+        assert_eq!(socket.read_exactly(4).expect("an echo"), word.as_bytes());
+    };
+    ping("one.");
+    reload(&evenkeel, &sockets(&[origin.address()], "retries: off"));
+    ping("two.");
+    // Not even when its server or its listener is gone from the file.
+    let other = Origin::http(|_| reply(200, "other")).expect("an origin");
+    reload(&evenkeel, &sockets(&[other.address()], ""));
+    ping("thr.");
+    reload(
+        &evenkeel,
+        &sockets(&[other.address()], "").replace("web:", "other:"),
+    );
+    ping("four");
+    evenkeel.stop(Duration::from_secs(15)).expect("exit 0");
+    evenkeel
+        .wait_log("stopped: 1 request cut", SOON)
+        .expect("the tunnel is cut at the end");
+}
+
+#[test]
+fn reloads_that_come_together_are_taken_together() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let mut evenkeel = start(&site(&[origin.address()], ""));
+    let mark = evenkeel.mark();
+    for _ in 0..100 {
+        evenkeel.signal(Signal::HUP).expect("a signal");
+    }
+    reload(&evenkeel, &site(&[origin.address()], "retries: off"));
+    evenkeel
+        .wait_log_after(mark, "reloaded: 1 pool changed", SOON)
+        .expect("the last one counts");
+    let lines = evenkeel.log_lines();
+    let times = lines
+        .iter()
+        .filter(|line| line.contains("reloaded: "))
+        .count();
+    assert!(times < 50, "{times} reloads for 101 wishes");
+}
