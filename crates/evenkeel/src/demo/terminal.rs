@@ -1,0 +1,152 @@
+//! The terminal: taken over while the demo is shown, and given back on every way out, a panic's too.
+
+use std::io::{self, Write as _};
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetForegroundColor};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
+use crossterm::{execute, queue};
+
+use super::frame::{Line, Style};
+use super::story::Story;
+
+/// Whether the terminal is ours: nothing is drawn, and nothing to be undone, while it is not.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The threads without which there is no demo: a panic of theirs ends it, so that the terminal must be back before.
+const ENDS_WITH: [&str; 2] = ["main", SCREEN_THREAD];
+/// The name of the thread that draws.
+pub(super) const SCREEN_THREAD: &str = "screen";
+
+/// The terminal while it is ours.
+pub(super) struct Terminal(());
+
+impl Terminal {
+    /// Takes it over.
+    ///
+    /// # Errors
+    /// What the terminal refused.
+    pub(super) fn take(story: Arc<Story>) -> io::Result<Self> {
+        enable_raw_mode()?;
+        TAKEN.store(true, Ordering::SeqCst);
+        let terminal = Self(());
+        say_panics_elsewhere(story);
+        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+        Ok(terminal)
+    }
+
+    /// Gives it back; the second time nothing happens.
+    pub(super) fn give_back() {
+        if TAKEN.swap(false, Ordering::SeqCst) {
+            // There is nobody to tell if it is gone.
+            let _ = execute!(io::stdout(), ResetColor, LeaveAlternateScreen, Show);
+            let _ = disable_raw_mode();
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        Self::give_back();
+    }
+}
+
+/// Keeps the message of a panic off the screen: it is written once the terminal is back, or told as an event.
+fn say_panics_elsewhere(story: Arc<Story>) {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("a thread");
+        if ENDS_WITH.contains(&name) {
+            Terminal::give_back();
+        }
+        if TAKEN.load(Ordering::SeqCst) {
+            story.tell(&format!("a bug, in {name}: {info}"));
+        } else {
+            usual(info);
+        }
+    }));
+}
+
+/// Columns and lines.
+pub(super) fn shape() -> (usize, usize) {
+    let (width, height) = size().unwrap_or((80, 24));
+    (usize::from(width), usize::from(height))
+}
+
+/// What a user did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    Key(char),
+    /// The size has changed.
+    Resized,
+}
+
+/// What the user does next, within `limit`. Ctrl-C is `q`.
+///
+/// # Errors
+/// When the terminal is gone.
+pub(super) fn next(limit: Duration) -> io::Result<Option<Input>> {
+    if !event::poll(limit)? {
+        return Ok(None);
+    }
+    Ok(match event::read()? {
+        Event::Resize(..) => Some(Input::Resized),
+        Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                Some(Input::Key('q'))
+            }
+            KeyCode::Char(letter) if !key.modifiers.contains(KeyModifiers::CONTROL) => {
+                Some(Input::Key(letter))
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// Shows these lines from the top of the screen on, in one go.
+///
+/// # Errors
+/// When the terminal is gone.
+pub(super) fn draw(lines: &[Line], color: bool) -> io::Result<()> {
+    if !TAKEN.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let mut out = Vec::new();
+    queue!(out, BeginSynchronizedUpdate)?;
+    for (row, line) in (0..).zip(lines) {
+        queue!(out, MoveTo(0, row))?;
+        for (style, text) in line {
+            begin(&mut out, *style, color)?;
+            queue!(out, Print(text), SetAttribute(Attribute::Reset))?;
+        }
+        queue!(out, Clear(ClearType::UntilNewLine))?;
+    }
+    queue!(out, EndSynchronizedUpdate)?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&out)?;
+    stdout.flush()
+}
+
+fn begin(out: &mut Vec<u8>, style: Style, color: bool) -> io::Result<()> {
+    let hue = match style {
+        Style::Plain => return Ok(()),
+        Style::Bold => return queue!(out, SetAttribute(Attribute::Bold)),
+        Style::Dim => return queue!(out, SetAttribute(Attribute::Dim)),
+        Style::Good => Color::Green,
+        Style::Warn => Color::Yellow,
+        Style::Bad => Color::Red,
+    };
+    if color {
+        queue!(out, SetForegroundColor(hue))?;
+    }
+    Ok(())
+}
