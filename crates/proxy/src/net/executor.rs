@@ -61,6 +61,9 @@ pub(crate) fn run(start: impl FnOnce(Remote)) -> io::Result<()> {
     start(remote.clone());
     while !STOP.get() {
         let idle = run_batch();
+        if STOP.get() {
+            break;
+        }
         let timeout = if idle {
             timer::until_next()
         } else {

@@ -12,6 +12,8 @@ mod executor;
 mod inbox;
 mod reactor;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod waker;
 
