@@ -1,0 +1,236 @@
+//! Bodies in trouble: answers that come early, both directions at once, halves that end, readers that do not read.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use testkit::{Origin, reply, wait_until};
+
+use crate::http_setup::{Outcome, client, ensure_ok, freeze, noise, proxy, thaw};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Sends until the other side takes no more; how it ended does not matter.
+fn send_on(client: &testkit::Raw, megabytes: usize) -> anyhow::Result<()> {
+    let mut sender = client.stream().try_clone()?;
+    let block = noise(64 * 1024);
+    for _ in 0..megabytes * 16 {
+        if sender.write_all(&block).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_is_still_sending_gets_an_early_answer() -> Outcome {
+    let origin = Origin::start(|conn| {
+        conn.read_head()?;
+        conn.read_exactly(100_000)?;
+        conn.write(
+            "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large",
+        )
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    for framing in ["Content-Length: 50000000", "Transfer-Encoding: chunked"] {
+        let mut client = client(&evenkeel)?;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"))?;
+        if framing.contains("chunked") {
+            client.send("2000000\r\n")?;
+        }
+        send_on(&client, 30)?;
+        let response = client.response().context(framing)?;
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (413, "too large")
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_may_answer_while_it_reads() -> Outcome {
+    let origin = Origin::start(|conn| {
+        conn.read_head()?;
+        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")?;
+        for _ in 0..100 {
+            let piece = conn.read_exactly(1000)?;
+            conn.write(piece)?;
+        }
+        Ok(())
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let mut client = client(&evenkeel)?;
+    let body = noise(100_000);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")?;
+    let head = client.read_exactly("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".len())?;
+    ensure!(head.ends_with(b"\r\n\r\n"), "{}", head.escape_ascii());
+    for piece in body.chunks(1000) {
+        client.send(piece)?;
+        ensure!(client.read_exactly(1000)? == piece, "the echo is shifted");
+    }
+    client.expect_silence(Duration::from_millis(50))
+}
+
+#[test]
+fn a_client_that_has_ended_its_half_gets_its_answer() -> Outcome {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::http(move |request| {
+        wait.lock().expect("a lock").recv().ok();
+        reply(200, &request.body)
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
+        let before = origin.requests();
+        let mut client = client(&evenkeel)?;
+        client.send(request)?;
+        client.half_close()?;
+        wait_until("the origin has it", SOON, || origin.requests() > before)?;
+        go.send(())?;
+        ensure_ok(&client.response()?).context(request)?;
+        client.expect_close()?;
+    }
+    Ok(())
+}
+
+/// Kilobytes of memory in use by a process.
+fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.context("VmRSS").and_then(|text| Ok(text.parse()?))
+}
+
+/// Waits until a counter has stood still for half a second.
+fn settled(counter: &AtomicU64) -> anyhow::Result<u64> {
+    let mut last = (counter.load(Ordering::Relaxed), Instant::now());
+    wait_until("the sender is held back", Duration::from_secs(20), || {
+        let now = counter.load(Ordering::Relaxed);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        now > 0 && last.1.elapsed() > Duration::from_millis(500)
+    })?;
+    Ok(last.0)
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_the_server_back() -> Outcome {
+    const TOTAL: usize = 200 << 20;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let origin = Origin::start(move |conn| {
+        conn.read_request()?;
+        conn.write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {TOTAL}\r\n\r\n"
+        ))?;
+        let block = noise(1 << 20);
+        for _ in 0..TOTAL >> 20 {
+            conn.write(&block)?;
+            counter.fetch_add(1 << 20, Ordering::Relaxed);
+        }
+        Ok(())
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let before = resident(evenkeel.pid())?;
+    let mut client = client(&evenkeel)?;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let held = settled(&sent)?;
+    ensure!(held < 64 << 20, "{held} bytes were taken from the server");
+    let grown = resident(evenkeel.pid())?.saturating_sub(before);
+    ensure!(grown < 8 * 1024, "memory grew by {grown} kB");
+    // And when it reads again, all of it is there.
+    let response = client.response()?;
+    ensure!(
+        response.body.len() == TOTAL,
+        "{} bytes",
+        response.body.len()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_read_holds_the_client_back() -> Outcome {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |conn| {
+        let mut request = conn.read_head()?.context("a head")?;
+        wait.lock().expect("a lock").recv().ok();
+        conn.read_body(&mut request)?;
+        conn.write(reply(200, request.body.len().to_string()))
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let before = resident(evenkeel.pid())?;
+    let mut client = client(&evenkeel)?;
+    let sent = Arc::new(AtomicU64::new(0));
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        100 << 20
+    ))?;
+    let mut sender = client.stream().try_clone()?;
+    let counter = sent.clone();
+    let sending = std::thread::spawn(move || {
+        let block = noise(1 << 20);
+        (0..100).try_for_each(|_| {
+            counter.fetch_add(1 << 20, Ordering::Relaxed);
+            sender.write_all(&block)
+        })
+    });
+    let held = settled(&sent)?;
+    ensure!(held < 64 << 20, "{held} bytes were taken from the client");
+    let grown = resident(evenkeel.pid())?.saturating_sub(before);
+    ensure!(grown < 8 * 1024, "memory grew by {grown} kB");
+    go.send(())?;
+    assert_eq!(client.response()?.text(), (100 << 20).to_string());
+    sending.join().expect("the sender ends")?;
+    Ok(())
+}
+
+/// The server answers and goes while the last piece of the body is on its way: that piece is no next request.
+#[test]
+fn a_body_that_the_server_did_not_take_is_not_read_as_a_request() -> Outcome {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |conn| {
+        while let Some(mut request) = conn.read_head()? {
+            if request.method == "POST" {
+                wait.lock().expect("a lock").recv().ok();
+                conn.write(reply(200, "early"))?;
+                return conn.reset();
+            }
+            conn.read_body(&mut request)?;
+            conn.write(reply(200, request.target.as_bytes()))?;
+        }
+        Ok(())
+    })?;
+    let mut evenkeel = proxy(&[origin.address()])?;
+    let mut client = client(&evenkeel)?;
+    let evil = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n";
+    let length = 10 + evil.len();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n0123456789"
+    ))?;
+    wait_until("the origin has the head", SOON, || origin.requests() == 1)?;
+    // Both happen before Evenkeel looks.
+    freeze(&mut evenkeel)?;
+    go.send(())?;
+    wait_until("the server has gone", SOON, || origin.open() == 0)?;
+    client.send(evil)?;
+    thaw(&mut evenkeel)?;
+    let first = client.response()?;
+    ensure!(first.status == 200 || first.status == 502, "{first}");
+    client
+        .expect_silence(Duration::from_millis(200))
+        .or_else(|_| client.expect_close())?;
+    assert_eq!(origin.requests(), 1, "the body was read as a request");
+    Ok(())
+}
