@@ -27,6 +27,14 @@ struct Connected {
     times: TunnelTimes,
 }
 
+/// The servers that were tried for one connection.
+#[derive(Default)]
+struct Tries {
+    count: u32,
+    /// Why none of the pool's could be used; empty when one was.
+    detail: String,
+}
+
 /// Serves one connection.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
@@ -38,7 +46,7 @@ pub(crate) async fn serve(
     let started = net::clock();
     let deadline = Deadline::new();
     let source = peer.map(|peer| peer.ip().to_canonical());
-    let mut tries = 0;
+    let mut tries = Tries::default();
     let connected = connect(&worker, &listening, source, &deadline, &mut tries).await;
     let (reason, server, bytes) = match connected {
         Err(reason) => {
@@ -94,10 +102,10 @@ pub(crate) async fn serve(
             bytes_in: bytes.0,
             bytes_out: bytes.1,
             reason,
-            tries,
+            tries: tries.count,
             request_id: String::new(),
             user_agent: String::new(),
-            detail: String::new(),
+            detail: tries.detail,
         });
     }
 }
@@ -131,7 +139,7 @@ async fn connect(
     listening: &Listening,
     source: Option<IpAddr>,
     deadline: &Deadline,
-    tries: &mut u32,
+    tries: &mut Tries,
 ) -> Result<Connected, Reason> {
     let (world, index) = listening.place(worker);
     let listener = world
@@ -159,11 +167,15 @@ async fn connect(
     let mut timeouts_left = config.retries.attempts;
     let mut last = None;
     loop {
-        let lease = match upstream::pick(&mut pool.borrow_mut(), key, &mut tried, net::now()) {
+        let picked = upstream::pick(&mut pool.borrow_mut(), key, &mut tried, net::now());
+        let lease = match picked {
             Ok(lease) => lease,
-            Err(reason) => return Err(last.unwrap_or(reason)),
+            Err(reason) => {
+                tries.detail = upstream::explain_unusable(pool, &tried);
+                return Err(last.unwrap_or(reason));
+            }
         };
-        *tries += 1;
+        tries.count += 1;
         let until = config
             .timeouts
             .connect
@@ -199,7 +211,11 @@ async fn connect(
         last = Some(reason);
         tried.push(lease.member.id);
         if reason == Reason::ConnectTimeout {
-            timeouts_left = timeouts_left.checked_sub(1).ok_or(reason)?;
+            let Some(left) = timeouts_left.checked_sub(1) else {
+                tries.detail = upstream::explain_unusable(pool, &tried);
+                return Err(reason);
+            };
+            timeouts_left = left;
         }
         if let Some(cause) = cause {
             pool.borrow().count_retry(worker.number, cause);

@@ -211,8 +211,9 @@ impl Idle {
     }
 }
 
-/// Why each server of a pool could not be used, in words: for the log, never for the client.
-pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>) -> String {
+/// Why each server of a pool could not be used, in words: for the log, never for the client. `tried`: members that
+/// were tried or found full.
+pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> String {
     let pool = pool.borrow();
     let mut text = String::new();
     for standing in pool.view.standings.iter().take(16) {
@@ -226,6 +227,14 @@ pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>) -> String {
             text.push_str(&state.to_string());
         } else if standing.weight == 0 {
             text.push_str("weight 0");
+        } else if standing.usable && tried.contains(&standing.member.id) {
+            let max = standing.member.connections_max();
+            let full = max.is_some_and(|max| standing.member.cell.in_use() >= max);
+            text.push_str(if full {
+                "at its limit"
+            } else {
+                "tried in vain"
+            });
         } else {
             text.push_str(&standing.cause);
         }

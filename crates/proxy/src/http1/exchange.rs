@@ -137,7 +137,7 @@ pub(super) async fn run(
             let keep = upload.is_done();
             upload.release(&mut block.client_in);
             let detail = if detail.is_empty() && reason.status() >= 502 {
-                upstream::explain_unusable(pool)
+                upstream::explain_unusable(pool, &block.tried)
             } else {
                 detail
             };
