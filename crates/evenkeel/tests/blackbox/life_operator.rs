@@ -204,7 +204,7 @@ fn a_weight_at_run_time_changes_the_shares_until_the_file_says_otherwise() {
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         // In force within two views.
         wait_until("it is in force", SOON, || {
-            of(&evenkeel, a, "weight").to_string() == weight
+            of(&evenkeel, a, "weight").as_u64() == weight.parse().ok()
         })
         .expect("it is in force");
     };
