@@ -243,3 +243,44 @@ pub const FAMILIES: &[Family] = &[
     ),
     family("process_threads", Gauge, &[], "Threads of the process."),
 ];
+
+/// The reference of all families, in Markdown: what `docs/metrics.md` holds.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin listener, in Prometheus' text format. No series carries both route and server; past\n\
+         1,000 routes the rest share `route=\"other\"`; no total ever falls while the process runs.\n\n\
+         | family | kind | labels | tells |\n| --- | --- | --- | --- |\n",
+    );
+    for family in FAMILIES {
+        let labels: Vec<String> = family
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        text.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            family.name,
+            family.kind.name(),
+            labels.join(", "),
+            family.help
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reference;
+
+    #[test]
+    fn the_reference_in_docs_is_current() {
+        let written = include_str!("../../../../docs/metrics.md");
+        assert!(
+            written == reference(),
+            "docs/metrics.md should be:\n{}",
+            reference()
+        );
+    }
+}
