@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod shell;
 mod stress;
@@ -18,6 +19,10 @@ cargo xtask CHORE
   ci                 what ./test runs: fmt, clippy, tidy, doc, test, with the seconds of each
   stress NAME [-p CRATE] [--runs 20] [--limit SECONDS]
                      runs one test again and again beside a CPU hog on every core
+  bench [--quick] [--scenario NAME]… [--peer NAME]… [--rounds N]
+                     CPU per request beside other proxies; more by `bench --help`
+  count [NAME]… [--bless]
+                     instructions by callgrind of our own work, beside the baseline
 ";
 
 fn main() -> ExitCode {
@@ -36,6 +41,8 @@ fn chore(args: &[&str]) -> Result<()> {
     match args {
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(),
+        ["bench", rest @ ..] => bench::run(&[], rest),
+        ["count", rest @ ..] => bench::run(&["count"], rest),
         ["stress", rest @ ..] => stress::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -1,0 +1,337 @@
+//! One subject, one round: starts it, waits until it answers, lays the load on, and reads the counters before and
+//! after. What the figures mean together is the duty of `results`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::load::{Loads, Served};
+use crate::peers::evenkeel;
+use crate::peers::{Found, Setup, sibling};
+use crate::process::{Cores, Running, machine_us, which};
+use crate::scenario::{Load, Scenario, Shape};
+
+/// How long a peer may take until it answers.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// After the last connection fell silent, for buffers to be given back.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Figures of one round by their names in [`crate::results::METRICS`].
+pub(crate) type Sample = BTreeMap<String, f64>;
+
+/// The servers behind every peer.
+pub(crate) struct Origin {
+    _running: Running,
+    pub(crate) servers: Vec<SocketAddr>,
+}
+
+/// What a round needs.
+pub(crate) struct Bench {
+    pub(crate) cores: Cores,
+    pub(crate) loads: Loads,
+    pub(crate) folder: PathBuf,
+    pub(crate) warm: Duration,
+    pub(crate) measure: Duration,
+}
+
+/// A peer that answers.
+struct Up {
+    running: Running,
+    target: SocketAddr,
+    setup: Setup,
+}
+
+impl Bench {
+    /// Servers on ports of 127.0.0.1, or each on an address of its own.
+    pub(crate) fn origin(&self, count: usize, spread: bool) -> Result<Origin> {
+        let mut command = Command::new(sibling("origin")?);
+        command.arg(count.to_string());
+        command.args(spread.then_some("--spread"));
+        let log = self.folder.join("origin.log");
+        let mut running = Running::start_piped(&command, self.cores.load, &log)?;
+        let mut servers = Vec::new();
+        loop {
+            match running.line()?.as_str() {
+                "ready" => break,
+                address => servers.push(address.parse()?),
+            }
+        }
+        let _running = running;
+        Ok(Origin { _running, servers })
+    }
+
+    /// What a subject is to do; ports are chosen when it starts.
+    pub(crate) fn setup(
+        &self,
+        scenario: &Scenario,
+        servers: &[SocketAddr],
+        algorithm: &'static str,
+    ) -> Setup {
+        Setup {
+            port: 0,
+            admin_port: 0,
+            servers: servers.to_vec(),
+            mode: scenario.mode,
+            bulk: scenario.bulk,
+            close: matches!(&scenario.load, Load::Requests(shape) if shape.close),
+            routes: scenario.routes,
+            algorithm,
+            connections: scenario.connections(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// Everything but the fixed rate.
+    pub(crate) fn round(&self, found: &Found, setup: &Setup, load: &Load) -> Result<Sample> {
+        let mut up = self.start(found, setup)?;
+        let sample = match load {
+            Load::Requests(shape) => self.full_speed(&up, shape),
+            Load::Idle { connections } => self.idle(&up, *connections),
+            Load::Mixed {
+                small_rate,
+                large_rate,
+            } => self.mixed(&up, *small_rate, *large_rate),
+            Load::Reload { rate, every_ms } => {
+                self.reload(&up, *rate, Duration::from_millis(*every_ms))
+            }
+        };
+        up.running.ensure_runs()?;
+        sample
+    }
+
+    /// Latency, and CPU per request where the rate is the same for all.
+    pub(crate) fn fixed_round(
+        &self,
+        found: &Found,
+        setup: &Setup,
+        shape: &Shape,
+        rate: f64,
+    ) -> Result<Sample> {
+        let mut up = self.start(found, setup)?;
+        let warm = self.loads.fixed(up.target, shape, rate, self.warm)?;
+        self.loads.end(warm, self.warm)?;
+        let mut sample = self.around(&up, "fixed_", || {
+            let load = self.loads.fixed(up.target, shape, rate, self.measure)?;
+            self.loads.end(load, self.measure)
+        })?;
+        up.running.ensure_runs()?;
+        sample.insert("fixed_rate".into(), rate);
+        Ok(sample)
+    }
+
+    /// System calls per request, counted by the kernel's own tracepoint, in a round of its own since that costs time.
+    pub(crate) fn system_calls(&self, found: &Found, setup: &Setup, shape: &Shape) -> Result<f64> {
+        let perf = which("perf").context("perf is missing: apt-get install linux-perf")?;
+        let up = self.start(found, setup)?;
+        self.loads.full(up.target, shape, self.warm)?;
+        let pids: Vec<String> = up.running.pids().iter().map(u32::to_string).collect();
+        let mut stat = Command::new(perf);
+        stat.args([
+            "stat",
+            "-x,",
+            "-e",
+            "raw_syscalls:sys_enter",
+            "-p",
+            &pids.join(","),
+        ]);
+        let mut counter = Running::start(&stat, self.cores.load, &self.folder.join("perf.log"))?;
+        std::thread::sleep(Duration::from_millis(200));
+        counter.ensure_runs()?;
+        let served = self.loads.full(up.target, shape, self.warm)?;
+        counter.signal(Signal::INT);
+        let said = counter.log_at_end(Duration::from_secs(3))?;
+        let line = said.lines().find(|line| line.contains("sys_enter"));
+        let count = line.and_then(|line| line.split(',').next()?.parse::<f64>().ok());
+        let count = count.with_context(|| format!("perf counted nothing: {said}"))?;
+        Ok(count / served.get("requests").max(1.0))
+    }
+
+    fn start(&self, found: &Found, setup: &Setup) -> Result<Up> {
+        let name = found.peer.name();
+        let mut setup = setup.clone();
+        setup.folder = self.folder.join(name);
+        // Held both at once, so that they differ.
+        let doors = (
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+        );
+        setup.port = doors.0.local_addr()?.port();
+        setup.admin_port = doors.1.local_addr()?.port();
+        drop(doors);
+        let command = found.lay_out(&setup)?;
+        let log = self.folder.join(format!("{name}.log"));
+        let mut running = Running::start(&command, self.cores.proxy, &log)?;
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port));
+        let started = Instant::now();
+        while !answers(target) {
+            running.ensure_runs()?;
+            if started.elapsed() > READY_WITHIN {
+                bail!(
+                    "no answer within {READY_WITHIN:?}: {}",
+                    running.last_words()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Up {
+            running,
+            target,
+            setup,
+        })
+    }
+
+    fn full_speed(&self, up: &Up, shape: &Shape) -> Result<Sample> {
+        self.loads.full(up.target, shape, self.warm)?;
+        let mut sample = self.around(up, "", || self.loads.full(up.target, shape, self.measure))?;
+        sample.insert("memory_mib".into(), up.running.memory_kib() / 1024.0);
+        Ok(sample)
+    }
+
+    /// The counters around a load, per request.
+    fn around(
+        &self,
+        up: &Up,
+        prefix: &str,
+        load: impl FnOnce() -> Result<Served>,
+    ) -> Result<Sample> {
+        let (cpu, machine) = (up.running.cpu(), machine_us());
+        let served = load()?;
+        let (cpu, machine) = (up.running.cpu().since(cpu), machine_us() - machine);
+        let requests = served.get("requests");
+        ensure!(
+            requests > 0.0,
+            "not one answer; {} errors",
+            served.get("errors")
+        );
+        let each = cpu.total_us / requests;
+        let mut sample = Sample::new();
+        let mut put = |name: &str, value: f64| sample.insert(format!("{prefix}{name}"), value);
+        put("cpu_us", each);
+        put("user_us", each * cpu.user_share());
+        put("system_us", each * (1.0 - cpu.user_share()));
+        put("machine_us", machine / requests);
+        put("errors", served.get("errors"));
+        if served.get("us") > 0.0 {
+            put("rate", requests / served.get("us") * 1e6);
+        }
+        latencies(&served, &mut sample);
+        Ok(sample)
+    }
+
+    fn idle(&self, up: &Up, connections: usize) -> Result<Sample> {
+        let warm = Shape {
+            path: "/1k",
+            connections: 64,
+            headers: 0,
+            upload: 0,
+            close: false,
+        };
+        self.loads.full(up.target, &warm, self.warm)?;
+        std::thread::sleep(SETTLE);
+        let before = up.running.memory_kib();
+        let load = self.loads.idle(up.target, connections)?;
+        std::thread::sleep(SETTLE);
+        let memory = up.running.memory_kib();
+        let cpu = up.running.cpu();
+        std::thread::sleep(self.measure);
+        let cpu = up.running.cpu().since(cpu);
+        let held = self.loads.end(load, self.measure)?;
+        let kib = (memory - before) / connections as f64;
+        Ok(Sample::from([
+            ("idle_bytes".into(), kib * 1024.0),
+            (
+                "idle_cpu_us".into(),
+                cpu.total_us / self.measure.as_secs_f64(),
+            ),
+            ("memory_mib".into(), memory / 1024.0),
+            ("errors".into(), held.get("closed")),
+        ]))
+    }
+
+    fn mixed(&self, up: &Up, small_rate: f64, large_rate: f64) -> Result<Sample> {
+        let small = Shape {
+            path: "/1k",
+            connections: 16,
+            headers: 0,
+            upload: 0,
+            close: false,
+        };
+        let large = Shape {
+            path: "/1m",
+            connections: 4,
+            ..small
+        };
+        let time = self.warm + self.measure;
+        let large = self.loads.fixed(up.target, &large, large_rate, time)?;
+        std::thread::sleep(self.warm / 2);
+        let small = self
+            .loads
+            .fixed(up.target, &small, small_rate, self.measure)?;
+        let small = self.loads.end(small, self.measure)?;
+        let large = self.loads.end(large, time)?;
+        let errors = small.get("errors") + large.get("errors");
+        let mut sample = Sample::from([("errors".into(), errors)]);
+        latencies(&small, &mut sample);
+        Ok(sample)
+    }
+
+    fn reload(&self, up: &Up, rate: f64, every: Duration) -> Result<Sample> {
+        let shape = Shape {
+            path: "/1k",
+            connections: 32,
+            headers: 0,
+            upload: 0,
+            close: false,
+        };
+        let time = self.warm + self.measure;
+        let load = self.loads.fixed(up.target, &shape, rate, time)?;
+        let started = Instant::now();
+        let mut reloads = 0;
+        while started.elapsed() + every < time {
+            std::thread::sleep(every);
+            reloads += 1;
+            // By a rename, so that no half of it is ever read.
+            let config = up.setup.folder.join(evenkeel::CONFIG);
+            let new = config.with_extension("new");
+            std::fs::write(&new, evenkeel::config(&up.setup, reloads)?)?;
+            std::fs::rename(&new, &config)?;
+            up.running.signal(Signal::HUP);
+        }
+        let served = self.loads.end(load, time)?;
+        let mut sample = Sample::from([
+            ("reloads".into(), reloads as f64),
+            ("errors".into(), served.get("errors")),
+            ("max_us".into(), served.get("max_us")),
+        ]);
+        latencies(&served, &mut sample);
+        Ok(sample)
+    }
+}
+
+/// Of a load at a fixed rate; at full speed latency says little.
+fn latencies(served: &Served, sample: &mut Sample) {
+    for name in ["p50_us", "p99_us", "p999_us"] {
+        if served.get(name) > 0.0 {
+            sample.insert(name.into(), served.get(name));
+        }
+    }
+}
+
+/// Whether a small request is answered well.
+fn answers(target: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut socket = TcpStream::connect(target)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(socket, "GET /1k HTTP/1.1\r\nHost: {target}\r\n\r\n")?;
+        let mut status = [0; 12];
+        socket.read_exact(&mut status)?;
+        Ok(status == *b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}

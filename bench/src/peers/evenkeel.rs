@@ -1,0 +1,63 @@
+//! Evenkeel, with what it does by default: metrics, timeouts, limits, retries and health checks are on.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{Mode, Setup};
+
+/// The config's name in its folder; `reload` writes it anew.
+pub(crate) const CONFIG: &str = "evenkeel.yaml";
+
+pub(super) fn find() -> Result<(PathBuf, String)> {
+    let program = super::sibling("evenkeel")?;
+    let version = super::version(&program, &["--version"])?;
+    Ok((program, version))
+}
+
+pub(super) fn lay_out(program: &Path, setup: &Setup) -> Result<Command> {
+    let config = setup.write(CONFIG, &config(setup, 0)?)?;
+    let mut command = Command::new(program);
+    command.arg("run").arg(config);
+    Ok(command)
+}
+
+/// The config; `edition` makes it another one that does the same.
+pub(crate) fn config(setup: &Setup, edition: u64) -> Result<String> {
+    let Setup {
+        port,
+        admin_port,
+        algorithm,
+        ..
+    } = setup;
+    let protocol = match setup.mode {
+        Mode::Http => "http",
+        Mode::Tcp => "tcp",
+    };
+    let mut text = format!(
+        "workers: 1\nadmin: {{ bind: \"127.0.0.1:{admin_port}\" }}\naccess_log: off\n\
+         shutdown: {{ idle_wait: 0s, timeout: 500ms }}\n\
+         listeners:\n  main:\n    bind: \"127.0.0.1:{port}\"\n    protocol: {protocol}\n"
+    );
+    if setup.routes == 0 {
+        text += "    pool: main\n";
+    } else {
+        text += "    routes:\n";
+        for prefix in setup.prefixes() {
+            writeln!(
+                text,
+                "      - {{ match: {{ path: \"{prefix}*\" }}, pool: main }}"
+            )?;
+        }
+        text += "      - { pool: main }\n";
+    }
+    write!(
+        text,
+        "pools:\n  main:\n    balance: {algorithm}\n    timeouts: {{ connect: {}ms }}\n    servers:\n",
+        2000 + edition
+    )?;
+    text += &setup.lines(|_, server| format!("      - {server}\n"));
+    Ok(text)
+}

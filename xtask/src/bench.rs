@@ -1,0 +1,25 @@
+//! `cargo xtask bench` and `cargo xtask count`: build in release what is measured, and hand over to the harness.
+
+use crate::shell;
+use anyhow::{Result, ensure};
+
+/// `before` goes in front of what the harness is asked.
+pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
+    // Apart, so that each has its own features: what is measured is what is shipped.
+    if before.is_empty() {
+        build(&["-p", "evenkeel"])?;
+    }
+    build(&["-p", "evenkeel-bench", "--bins"])?;
+    let mut harness = shell::cargo();
+    harness.args(["run", "--quiet", "--release", "-p", "evenkeel-bench", "--"]);
+    let status = harness.args(before).args(args).status()?;
+    ensure!(status.success(), "the harness failed: {status}");
+    Ok(())
+}
+
+fn build(what: &[&str]) -> Result<()> {
+    let mut build = shell::cargo();
+    let status = build.args(["build", "--release"]).args(what).status()?;
+    ensure!(status.success(), "{what:?} does not build");
+    Ok(())
+}
