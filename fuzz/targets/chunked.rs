@@ -1,6 +1,9 @@
 //! Fuzzes the decoder of `chunked`; what must hold is in `checks.rs`.
 #![no_main]
 
+// The checks name the crate as its own tests do.
+extern crate wire as evenkeel_wire;
+
 #[path = "../checks.rs"]
 #[expect(dead_code, reason = "each target calls one of them")]
 mod checks;
