@@ -138,7 +138,7 @@ fn totals(scene: &Scene) -> Line {
         (style, format!("{} failed", grouped(failed))),
     ];
     if scene.retried > 0 {
-        let text = format!(", {} saved by another server", grouped(scene.retried));
+        let text = format!(", {} retried on another server", grouped(scene.retried));
         line.push((Style::Plain, text));
     }
     if on_purpose > 0 {
@@ -171,7 +171,11 @@ fn keys(width: usize) -> Vec<Line> {
 fn event(told: &Told, width: usize) -> Vec<Line> {
     let room = width.saturating_sub(STAMP_WIDTH).max(1);
     let mut stamp = told.at.map_or_else(String::new, clock);
-    let pieces = wrap(&told.text, room).into_iter();
+    let mut text = told.text.clone();
+    if told.times > 1 {
+        text.push_str(&format!(" ({} times)", grouped(told.times)));
+    }
+    let pieces = wrap(&text, room).into_iter();
     pieces
         .map(|piece| {
             let stamp = std::mem::take(&mut stamp);
@@ -250,6 +254,7 @@ mod tests {
         let told = |text: &&str| Told {
             at: Some(Duration::from_secs(61)),
             text: (*text).to_owned(),
+            times: 1,
         };
         Scene {
             url: "http://127.0.0.1:8080/".to_owned(),
@@ -292,7 +297,7 @@ mod tests {
             "server-3  .............................    0%    0.0 req/s   p99        -",
             "          unhealthy: connection refused",
             "",
-            "60 req/s   3,900 requests, 0 failed, 2 saved by another server",
+            "60 req/s   3,900 requests, 0 failed, 2 retried on another server",
             "",
             "1:01    server-3 is unhealthy: connection refused",
         ];
@@ -330,6 +335,9 @@ mod tests {
         let lines = text(&scene(&events), 80, 24);
         assert_eq!(lines[11], "1:01    event 19");
         assert_eq!(lines[21], "1:01    event 29");
+        let mut scene = scene(&["again"]);
+        scene.story[0].times = 1200;
+        assert_eq!(text(&scene, 80, 24)[11], "1:01    again (1,200 times)");
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrap("", 4), [""]);

@@ -26,8 +26,6 @@ const CLIENTS: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(200);
 /// For one request, connecting included.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Failures that are told one by one.
-const FAILURES_TOLD_MAX: u64 = 20;
 
 /// The running load.
 pub(super) struct Load {
@@ -101,14 +99,8 @@ impl Shared {
     }
 
     fn record(&self, outcome: &Outcome, took: Duration) {
-        let failed = {
-            let mut stats = self.stats();
-            stats.record(self.story.now(), outcome, took);
-            stats.totals.failed
-        };
-        if let Outcome::Failed(why) = outcome
-            && failed <= FAILURES_TOLD_MAX
-        {
+        self.stats().record(self.story.now(), outcome, took);
+        if let Outcome::Failed(why) = outcome {
             self.story.tell(&format!("FAILED: {why}"));
         }
     }

@@ -3,15 +3,21 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
-use super::server::Server;
+use socket2::Socket;
+
+use super::server::{Server, reserve};
 
 /// The pool's name.
 pub(super) const POOL: &str = "site";
 const PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9900;
+/// Held by the demo that may take those two, so that two that start together do not both find them free.
+const CLAIM: &str = "evenkeel-demo";
 /// Folders of that name that may be left over from processes that were killed.
 const FOLDERS_TRIED: u32 = 100;
 
@@ -21,6 +27,9 @@ pub(super) struct Place {
     pub(super) admin: SocketAddr,
     pub(super) config: PathBuf,
     folder: PathBuf,
+    _claim: Option<UnixListener>,
+    /// Nobody else is given the ports before the balancer listens on them.
+    _reserved: [Socket; 2],
 }
 
 impl Place {
@@ -29,13 +38,18 @@ impl Place {
     /// # Errors
     /// What the system refused.
     pub(super) fn make(servers: &[Server]) -> io::Result<Self> {
-        let (address, admin) = ports()?;
+        let claim = claim(CLAIM);
+        let usual = |port| if claim.is_some() { port } else { 0 };
+        let (listener, address) = free(usual(PORT))?;
+        let (admin_listener, admin) = free(usual(ADMIN_PORT))?;
         let folder = make_folder()?;
         let place = Self {
             address,
             admin,
             config: folder.join("evenkeel.yaml"),
             folder,
+            _claim: claim,
+            _reserved: [listener, admin_listener],
         };
         std::fs::write(&place.config, config(address, admin, servers))?;
         Ok(place)
@@ -86,17 +100,17 @@ pools:
     text
 }
 
-/// The usual two ports, each if it is free, else another.
-fn ports() -> io::Result<(SocketAddr, SocketAddr)> {
-    // Both are held until both are known, so that they differ.
-    let listener = free(PORT)?;
-    let admin = free(ADMIN_PORT)?;
-    Ok((listener.local_addr()?, admin.local_addr()?))
+/// A name that one process at a time can have.
+fn claim(name: &str) -> Option<UnixListener> {
+    let address = UnixAddr::from_abstract_name(name).ok()?;
+    UnixListener::bind_addr(&address).ok()
 }
 
-fn free(port: u16) -> io::Result<TcpListener> {
-    let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    at(port).or_else(|_| at(0))
+/// This port if nobody listens on it, else another.
+fn free(port: u16) -> io::Result<(Socket, SocketAddr)> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let is_free = TcpListener::bind(at(port)).is_ok();
+    reserve(at(if is_free { port } else { 0 })).or_else(|_| reserve(at(0)))
 }
 
 /// A folder that only this user may look into.
@@ -144,9 +158,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_gives_way() {
-        let taken = free(0).expect("a port");
-        let port = taken.local_addr().expect("an address").port();
-        let other = free(port).expect("another");
-        assert_ne!(other.local_addr().expect("an address").port(), port);
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let taken = taken.local_addr().map(|address| (taken, address));
+        let (_taken, address) = taken.expect("an address");
+        let (_reserved, other) = free(address.port()).expect("another");
+        assert_ne!(other.port(), address.port());
+        let (_reserved, same) = free(other.port()).expect("a reserved one is free to us");
+        assert_eq!(same, other);
+    }
+
+    #[test]
+    fn a_name_is_claimed_once() {
+        let name = format!("evenkeel-demo-test-{}", std::process::id());
+        let first = claim(&name);
+        assert!(first.is_some());
+        assert!(claim(&name).is_none());
+        drop(first);
+        assert!(claim(&name).is_some());
     }
 }

@@ -33,7 +33,7 @@ const BACKLOG: u32 = 1024;
 pub(super) struct Server {
     pub(super) name: Arc<str>,
     pub(super) address: SocketAddr,
-    /// Bound and never listening: nobody else is given the port while the server is dead.
+    /// Nobody else is given the port while the server is dead.
     _reserved: Socket,
     life: Option<Life>,
 }
@@ -59,9 +59,7 @@ impl Server {
     /// # Errors
     /// What the system refused.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let reserved = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = reserved.local_addr()?.as_socket();
-        let address = address.ok_or_else(|| io::Error::other("no IP address was given"))?;
+        let (reserved, address) = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let mut server = Self {
             name: name.into(),
             address,
@@ -153,6 +151,17 @@ impl Life {
         let _ = self.end.send(());
         let _ = self.thread.join();
     }
+}
+
+/// Keeps a port for those who bind it on purpose: a socket that is bound and never listens, and its address.
+///
+/// # Errors
+/// What the system refused.
+pub(super) fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = bind(address)?;
+    let address = socket.local_addr()?.as_socket();
+    let address = address.ok_or_else(|| io::Error::other("no IP address was given"))?;
+    Ok((socket, address))
 }
 
 /// A socket bound to this address beside one that does not listen.

@@ -12,6 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Lines that are kept.
 const LINES_MAX: usize = 200;
+/// What is told again while it stands among this many last lines is counted there.
+const REPEATS_WITHIN: usize = 4;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) struct Told {
     /// Since the start; `None` goes on with what the line before began.
     pub(super) at: Option<Duration>,
     pub(super) text: String,
+    /// How often it was told, in a row or nearly so.
+    pub(super) times: u64,
 }
 
 /// The last lines.
@@ -54,21 +58,34 @@ impl Story {
 
     /// Adds something; further lines of `text` belong to the first.
     pub(super) fn tell(&self, text: &str) {
-        let mut at = Some(self.now());
-        let mut lines = self.lines();
-        for line in text.trim_end().lines() {
-            if self.plain {
+        // Terminals act on control bytes, and a file's name may hold some.
+        let lines = text.trim_end().lines();
+        let lines: Vec<String> = lines
+            .map(|line| line.replace(char::is_control, " "))
+            .collect();
+        if self.plain {
+            for line in &lines {
                 eprintln!("evenkeel: {line}");
-                continue;
             }
-            if lines.len() >= LINES_MAX {
-                lines.pop_front();
+            return;
+        }
+        let mut told = self.lines();
+        if let [line] = lines.as_slice() {
+            let mut last = told.iter_mut().rev().take(REPEATS_WITHIN);
+            if let Some(again) = last.find(|told| told.at.is_some() && told.text == *line) {
+                again.times += 1;
+                return;
             }
-            // Terminals act on control bytes, and a file's name may hold some.
-            let text = line.replace(char::is_control, " ");
-            lines.push_back(Told {
+        }
+        let mut at = Some(self.now());
+        for text in lines {
+            if told.len() >= LINES_MAX {
+                told.pop_front();
+            }
+            told.push_back(Told {
                 at: at.take(),
                 text,
+                times: 1,
             });
         }
     }
@@ -206,5 +223,30 @@ mod tests {
         assert_eq!(told.len(), LINES_MAX);
         assert!(told[0].at.is_some());
         assert_eq!((told[1].at, told[1].text.as_str()), (None, "two [2J"));
+    }
+
+    #[test]
+    fn what_repeats_is_counted() {
+        let story = Story::new(false);
+        for text in ["a", "b", "a", "a", "c", "d", "e", "f", "a"] {
+            story.tell(text);
+        }
+        let told = story.told();
+        let told: Vec<(&str, u64)> = told
+            .iter()
+            .map(|told| (told.text.as_str(), told.times))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("a", 3),
+                ("b", 1),
+                ("c", 1),
+                ("d", 1),
+                ("e", 1),
+                ("f", 1),
+                ("a", 1)
+            ]
+        );
     }
 }

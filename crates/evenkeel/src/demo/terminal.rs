@@ -75,9 +75,12 @@ fn say_panics_elsewhere(story: Arc<Story>) {
     }));
 }
 
-/// Columns and lines.
+/// Columns and lines; the usual ones where a terminal does not say.
 pub(super) fn shape() -> (usize, usize) {
-    let (width, height) = size().unwrap_or((80, 24));
+    let said = size()
+        .ok()
+        .filter(|(width, height)| *width > 0 && *height > 0);
+    let (width, height) = said.unwrap_or((80, 24));
     (usize::from(width), usize::from(height))
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod command;
 mod commands;
+mod demo;
 mod explain;
 mod http_bodies;
 mod http_headers;
