@@ -41,6 +41,9 @@ pub(super) async fn send(
         if texts.method.is_empty() {
             take_texts_from_sent_head(block, texts);
         }
+        if texts.request_id.is_empty() {
+            texts.request_id = String::from_utf8_lossy(&block.request_id).into_owned();
+        }
     }
     encode_answer(conn, block, &content, status, keep, log);
     let Block { response_out, .. } = block;

@@ -55,6 +55,8 @@ pub(crate) struct Block {
     edits: rules::Edits,
     path: Vec<u8>,
     host: Vec<u8>,
+    /// What the request is called; empty where nothing names it.
+    request_id: Vec<u8>,
     tried: Vec<u32>,
     /// Whether the client asked for JSON: what is answered here is then JSON too.
     wants_json: bool,
@@ -72,6 +74,7 @@ impl Block {
             &mut self.replay,
             &mut self.path,
             &mut self.host,
+            &mut self.request_id,
         ] {
             scratch.clear();
             if scratch.capacity() > KEPT {

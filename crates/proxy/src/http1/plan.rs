@@ -60,6 +60,7 @@ pub(super) fn plan<'w>(
         path,
         host,
         wants_json,
+        request_id,
         ..
     } = block;
     let bytes = client_in.filled();
@@ -67,8 +68,11 @@ pub(super) fn plan<'w>(
     *wants_json = head.present.contains(Known::Accept) && prefers_json(head, bytes);
     let client = Client::of(conn, world, listener, head, bytes);
     log.source = Some(client.source);
+    let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
+    name_request(conn, forwarding.request_id, bytes, request_id);
     if world.world.snapshot.access_log.is_some() {
         take_texts(head, bytes, log);
+        log.texts().request_id = String::from_utf8_lossy(request_id).into_owned();
     }
     if head.method == Method::Connect {
         return Err((Reason::MethodRefused, "CONNECT is not served").into());
@@ -103,14 +107,12 @@ pub(super) fn plan<'w>(
         .get(pool)
         .and_then(|pool| decide::hash_key(&pool.balance, &request));
     let upgrade = upgrade_of(head.upgrade, bytes, http);
-    let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
-    let id = request_id(conn, forwarding.request_id, bytes, log);
     let hop = Hop {
         peer: client.peer,
         secure: false,
         version: head.version,
         authority: aim.authority,
-        request_id: id.as_ref().map_or(&[], |id| id.as_slice()),
+        request_id,
     };
     let parts = RequestParts {
         path: aim.target.path,
@@ -265,31 +267,20 @@ fn upgrade_of<'b>(upgrade: Option<Span>, bytes: &'b [u8], http: &HttpListener) -
         .then_some(first)
 }
 
-/// 32 hexadecimal digits, when a new id is wanted.
-fn request_id(conn: &Conn, from: IdFrom, bytes: &[u8], log: &mut Log) -> Option<[u8; 32]> {
+/// What the request is called here, in logs and for the server: nothing, as it came, or 32 hexadecimal digits.
+fn name_request(conn: &Conn, from: IdFrom, bytes: &[u8], id: &mut Vec<u8>) {
+    id.clear();
     match from {
-        IdFrom::Nowhere => None,
-        IdFrom::Incoming(span) => {
-            if let Some(texts) = &mut log.texts {
-                texts.request_id = String::from_utf8_lossy(span.of(bytes)).into_owned();
-            }
-            None
-        }
+        IdFrom::Nowhere => {}
+        IdFrom::Incoming(span) => id.extend_from_slice(span.of(bytes)),
         IdFrom::New => {
-            let mut id = [b'0'; 32];
             let number =
                 (u128::from(conn.worker.random()) << 64) | u128::from(conn.worker.random());
-            for (place, digit) in id.iter_mut().rev().enumerate() {
+            for place in (0..32).rev() {
                 let nibble = (number >> (4 * place)) & 15;
-                *digit = b"0123456789abcdef"
-                    .get(nibble as usize)
-                    .copied()
-                    .unwrap_or(b'0');
+                let digit = b"0123456789abcdef".get(nibble as usize);
+                id.push(digit.copied().unwrap_or(b'0'));
             }
-            if let Some(texts) = &mut log.texts {
-                texts.request_id = String::from_utf8_lossy(&id).into_owned();
-            }
-            Some(id)
         }
     }
 }
