@@ -14,6 +14,8 @@ use crossterm::terminal::{
     LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use crossterm::{execute, queue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::frame::{Line, Style};
 use super::story::Story;
@@ -97,8 +99,13 @@ pub(super) enum Input {
 /// # Errors
 /// When the terminal is gone.
 pub(super) fn next(limit: Duration) -> io::Result<Option<Input>> {
-    if !event::poll(limit)? {
-        return Ok(None);
+    // What was typed in one go may have been read in one go.
+    wait(Duration::ZERO)?;
+    if !event::poll(Duration::ZERO)? {
+        wait(limit)?;
+        if !event::poll(Duration::ZERO)? {
+            return Ok(None);
+        }
     }
     Ok(match event::read()? {
         Event::Resize(..) => Some(Input::Resized),
@@ -113,6 +120,26 @@ pub(super) fn next(limit: Duration) -> io::Result<Option<Input>> {
         },
         _ => None,
     })
+}
+
+/// Waits for something to read. crossterm would read from a terminal that is gone for ever, so that is found out here.
+fn wait(limit: Duration) -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    match poll(&mut polled, Some(&limit)) {
+        // A signal, such as that of another size.
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    if polled
+        .iter()
+        .any(|polled| polled.revents().intersects(gone))
+    {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }
 
 /// Shows these lines from the top of the screen on, in one go.

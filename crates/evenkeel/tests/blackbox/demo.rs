@@ -173,3 +173,20 @@ fn on_a_terminal_keys_break_things_and_nothing_fails() {
     assert!(line.trim_end().ends_with(last), "{line}");
     assert!(all.contains("\x1b[?1049l"), "the terminal is given back");
 }
+
+#[test]
+fn it_ends_with_its_terminal() {
+    if missing("script") {
+        return;
+    }
+    let mut demo = Shown::start();
+    demo.wait(0, "server-1 is healthy");
+    demo.press("c", "evenkeel.yaml (change it, then r)");
+    let screen = demo.text(0);
+    let end = screen.find("/evenkeel.yaml").expect("its path");
+    let start = screen[..end].rfind("evenkeel-demo-").expect("its folder");
+    let folder = std::env::temp_dir().join(&screen[start..end]);
+    assert!(folder.is_dir(), "{}", folder.display());
+    drop(demo);
+    wait_until("the folder to go", SOON, || !folder.exists()).expect("it ends");
+}
