@@ -247,3 +247,24 @@ fn send_while_reading(client: &mut Raw, bytes: Vec<u8>) -> anyhow::Result<testki
     sending.join().expect("the sender ends")?;
     response
 }
+
+#[test]
+fn a_client_that_says_close_may_still_have_sent_more() -> Outcome {
+    let origin = Origin::http(|_| reply(200, noise(300_000)))?;
+    let evenkeel = proxy(&[origin.address()])?;
+    for more in ["\r\n", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for _ in 0..10 {
+            let mut client = client(&evenkeel)?;
+            let close = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            client.send(format!("{close}{more}"))?;
+            let response = client.response()?;
+            ensure!(
+                response.body == noise(300_000) && response.closes(),
+                "{response}"
+            );
+            client.expect_close()?;
+        }
+    }
+    assert_eq!(origin.requests(), 20);
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use testkit::{Haproxy, Nginx, Origin, missing, reply};
 
-use crate::http_setup::{Outcome, client, proxy};
+use crate::http_setup::{Outcome, client, proxy, proxy_with};
 
 /// Each carries a request to `/evil` that some reader somewhere has taken for one of its own.
 const PAYLOADS: [&str; 22] = [
@@ -119,5 +119,48 @@ fn real_servers_behind_stay_in_step() -> Outcome {
             assert_eq!(response.text(), "own", "after {}", payload.escape_debug());
         }
     }
+    Ok(())
+}
+
+/// An answer made here does not wait for the body: what comes of it later is no request either.
+#[test]
+fn a_late_body_of_a_request_answered_here_is_no_request() -> Outcome {
+    const EVIL: &str = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n";
+    let origin = Origin::http(|_| reply(200, "ok"))?;
+    let evenkeel = proxy_with(&[origin.address()], &["limits: { body_bytes: 10B }"], &[])?;
+    let length = EVIL.len();
+    for (start, expected) in [
+        (
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"),
+            413,
+        ),
+        (
+            format!("POST /.. HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"),
+            400,
+        ),
+        (
+            format!("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: {length}\r\n\r\n"),
+            405,
+        ),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), 405),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n"
+            ),
+            413,
+        ),
+    ] {
+        let mut client = client(&evenkeel)?;
+        client.send(&start)?;
+        if expected == 413 && start.contains("chunked") {
+            client.send(EVIL)?;
+        }
+        let response = client.response()?;
+        assert_eq!(response.status, expected, "{start}");
+        client.send(EVIL.repeat(3)).ok();
+        client.half_close().ok();
+        client.expect_close()?;
+    }
+    assert_eq!(origin.seen().len(), 0, "{:?}", origin.seen());
     Ok(())
 }
