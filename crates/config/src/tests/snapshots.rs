@@ -146,6 +146,13 @@ fn defaults_are_those_of_the_table() {
     );
     assert_eq!(client.upgrades, Vec::<String>::new());
     assert_eq!((&*client.routes[0].name, client.routes.len()), ("1", 1));
+}
+
+#[test]
+fn a_pools_defaults_are_those_of_the_table() {
+    let snapshot = snapshot(
+        "listeners: { l: { bind: \":1\", pool: p } }\npools: { p: { servers: [\"[::1]:80\"] } }\n",
+    );
     let pool = &snapshot.pools[0];
     assert_eq!(
         pool.balance,
@@ -261,6 +268,11 @@ fn every_key() {
         (rest.request_timeout, rest.retry_attempts, &*rest.name),
         (Some(None), Some(1), "4")
     );
+}
+
+#[test]
+fn every_key_of_a_pool() {
+    let snapshot = snapshot(WHOLE);
     let pool = &snapshot.pools[0];
     assert_eq!(
         pool.timeouts,

@@ -1,3 +1,5 @@
+//! Filters: what each does to a request, and what they refuse to be.
+
 use super::*;
 use crate::testing::sample;
 

@@ -1,3 +1,5 @@
+//! Whom to believe: tables of trusted and untrusted peers.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Matches: each key by tables, and properties of negation.
+
 use super::*;
 use crate::testing::{Sample, sample};
 use crate::why::Shown;
@@ -143,9 +145,8 @@ fn check(rule: Match, request: &Sample, expected: Option<(Key, &str)>) {
     );
 }
 
-#[test]
-fn keys() {
-    let request = sample(
+fn visitor() -> Sample {
+    sample(
         "GET shop.example.com/api/x?id=7&tag=a&tag=b%20c&debug",
         &[
             "X-User: ann",
@@ -155,22 +156,33 @@ fn keys() {
             "Cookie: late=2",
         ],
     )
-    .from("10.1.2.3");
-    let ok = None;
-    let header = |name, texts: &[&str]| Match {
+    .from("10.1.2.3")
+}
+
+fn header(name: &str, texts: &[&str]) -> Match {
+    Match {
         header: named(name, texts),
         ..Match::default()
-    };
+    }
+}
+
+fn method(text: &str) -> Match {
+    Match {
+        method: vec![Pattern::compile_method(text).unwrap()],
+        ..Match::default()
+    }
+}
+
+#[test]
+fn keys() {
+    let request = visitor();
+    let ok = None;
     let cookie = |name, texts: &[&str]| Match {
         cookie: named(name, texts),
         ..Match::default()
     };
     let query = |name, texts: &[&str]| Match {
         query: named(name, texts),
-        ..Match::default()
-    };
-    let method = |text| Match {
-        method: vec![Pattern::compile_method(text).unwrap()],
         ..Match::default()
     };
     let source = |text: &str| Match {
@@ -227,6 +239,13 @@ fn keys() {
         query("no", &["*"]),
         Some((Key::Query, "query no is absent, which does not match *")),
     );
+}
+
+#[test]
+fn keys_together() {
+    let request = visitor();
+    let ok = None;
+    let check = |rule, expected| check(rule, &request, expected);
 
     let not = |rule| Match {
         not: Some(Box::new(rule)),

@@ -1,3 +1,5 @@
+//! Targets: normal forms by tables, and properties of normalising.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Patterns: exact, glob, regex and presence by tables.
+
 use super::*;
 
 fn check(pattern: &str, value: Option<&str>, expected: bool) {

@@ -1,3 +1,5 @@
+//! Route tables: the index finds what a scan finds.
+
 use proptest::prelude::*;
 
 use super::*;
