@@ -168,8 +168,8 @@ fn on_a_terminal_keys_break_things_and_nothing_fails() {
     let status = demo.child.wait().expect("a status");
     assert_eq!(status.code(), Some(0));
     let all = demo.text(0);
-    let lines = all.lines().filter(|line| !line.trim().is_empty());
-    let line = lines.last().unwrap_or_default();
+    let mut lines = all.lines().filter(|line| !line.trim().is_empty());
+    let line = lines.next_back().unwrap_or_default();
     assert!(line.trim_end().ends_with(last), "{line}");
     assert!(all.contains("\x1b[?1049l"), "the terminal is given back");
 }
