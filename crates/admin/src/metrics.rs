@@ -16,7 +16,7 @@ use control::metrics::{BUCKETS_US, Classes, Counter, PoolCells, RetryCause, Work
 use control::reason::Reason;
 use control::world::World;
 
-pub use families::{FAMILIES, Family, Kind};
+pub use families::{FAMILIES, Family, Kind, reference};
 
 use crate::error::ApiError;
 use crate::ledger::Ledger;
