@@ -1,12 +1,13 @@
 //! The data plane as the binary sees it: starts workers, takes configs up as transactions, ends.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use config::{Bind, Snapshot};
 use control::record::Record;
@@ -15,11 +16,15 @@ use control::world::{Hub, World};
 use crate::http1::IDLE_TAG;
 use crate::listener::{self, Listening, StopAccepting};
 use crate::net::{self, Acceptor, Remote};
-use crate::sockets::{self, BindError, Bound, Share};
+use crate::sockets::{self, BindError, Bound, Share, ShareSocket};
 use crate::worker::Worker;
 
 /// Descriptors that are not for connections: listening sockets, logs, probes, the admin listener.
 const OTHER_FILES: u64 = 512;
+
+/// How often, and how many times, a port that is being let go is looked at before it is bound anew.
+const LEAVING_LOOK: Duration = Duration::from_millis(5);
+const LEAVING_LOOKS_MAX: u32 = 100;
 
 /// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit.
 #[must_use]
@@ -34,6 +39,8 @@ pub struct Engine {
     hub: Arc<Hub>,
     workers: Vec<Handle>,
     held: BTreeMap<Bind, Bound>,
+    /// Ports that no listener wants any more, and whether their sockets are still open.
+    leaving: Vec<(u16, Weak<()>)>,
     /// Worlds that a worker may still hold: freed here, so that no worker stalls over a large one.
     worlds: Vec<Arc<World>>,
 }
@@ -100,6 +107,7 @@ impl Engine {
             hub,
             workers,
             held: BTreeMap::new(),
+            leaving: Vec::new(),
             worlds: Vec::new(),
         })
     }
@@ -109,6 +117,7 @@ impl Engine {
     /// # Errors
     /// Every address that cannot be had; then nothing has changed.
     pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Vec<BindError>> {
+        self.wait_for_leaving(snapshot);
         let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len())?;
         Ok(Prepared { fresh })
     }
@@ -153,8 +162,32 @@ impl Engine {
                 .remote
                 .run(move || with_here(|here| here.take_up(world, shares, &stop)));
         }
+        self.leaving.retain(|(_, open)| open.strong_count() > 0);
         for bind in stop {
-            self.held.remove(&bind);
+            let bound = self.held.remove(&bind);
+            let left = bound.and_then(|bound| Some((bound.port?, Arc::downgrade(&bound.open))));
+            self.leaving.extend(left);
+        }
+    }
+
+    /// A port that the config before this one let go of is ours until each worker has accepted what was queued there;
+    /// bound before that, it would look like another process's, or share its connections with sockets that close.
+    fn wait_for_leaving(&self, snapshot: &Snapshot) {
+        let binds = snapshot.listeners.iter().flat_map(|it| &it.binds);
+        let wanted: BTreeSet<u16> = binds
+            .filter(|bind| !self.held.contains_key(bind))
+            .filter_map(|bind| match bind {
+                Bind::Tcp { address, .. } => Some(address.port()),
+                Bind::Unix(_) => None,
+            })
+            .collect();
+        let is_open =
+            |(port, open): &(u16, Weak<()>)| wanted.contains(port) && open.strong_count() > 0;
+        for _ in 0..LEAVING_LOOKS_MAX {
+            if !self.leaving.iter().any(is_open) {
+                return;
+            }
+            std::thread::sleep(LEAVING_LOOK);
         }
     }
 
@@ -295,17 +328,18 @@ impl Here {
             if Rc::ptr_eq(&running.listening, &listening) {
                 return;
             }
-            running.stop();
+            // What is queued is the new one's.
+            running.hand_over();
         }
-        let acceptor = match share {
-            Share::Tcp(socket) => Acceptor::tcp(socket),
-            Share::Unix(socket) => Acceptor::unix(socket),
+        let acceptor = match share.socket {
+            ShareSocket::Tcp(socket) => Acceptor::tcp(socket),
+            ShareSocket::Unix(socket) => Acceptor::unix(socket),
         };
         // Refused only when the kernel is out of memory or of epoll watches; the other workers' sockets go on.
         let Ok(acceptor) = acceptor else {
             return;
         };
-        let stop = Rc::new(StopAccepting::new(listening.clone()));
+        let stop = Rc::new(StopAccepting::new(listening.clone(), share.open));
         self.accepting.insert(bind, stop.clone());
         net::spawn(listener::accept(
             self.worker.clone(),

@@ -67,16 +67,27 @@ pub(crate) struct StopAccepting {
     /// For which listener it accepts.
     pub(crate) listening: Rc<Listening>,
     stopped: Cell<bool>,
+    /// Another loop accepts from the same socket: nothing is to be taken any more.
+    handed_over: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Tells the owner of the socket that it is still open here.
+    _open: Arc<()>,
 }
 
 impl StopAccepting {
-    pub(crate) fn new(listening: Rc<Listening>) -> Self {
+    pub(crate) fn new(listening: Rc<Listening>, open: Arc<()>) -> Self {
         Self {
             listening,
             stopped: Cell::new(false),
+            handed_over: Cell::new(false),
             waker: RefCell::new(None),
+            _open: open,
         }
+    }
+
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.set(true);
+        self.stop();
     }
 
     pub(crate) fn stop(&self) {
@@ -87,32 +98,46 @@ impl StopAccepting {
     }
 }
 
+/// One of the places that a listener has for connections; free again when dropped.
+struct Place(Rc<Listening>);
+
+impl Place {
+    /// Takes one before it is known who will have it, so that all workers together keep to `max`.
+    fn take(listening: &Rc<Listening>, max: u32) -> Option<Self> {
+        let connections = &listening.state.connections;
+        let taken = connections.fetch_update(Relaxed, Relaxed, |open| {
+            (open < max).then(|| open.saturating_add(1))
+        });
+        taken.ok().map(|_| Self(listening.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.state.connections.fetch_sub(1, Relaxed);
+    }
+}
+
 /// One open connection, counted for as long as it lives.
 struct Open {
     worker: Rc<Worker>,
-    listening: Rc<Listening>,
+    place: Place,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, listening: &Rc<Listening>) -> Self {
-        listening.state.connections.fetch_add(1, Relaxed);
-        listening.state.stats.of(worker.number).accepted.increment();
+    fn new(worker: &Rc<Worker>, place: Place) -> Self {
+        place.0.state.stats.of(worker.number).accepted.increment();
         Self {
             worker: worker.clone(),
-            listening: listening.clone(),
+            place,
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.listening.state.connections.fetch_sub(1, Relaxed);
-        self.listening
-            .state
-            .stats
-            .of(self.worker.number)
-            .closed
-            .increment();
+        let stats = &self.place.0.state.stats;
+        stats.of(self.worker.number).closed.increment();
     }
 }
 
@@ -124,20 +149,24 @@ pub(crate) async fn accept(
     stop: Rc<StopAccepting>,
     connections_default: u32,
 ) {
-    loop {
-        if wait(&acceptor, &stop).await {
-            break;
-        }
-        if is_full(&worker, &listening, connections_default) {
-            listening.state.stats.of(worker.number).paused.increment();
+    let mut paused = false;
+    while !wait(&acceptor, &stop).await {
+        let max = connections_max(&worker, &listening, connections_default);
+        let pauses = accept_batch(&worker, &listening, &acceptor, max).await == Batch::Pause;
+        if pauses {
+            if !paused {
+                listening.state.stats.of(worker.number).paused.increment();
+            }
             net::sleep(PAUSE).await;
-            continue;
         }
-        accept_batch(&worker, &listening, &acceptor).await;
+        paused = pauses;
     }
-    while accept_batch(&worker, &listening, &acceptor).await > 0 {}
-    net::sleep(Duration::from_millis(20)).await;
-    while accept_batch(&worker, &listening, &acceptor).await > 0 {}
+    if !stop.handed_over.get() {
+        let all = u32::MAX;
+        while accept_batch(&worker, &listening, &acceptor, all).await == Batch::More {}
+        net::sleep(Duration::from_millis(20)).await;
+        while accept_batch(&worker, &listening, &acceptor, all).await == Batch::More {}
+    }
     acceptor.close();
 }
 
@@ -153,43 +182,59 @@ async fn wait(acceptor: &Acceptor, stop: &StopAccepting) -> bool {
     .await
 }
 
-fn is_full(worker: &Worker, listening: &Listening, default: u32) -> bool {
+fn connections_max(worker: &Worker, listening: &Listening, default: u32) -> u32 {
     let (world, index) = listening.place(worker);
-    let max = world
+    world
         .world
         .snapshot
         .listeners
         .get(index)
         .and_then(|listener| listener.connections_max)
-        .unwrap_or(default);
-    listening.state.connections.load(Relaxed) >= max
+        .unwrap_or(default)
+}
+
+/// How accepting goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    /// Nothing is queued.
+    Done,
+    /// More may be queued.
+    More,
+    /// The listener is full, or the process out of descriptors or memory: what is queued stays there until something
+    /// is given back.
+    Pause,
 }
 
 async fn accept_batch(
     worker: &Rc<Worker>,
     listening: &Rc<Listening>,
     acceptor: &Acceptor,
-) -> usize {
-    for accepted in 0..ACCEPT_BATCH {
+    max: u32,
+) -> Batch {
+    for _ in 0..ACCEPT_BATCH {
+        let Some(place) = Place::take(listening, max) else {
+            return Batch::Pause;
+        };
         match acceptor.try_accept() {
-            Ok((stream, peer)) => start(worker, listening, stream, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return accepted,
+            Ok((stream, peer)) => start(worker, listening, place, stream, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Done,
             // The client left while it was queued.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => {
-                // Out of descriptors or memory: the connection stays queued until something is given back.
-                listening.state.stats.of(worker.number).paused.increment();
-                net::sleep(PAUSE).await;
-                return accepted;
-            }
+            Err(_) => return Batch::Pause,
         }
     }
     net::yield_now().await;
-    ACCEPT_BATCH
+    Batch::More
 }
 
-fn start(worker: &Rc<Worker>, listening: &Rc<Listening>, stream: Stream, peer: Option<SocketAddr>) {
-    let open = Open::new(worker, listening);
+fn start(
+    worker: &Rc<Worker>,
+    listening: &Rc<Listening>,
+    place: Place,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+) {
+    let open = Open::new(worker, place);
     let (world, index) = listening.place(worker);
     let is_http = world
         .world

@@ -58,7 +58,9 @@ pub(crate) struct Bound {
     sockets: Sockets,
     /// With the port that the kernel gave.
     pub(crate) address: String,
-    port: Option<u16>,
+    pub(crate) port: Option<u16>,
+    /// Lives for as long as any worker has one of the sockets open.
+    pub(crate) open: Arc<()>,
 }
 
 enum Sockets {
@@ -77,7 +79,13 @@ impl Drop for Bound {
 }
 
 /// A worker's own descriptor of a socket.
-pub(crate) enum Share {
+pub(crate) struct Share {
+    pub(crate) socket: ShareSocket,
+    /// To be kept until the descriptor is closed.
+    pub(crate) open: Arc<()>,
+}
+
+pub(crate) enum ShareSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -85,15 +93,19 @@ pub(crate) enum Share {
 impl Bound {
     /// The descriptor for one worker.
     pub(crate) fn share(&self, worker: usize) -> io::Result<Share> {
-        match &self.sockets {
+        let socket = match &self.sockets {
             Sockets::Tcp(sockets) => {
                 let socket = sockets
                     .get(worker % sockets.len().max(1))
                     .ok_or_else(|| io::Error::other("no socket"))?;
-                socket.try_clone().map(Share::Tcp)
+                socket.try_clone().map(ShareSocket::Tcp)
             }
-            Sockets::Unix(socket, _) => socket.try_clone().map(Share::Unix),
-        }
+            Sockets::Unix(socket, _) => socket.try_clone().map(ShareSocket::Unix),
+        };
+        Ok(Share {
+            socket: socket?,
+            open: self.open.clone(),
+        })
     }
 }
 
@@ -120,6 +132,7 @@ pub(crate) fn bind_new(
                             sockets,
                             address,
                             port,
+                            open: Arc::new(()),
                         },
                     );
                 }
