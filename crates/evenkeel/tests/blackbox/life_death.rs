@@ -127,3 +127,60 @@ fn all_dead_is_a_502_and_the_first_to_return_serves() {
     let state = server(&evenkeel, "site", &addresses[1].to_string());
     assert_eq!(state.get("cause"), Some(&"passes its probes".into()));
 }
+
+#[test]
+fn what_may_not_be_sent_twice_is_lost_at_the_moment_of_death_at_most() {
+    if missing("nginx") {
+        return;
+    }
+    let mut servers = nginxes(["a", "b", "c"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let evenkeel = start(&site(&addresses, ""));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let posts = |strict: bool| {
+        let plan = Load::to(web(&evenkeel))
+            .clients(8)
+            .request("POST", "/")
+            .body("a body");
+        plan.check(move |answer| {
+            let reason = answer.header("x-evenkeel-reason");
+            let lost = !strict && matches!(reason, Some("server_closed" | "server_reset"));
+            ensure!(answer.status == 200 || lost, "{answer}");
+            Ok(())
+        })
+        .start()
+    };
+    let load = posts(false);
+    load.wait_ok(500, SOON).expect("traffic");
+    servers[1].kill();
+    wait_health(&evenkeel, addresses[1], "unhealthy");
+    let after = posts(true);
+    after.wait_ok(500, SOON).expect("traffic goes on");
+    after.stop().assert_none_failed();
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 8);
+}
+
+#[test]
+fn servers_that_die_and_return_again_and_again() {
+    if missing("nginx") {
+        return;
+    }
+    let mut servers = nginxes(["a", "b", "c"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let evenkeel = start(&format!("workers: 4\n{}", site(&addresses, "")));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let load = Load::to(web(&evenkeel)).clients(12).start();
+    for turn in 0..6 {
+        let (server, address) = (turn % 3, addresses[turn % 3]);
+        load.wait_ok(100, SOON).expect("traffic");
+        servers[server].kill();
+        wait_health(&evenkeel, address, "unhealthy");
+        servers[server].restart().expect("nginx starts again");
+        wait_health(&evenkeel, address, "healthy");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 12);
+}

@@ -71,11 +71,12 @@ fn a_full_server_is_left_out_and_when_all_are_full_the_answer_says_so() {
     go_b.send(()).expect("sent");
     assert_eq!(first.response().expect("an answer").status, 200);
     assert_eq!(second.response().expect("an answer").status, 200);
+    // Given back a moment after the last byte of the answer.
+    wait_until("the places are free", SOON, || {
+        metric(&evenkeel, "evenkeel_active_connections{pool=\"site\"") == 0.0
+    })
+    .expect("the places are free");
     assert_eq!(client.get("/").expect("an answer").status, 200);
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_active_connections{pool=\"site\""),
-        0.0
-    );
 }
 
 #[test]
@@ -201,4 +202,49 @@ fn the_slow_and_the_idle_do_not_stop_the_honest() {
     let report = load.stop();
     report.assert_none_failed();
     assert!(report.percentile(0.99) < Duration::from_secs(1), "{report}");
+}
+
+#[test]
+fn a_burst_does_not_pass_the_limit() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let config = site(&[origin.address()], "")
+        .replace("pool: site }", "pool: site, limits: { connections: 5 } }");
+    let evenkeel = start(&config);
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    // Queued by the kernel all at once, while the process is stopped.
+    let stopped = rustix::process::Pid::from_raw(evenkeel.pid().cast_signed()).expect("a pid");
+    rustix::process::kill_process(stopped, rustix::process::Signal::STOP).expect("stopped");
+    let mut clients: Vec<_> = (0..40).map(|_| connect(web(&evenkeel))).collect();
+    for client in &mut clients {
+        client
+            .send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("sent");
+    }
+    rustix::process::kill_process(stopped, rustix::process::Signal::CONT).expect("continued");
+    wait_until("five are accepted", SOON, || {
+        metric(&evenkeel, "evenkeel_listener_accepted_total{") >= 5.0
+    })
+    .expect("five are accepted");
+    wait_until("it pauses", SOON, || {
+        metric(&evenkeel, "evenkeel_listener_paused_total{") > 0.0
+    })
+    .expect("it pauses");
+    assert_eq!(metric(&evenkeel, "evenkeel_listener_accepted_total{"), 5.0);
+    // Each that leaves lets another one in, until all had an answer.
+    while !clients.is_empty() {
+        let ready = clients.iter().position(|client| {
+            let mut one = [0];
+            client.stream().set_nonblocking(true).expect("set");
+            let peeked = client.stream().peek(&mut one);
+            client.stream().set_nonblocking(false).expect("set");
+            peeked.is_ok()
+        });
+        match ready {
+            Some(at) => assert_eq!(
+                clients.remove(at).response().expect("an answer").status,
+                200
+            ),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }

@@ -312,7 +312,9 @@ fn a_web_socket_outlives_reloads_that_do_not_touch_it() {
     });
     let origin = origin.expect("an origin");
     let sockets = |servers: &[SocketAddr], settings: &str| {
-        site(servers, settings).replace("pool: site", "upgrades: [websocket], pool: site")
+        site(servers, settings)
+            .replace("pool: site", "upgrades: [websocket], pool: site")
+            .replace("timeout: 10s", "timeout: 1s")
     };
     let mut evenkeel = start(&sockets(&[origin.address()], ""));
     healthy(&evenkeel, &[origin.address()]);
@@ -361,4 +363,53 @@ fn reloads_that_come_together_are_taken_together() {
         .filter(|line| line.contains("reloaded: "))
         .count();
     assert!(times < 50, "{times} reloads for 101 wishes");
+}
+
+#[test]
+fn downloads_outlive_reloads_of_everything_around_them() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let evenkeel = start(&site(&addresses, ""));
+    healthy(&evenkeel, &addresses);
+    let load = Load::to(web(&evenkeel)).clients(6).request("GET", "/1m");
+    let whole = load.check(|answer| {
+        anyhow::ensure!(answer.body.len() == 1 << 20, "{} bytes", answer.body.len());
+        Ok(())
+    });
+    let load = whole.start();
+    for turn in 0..6 {
+        load.wait_ok(10, SOON).expect("traffic");
+        // By turns one server alone, another algorithm, and the listener under another name.
+        let config = match turn % 3 {
+            0 => site(&addresses[..1], ""),
+            1 => site(&addresses[1..], "balance: random"),
+            _ => site(&addresses, "").replace("web:", "other:"),
+        };
+        reload(&evenkeel, &config);
+    }
+    load.wait_ok(10, SOON).expect("traffic");
+    load.stop().assert_none_failed();
+}
+
+#[test]
+fn a_port_that_was_let_go_can_be_had_again_at_once() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let port = testkit::Port::reserve().expect("a port");
+    let address = port.address();
+    // The reservation is a bound socket, which our own probe for foreign owners would meet.
+    drop(port);
+    let without = site(&[origin.address()], "");
+    let with = without.replace(
+        "listeners:",
+        &format!("listeners:\n  more: {{ bind: '{address}', pool: site }}"),
+    );
+    let evenkeel = start(&without);
+    for _ in 0..5 {
+        reload(&evenkeel, &with);
+        assert_eq!(connect(address).get("/").expect("an answer").text(), "here");
+        reload(&evenkeel, &without);
+    }
 }

@@ -388,3 +388,64 @@ pools:
     evenkeel.stop(SOON).expect("exit 0");
     assert!(!front.exists(), "its socket file is left behind");
 }
+
+#[test]
+fn full_servers_are_left_out_and_the_log_says_so() {
+    let (a, b) = (echo(), echo());
+    let servers = [a.address(), b.address()];
+    let long: Vec<_> = servers
+        .iter()
+        .map(|it| format!("{{ address: '{it}', max_connections: 1 }}"))
+        .collect();
+    let config = tcp(&servers, "", ", health_check: off")
+        .replace(&list(&servers), &format!("[{}]", long.join(", ")));
+    let mut evenkeel = start(&config);
+    let mut clients = [connect(pg(&evenkeel)), connect(pg(&evenkeel))];
+    for client in &mut clients {
+        client.send("x").expect("sent");
+        assert_eq!(client.read_exactly(1).expect("an echo"), b"x");
+    }
+    assert_eq!((a.connections(), b.connections()), (1, 1));
+    connect(pg(&evenkeel)).expect_close().expect("closed");
+    let line = evenkeel.wait_log("server_limit", SOON).expect("a line");
+    assert!(line.contains("at its limit"), "{line}");
+    clients[0].half_close().expect("half-closed");
+    clients[0].expect_close().expect("closed");
+    wait_until("there is room again", SOON, || {
+        let mut client = connect(pg(&evenkeel));
+        client.send("y").is_ok() && client.read_exactly(1).is_ok()
+    })
+    .expect("there is room again");
+}
+
+#[test]
+fn the_death_of_a_server_ends_its_connections_and_no_others() {
+    let (mut a, b) = (echo(), echo());
+    let servers = [a.address(), b.address()];
+    let config = tcp(
+        &servers,
+        "",
+        ", balance: round_robin, health_check: { tcp: { interval: 200ms } }",
+    );
+    let evenkeel = start(&config);
+    for address in servers {
+        wait_health(&evenkeel, address, "healthy");
+    }
+    let mut clients: Vec<_> = (0..8).map(|_| connect(pg(&evenkeel))).collect();
+    for client in &mut clients {
+        client.send("x").expect("sent");
+        assert_eq!(client.read_exactly(1).expect("an echo"), b"x");
+    }
+    a.stop();
+    let mut alive = 0;
+    for client in &mut clients {
+        client.send("y").ok();
+        alive += usize::from(client.read_exactly(1).is_ok());
+    }
+    assert_eq!(alive, 4);
+    for _ in 0..8 {
+        let mut client = connect(pg(&evenkeel));
+        client.send("z").expect("sent");
+        assert_eq!(client.read_exactly(1).expect("an echo"), b"z");
+    }
+}
