@@ -369,8 +369,8 @@ fn a_response_that_breaks_off_is_never_taken_for_a_whole_one() -> Outcome {
         Ok(())
     })?;
     let evenkeel = proxy(&[origin.address()])?;
-    for number in 0..cases.len() {
-        let case = cases[number].escape_debug();
+    for (number, case) in cases.iter().enumerate() {
+        let case = case.escape_debug();
         for version in ["1.1", "1.0"] {
             let mut client = client(&evenkeel)?;
             client.send(format!("GET /{number} HTTP/{version}\r\nHost: a\r\n\r\n"))?;

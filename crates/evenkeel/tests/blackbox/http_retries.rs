@@ -94,7 +94,8 @@ fn a_refused_connect_sends_every_method_elsewhere() -> Outcome {
 fn a_server_that_closes_after_each_answer_loses_nothing() -> Outcome {
     let origin = Origin::start(|conn| {
         let request = conn.read_request()?.context("a request")?;
-        conn.write(reply(200, &request.body))
+        conn.write(reply(200, &request.body))?;
+        conn.close()
     })?;
     let evenkeel = proxy(&[origin.address()])?;
     let (mut one, mut two) = (client(&evenkeel)?, client(&evenkeel)?);
@@ -288,7 +289,7 @@ fn a_server_that_is_too_slow_is_a_504() -> Outcome {
         }
         Ok(())
     })?;
-    let times = "timeouts: { first_byte: 200ms, idle: 300ms }";
+    let times = "timeouts: { first_byte: 1s, idle: 300ms }";
     let evenkeel = proxy_with(&[origin.address()], &[], &[times])?;
     for method in ["GET", "POST"] {
         let mut client = client(&evenkeel)?;
