@@ -32,15 +32,21 @@ fn with_max(servers: &[SocketAddr], settings: &str) -> String {
     site(servers, settings).replace(&plain, &format!("[{}]", long.join(", ")))
 }
 
+/// A place is given back a moment after the last byte of the answer.
+fn wait_active(evenkeel: &Evenkeel, active: u64) {
+    wait_until(&format!("{active} are served"), SOON, || {
+        metric(evenkeel, "evenkeel_active_connections{pool=\"site\"") == active as f64
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Occupies one place more, so that so many are.
 fn occupy(evenkeel: &Evenkeel, active: u64) -> Raw {
     let mut client = connect(web(evenkeel));
     client
         .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("sent");
-    wait_until("it is served", SOON, || {
-        metric(evenkeel, "evenkeel_active_connections{pool=\"site\"") >= active as f64
-    })
-    .expect("it is served");
+    wait_active(evenkeel, active);
     client
 }
 
@@ -60,6 +66,8 @@ fn a_full_server_is_left_out_and_when_all_are_full_the_answer_says_so() {
     for _ in 0..5 {
         let answer = client.get("/").expect("an answer");
         assert_ne!(answer.text(), busy, "{answer}");
+        assert_eq!(answer.status, 200, "{answer}");
+        wait_active(&evenkeel, 1);
     }
     let mut second = occupy(&evenkeel, 2);
     let answer = client.get("/").expect("an answer");
@@ -71,11 +79,7 @@ fn a_full_server_is_left_out_and_when_all_are_full_the_answer_says_so() {
     go_b.send(()).expect("sent");
     assert_eq!(first.response().expect("an answer").status, 200);
     assert_eq!(second.response().expect("an answer").status, 200);
-    // Given back a moment after the last byte of the answer.
-    wait_until("the places are free", SOON, || {
-        metric(&evenkeel, "evenkeel_active_connections{pool=\"site\"") == 0.0
-    })
-    .expect("the places are free");
+    wait_active(&evenkeel, 0);
     assert_eq!(client.get("/").expect("an answer").status, 200);
 }
 
