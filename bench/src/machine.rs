@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+
+use crate::process::machine_us;
+
+/// How long the machine is watched before a run.
+const BUSY_OVER: Duration = Duration::from_millis(500);
 
 /// The machine, as docs/performance.md describes it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -18,6 +24,8 @@ pub(crate) struct Machine {
     /// Of Evenkeel's source.
     pub(crate) commit: String,
     pub(crate) date: String,
+    /// The share of all its cores that others used just before the run.
+    pub(crate) busy: f64,
 }
 
 impl Machine {
@@ -49,6 +57,7 @@ impl Machine {
             open_files: open_files(),
             commit: said("git", &["describe", "--always", "--dirty"]),
             date: said("date", &["-u", "+%Y-%m-%d"]),
+            busy: busy(cores),
         }
     }
 
@@ -56,6 +65,13 @@ impl Machine {
     pub(crate) fn hardware(&self) -> (&str, usize, &str) {
         (&self.processor, self.cores, &self.kernel)
     }
+}
+
+fn busy(cores: usize) -> f64 {
+    let (started, before) = (Instant::now(), machine_us());
+    std::thread::sleep(BUSY_OVER);
+    let used = machine_us() - before;
+    used / (started.elapsed().as_micros() as f64 * cores.max(1) as f64)
 }
 
 /// The values of a key in a file of `key : value` or `key="value"` lines.

@@ -86,6 +86,11 @@ fn page(results: &Results) -> Result<String> {
         "- {} open files; {}, Evenkeel at {}",
         machine.open_files, machine.date, machine.commit
     )?;
+    let percent = machine.busy * 100.0;
+    writeln!(
+        page,
+        "- others used {percent:.0} % of it just before the run"
+    )?;
     for (peer, version) in results.versions() {
         writeln!(page, "- {peer}: {version}")?;
     }

@@ -21,6 +21,8 @@ const MANY_SERVERS: usize = 1_000;
 const FIXED_SHARE: f64 = 0.4;
 /// For each connection of a client a proxy needs two files, HAProxy some more for its pipes.
 const FILES_PER_CONNECTION: u64 = 3;
+/// Above this share of all cores the machine is not ours alone.
+const BUSY_SHARE: f64 = 0.05;
 /// A run ends after this much more than it should have taken.
 const OVERTIME: f64 = 1.5;
 const OVERTIME_AT_LEAST: Duration = Duration::from_secs(60);
@@ -51,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     }
     // Before the servers start, which inherit it.
     let machine = Machine::describe();
+    warn_if_busy(&machine);
     let files = options.scenarios.iter().map(files_needed).max();
     machine::raise_open_files(files.unwrap_or(0));
     let folder = std::env::temp_dir().join(format!("evenkeel-bench-{}", std::process::id()));
@@ -64,20 +67,13 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
         warm: options.warm,
         measure: options.measure,
     };
-    let found = options.peers.iter().map(|peer| {
-        let found = peer.find();
-        found.map_err(|error| (*peer, format!("missing: {error:#}")))
-    });
-    let found: Vec<_> = found.collect();
-    for (peer, why) in found.iter().filter_map(|found| found.as_ref().err()) {
-        println!("{}: {why}", peer.name());
-    }
+    let found = find(options);
     let few = bench.origin(SERVERS, false)?;
     let expected = options.expected();
     println!(
         "{} scenarios, {} peers, {} rounds of {:?}: about {} s",
         options.scenarios.len(),
-        options.peers.len(),
+        found.len(),
         options.rounds,
         options.measure,
         expected.as_secs()
@@ -98,6 +94,31 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
         results.scenarios.push(run.scenario(scenario)?);
     }
     Ok(results)
+}
+
+/// The peers that any scenario needs.
+fn find(options: &Options) -> Vec<Result<Found, (Peer, String)>> {
+    let has_peers = |scenario: &Scenario| scenario.subjects == Subjects::Peers;
+    let needed = match options.scenarios.iter().any(has_peers) {
+        true => options.peers.as_slice(),
+        false => &[Peer::Evenkeel],
+    };
+    let find = |peer: &Peer| {
+        let found = peer.find();
+        found.map_err(|error| {
+            println!("{}: missing: {error:#}", peer.name());
+            (*peer, format!("missing: {error:#}"))
+        })
+    };
+    needed.iter().map(find).collect()
+}
+
+/// Says so if others use the machine: then the figures are worth little.
+fn warn_if_busy(machine: &Machine) {
+    if machine.busy > BUSY_SHARE {
+        let percent = machine.busy * 100.0;
+        println!("!!!! others use {percent:.0} % of this machine: the figures are worth little");
+    }
 }
 
 fn files_needed(scenario: &Scenario) -> u64 {

@@ -122,7 +122,9 @@ impl Run<'_> {
                 self.late.push_back(between.mul_f64(begun as f64));
                 begun += 1;
             }
-            while let (Some(_), Some(number)) = (self.late.front(), self.idle.pop()) {
+            while !self.late.is_empty()
+                && let Some(number) = self.idle.pop()
+            {
                 self.begin(number)?;
             }
         }
