@@ -59,8 +59,10 @@ fn bench(args: &[&str]) -> Result<()> {
     report::show(&results);
     if options.record {
         let known = run::recorded(&root().join("bench/results/latest.json"));
+        let scenarios = scenario::all();
+        let names: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
         let all = match known {
-            Some(known) => known.merge(results),
+            Some(known) => known.merge(results, &names),
             None => results,
         };
         report::record(&all, root())?;

@@ -83,7 +83,7 @@ fn page(results: &Results) -> Result<String> {
     writeln!(page, "- {}, kernel {}", machine.system, machine.kernel)?;
     writeln!(
         page,
-        "- {} open files; {}, Evenkeel at {}",
+        "- {} open files; last run on {}, of Evenkeel at {}",
         machine.open_files, machine.date, machine.commit
     )?;
     let percent = machine.busy * 100.0;
@@ -165,8 +165,8 @@ fn tables(results: &Results, plots: Option<&str>) -> Result<String> {
     for outcome in &results.scenarios {
         writeln!(
             text,
-            "\n## {}: {}\n\n{} rounds of {} s.\n",
-            outcome.name, outcome.about, outcome.rounds, outcome.seconds
+            "\n## {}: {}\n\n{} rounds of {} s, Evenkeel at {}.\n",
+            outcome.name, outcome.about, outcome.rounds, outcome.seconds, outcome.commit
         )?;
         let plotted = plots.filter(|_| svg::plot(outcome).is_some());
         if let Some(folder) = plotted {

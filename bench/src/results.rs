@@ -64,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) target: Option<f64>,
     pub(crate) seconds: f64,
     pub(crate) rounds: usize,
+    /// Of Evenkeel's source, since a run may measure some scenarios only.
+    pub(crate) commit: String,
     pub(crate) subjects: Vec<Subject>,
 }
 
@@ -127,13 +129,14 @@ impl Outcome {
         self.subjects.iter().find(|subject| subject.label == label)
     }
 
-    /// The median of the ratios of each round, so that what disturbed both of a round cancels.
+    /// The median of the ratios of each round, so that what disturbed both of a round cancels. None where either had
+    /// errors: what did not do the work has no price.
     pub(crate) fn ratio(&self, of: &str, to: &str, metric: &str) -> Option<Spread> {
-        let pairs = self
-            .subject(of)?
-            .samples
-            .iter()
-            .zip(&self.subject(to)?.samples);
+        let (of, to) = (self.subject(of)?, self.subject(to)?);
+        if of.errors() + to.errors() > 0.0 {
+            return None;
+        }
+        let pairs = of.samples.iter().zip(&to.samples);
         let ratios = pairs.filter_map(|(of, to)| Some(of.get(metric)? / to.get(metric)?));
         Spread::of(ratios.filter(|ratio| ratio.is_finite()).collect())
     }
@@ -159,8 +162,8 @@ impl Outcome {
 }
 
 impl Results {
-    /// Puts newer figures in the place of older ones; those of another machine go.
-    pub(crate) fn merge(mut self, newer: Self) -> Self {
+    /// Puts newer figures in the place of older ones, in the order of `names`; those of another machine go.
+    pub(crate) fn merge(mut self, newer: Self, names: &[&str]) -> Self {
         if self.machine.hardware() != newer.machine.hardware() {
             return newer;
         }
@@ -175,6 +178,8 @@ impl Results {
                 None => self.scenarios.push(outcome),
             }
         }
+        let place = |outcome: &Outcome| names.iter().position(|name| *name == outcome.name);
+        self.scenarios.sort_by_key(place);
         self
     }
 
@@ -210,12 +215,13 @@ mod tests {
 
     #[test]
     fn ratios_are_of_rounds_side_by_side() {
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             name: "x".into(),
             about: String::new(),
             target: None,
             seconds: 1.0,
             rounds: 3,
+            commit: String::new(),
             // The machine was slow in the second round: no concern of the ratio.
             subjects: vec![
                 subject("evenkeel", &[6.0, 60.0, 7.0]),
@@ -225,6 +231,8 @@ mod tests {
         let ratio = outcome.ratio("evenkeel", "haproxy", "cpu_us").unwrap();
         assert!((ratio.median - 0.6).abs() < 1e-9 && (ratio.greatest - 0.7).abs() < 1e-9);
         assert_eq!(outcome.ratio("evenkeel", "nginx", "cpu_us"), None);
+        outcome.subjects[1].samples[2].insert("errors".into(), 1.0);
+        assert_eq!(outcome.ratio("evenkeel", "haproxy", "cpu_us"), None);
     }
 
     #[test]

@@ -39,6 +39,7 @@ struct Entry {
 /// All that lives through a run.
 struct Run<'a> {
     options: &'a Options,
+    commit: String,
     bench: Bench,
     found: Vec<Result<Found, (Peer, String)>>,
     few: Origin,
@@ -80,6 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     );
     let limit = expected.mul_f64(OVERTIME).max(expected + OVERTIME_AT_LEAST);
     let mut run = Run {
+        commit: machine.commit.clone(),
         options,
         bench,
         found,
@@ -155,6 +157,7 @@ impl Run<'_> {
             target: scenario.target,
             seconds: self.options.measure.as_secs_f64(),
             rounds: self.options.rounds,
+            commit: self.commit.clone(),
             subjects: measured.chain(absent).collect(),
         })
     }

@@ -83,79 +83,48 @@ pub(crate) const ROUTES: usize = 10_000;
 const LATE_ROUTE: &str = "/team7/service9957/1k";
 
 pub(crate) fn all() -> Vec<Scenario> {
-    let base = Scenario {
-        name: "ka-1k",
-        about: "HTTP/1.1 keep-alive, 1 KB",
-        load: Load::Requests(SMALL),
-        mode: Mode::Http,
-        bulk: false,
-        routes: 0,
-        subjects: Subjects::Peers,
-        target: Some(0.75),
-    };
-    let row = |name, about, load, target| Scenario {
-        name,
-        about,
-        load,
-        target,
-        ..base.clone()
-    };
-    let bulk = |scenario| Scenario {
-        bulk: true,
-        ..scenario
-    };
-    let tcp = |scenario| Scenario {
-        mode: Mode::Tcp,
-        ..scenario
-    };
-    let asks = |shape| Load::Requests(shape);
+    let mut all = http();
+    all.extend(beside());
+    all
+}
+
+/// One kind of HTTP/1.1 request each.
+fn http() -> Vec<Scenario> {
     let of = |path, connections| {
-        asks(Shape {
+        let shape = Shape {
             path,
             connections,
             ..SMALL
-        })
+        };
+        Load::Requests(shape)
     };
-    let headers = Shape {
+    let headers = Load::Requests(Shape {
         headers: 40,
         ..SMALL
-    };
+    });
     let upload = Shape {
         path: "/upload",
         connections: 16,
         upload: 1 << 20,
         ..SMALL
     };
-    let close = Shape {
+    let close = Load::Requests(Shape {
         close: true,
         ..SMALL
-    };
+    });
     vec![
-        base.clone(),
-        row(
-            "ka-1k-40h",
-            "the same with 40 headers",
-            asks(headers),
-            Some(0.75),
-        ),
-        row("64k", "64 KiB responses", of("/64k", 32), None),
-        bulk(row("1m", "1 MiB responses", of("/1m", 16), Some(0.95))),
-        bulk(row("upload-1m", "1 MiB uploads", asks(upload), None)),
-        row(
-            "chunked",
-            "64 KiB in eight chunks",
-            of("/chunked", 32),
-            None,
-        ),
-        row(
-            "close-1k",
-            "a connection per request, 1 KB",
-            asks(close),
-            Some(0.85),
-        ),
+        row("ka-1k", "HTTP/1.1 keep-alive, 1 KB", Load::Requests(SMALL)).aims_at(0.75),
+        row("ka-1k-40h", "keep-alive, 1 KB, 40 headers", headers).aims_at(0.75),
+        row("64k", "64 KiB responses", of("/64k", 32)),
+        row("1m", "1 MiB responses", of("/1m", 16))
+            .bulk()
+            .aims_at(0.95),
+        row("upload-1m", "1 MiB uploads", Load::Requests(upload)).bulk(),
+        row("chunked", "64 KiB in eight chunks", of("/chunked", 32)),
+        row("close-1k", "a connection per request, 1 KB", close).aims_at(0.85),
         Scenario {
             routes: ROUTES,
-            ..row("routes-10000", "10,000 routes", of(LATE_ROUTE, 64), None)
+            ..row("routes-10000", "10,000 routes", of(LATE_ROUTE, 64))
         },
         Scenario {
             subjects: Subjects::Algorithms,
@@ -163,50 +132,68 @@ pub(crate) fn all() -> Vec<Scenario> {
                 "servers-1000",
                 "1,000 servers, each algorithm",
                 of("/1k", 64),
-                None,
             )
         },
-        tcp(row("tcp-1k", "TCP, 1 KB", of("/1k", 64), Some(0.95))),
-        bulk(tcp(row("tcp-1m", "TCP, 1 MiB", of("/1m", 16), Some(0.78)))),
-        row(
-            "idle-5000",
-            "5,000 idle connections",
-            Load::Idle { connections: 5_000 },
-            None,
-        ),
-        row(
-            "idle-50000",
-            "50,000 idle connections",
-            Load::Idle {
-                connections: 50_000,
-            },
-            None,
-        ),
-        bulk(row(
-            "mixed",
-            "1 KB beside a stream of 1 MiB",
-            Load::Mixed {
-                small_rate: 2_000.0,
-                large_rate: 200.0,
-            },
-            None,
-        )),
+        row("tcp-1k", "TCP, 1 KB", of("/1k", 64))
+            .tcp()
+            .aims_at(0.95),
+        row("tcp-1m", "TCP, 1 MiB", of("/1m", 16))
+            .tcp()
+            .bulk()
+            .aims_at(0.78),
+    ]
+}
+
+/// What else happens to a proxy.
+fn beside() -> Vec<Scenario> {
+    let idle = |connections| Load::Idle { connections };
+    let mixed = Load::Mixed {
+        small_rate: 2_000.0,
+        large_rate: 200.0,
+    };
+    let reload = Load::Reload {
+        rate: 4_000.0,
+        every_ms: 200,
+    };
+    vec![
+        row("idle-5000", "5,000 idle connections", idle(5_000)),
+        row("idle-50000", "50,000 idle connections", idle(50_000)),
+        row("mixed", "1 KB beside a stream of 1 MiB", mixed).bulk(),
         Scenario {
             subjects: Subjects::Alone,
-            ..row(
-                "reload",
-                "a reload every 200 ms under load",
-                Load::Reload {
-                    rate: 4_000.0,
-                    every_ms: 200,
-                },
-                None,
-            )
+            ..row("reload", "a reload every 200 ms under load", reload)
         },
     ]
 }
 
+fn row(name: &'static str, about: &'static str, load: Load) -> Scenario {
+    Scenario {
+        name,
+        about,
+        load,
+        mode: Mode::Http,
+        bulk: false,
+        routes: 0,
+        subjects: Subjects::Peers,
+        target: None,
+    }
+}
+
 impl Scenario {
+    fn aims_at(self, target: f64) -> Self {
+        let target = Some(target);
+        Self { target, ..self }
+    }
+
+    fn bulk(self) -> Self {
+        Self { bulk: true, ..self }
+    }
+
+    fn tcp(self) -> Self {
+        let mode = Mode::Tcp;
+        Self { mode, ..self }
+    }
+
     /// Connections of clients at once, at most.
     pub(crate) fn connections(&self) -> usize {
         match &self.load {
