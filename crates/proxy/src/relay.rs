@@ -84,6 +84,8 @@ pub(crate) enum Framing {
 pub(crate) struct Piece {
     /// Bytes at the front that go on.
     pub(crate) kept: usize,
+    /// How many of these are the body's own, chunk framing aside.
+    pub(crate) data: usize,
     /// Bytes at the front that are used up.
     pub(crate) consumed: usize,
 }
@@ -113,6 +115,7 @@ impl Framing {
             Self::Done => Ok(Piece::default()),
             Self::UntilClose => Ok(Piece {
                 kept: bytes.len(),
+                data: bytes.len(),
                 consumed: bytes.len(),
             }),
             Self::Length(missing) => {
@@ -124,6 +127,7 @@ impl Framing {
                 }
                 Ok(Piece {
                     kept: count,
+                    data: count,
                     consumed: count,
                 })
             }
@@ -143,6 +147,7 @@ impl Framing {
                 }
                 Ok(Piece {
                     kept: progress.kept,
+                    data: progress.data,
                     consumed: progress.consumed,
                 })
             }

@@ -194,7 +194,7 @@ async fn relay_final(
         let kept = server_in.filled().get(..piece.kept).unwrap_or_default();
         since_yield += write(on, [first, kept, tail]).await?;
         first = &[];
-        on.seen.bytes.set(on.seen.bytes.get() + piece.kept as u64);
+        on.seen.bytes.set(on.seen.bytes.get() + piece.data as u64);
         server_in.consume(piece.consumed);
         if framing.is_done() {
             let reusable = head.keep_alive && server_in.is_empty();

@@ -57,7 +57,7 @@ impl Upload {
             framing,
             held,
             writing: false,
-            bytes: held.kept as u64,
+            bytes: held.data as u64,
             max: http.limits.body_bytes,
             replayable,
             can_replay: true,
@@ -156,7 +156,7 @@ pub(super) async fn relay_rest(
             .take(client_in.filled_mut(), tail)
             .map_err(|_| UploadFault::Client(Reason::BadFraming))?;
         upload.writing = true;
-        upload.bytes += upload.held.kept as u64;
+        upload.bytes += upload.held.data as u64;
         if upload.is_too_large() {
             return Err(UploadFault::Client(Reason::BodyTooLarge));
         }

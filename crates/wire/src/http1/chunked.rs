@@ -62,6 +62,8 @@ pub enum Keep {
 pub struct Progress {
     /// `bytes[..kept]` may be forwarded.
     pub kept: usize,
+    /// How many of these are data, framing aside.
+    pub data: usize,
     /// `bytes[..consumed]` of the input are used up; `bytes[consumed..]` are
     /// untouched and must be given again, with more after them.
     pub consumed: usize,
@@ -118,6 +120,7 @@ impl ChunkedDecoder {
     pub fn decode(&mut self, bytes: &mut [u8], keep: Keep) -> Result<Progress, ChunkError> {
         let mut consumed = 0;
         let mut kept = 0;
+        let mut data = 0;
         let mut trailers = None;
         loop {
             let rest = bytes.get(consumed..).unwrap_or_default();
@@ -141,6 +144,7 @@ impl ChunkedDecoder {
                     let here = usize::try_from(missing).map_or(rest.len(), |n| n.min(rest.len()));
                     kept = slide(bytes, consumed..consumed + here, kept);
                     consumed += here;
+                    data += here;
                     let missing = missing - here as u64;
                     if missing > 0 {
                         self.state = State::Data(missing);
@@ -172,6 +176,7 @@ impl ChunkedDecoder {
         }
         Ok(Progress {
             kept,
+            data,
             consumed,
             end: self.is_done(),
             trailers,
