@@ -1,11 +1,17 @@
 //! Buffers that are recycled within a worker and given back when a connection is idle.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Size of a fresh buffer, and of one direction of an exchange.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+/// Size of a buffer for a stream that fills the usual one: fewer system calls for each byte.
+const BULK_BYTES: usize = 128 * 1024;
 /// Buffers kept for the next user; what is over is freed.
 const KEPT_MAX: usize = 256;
+/// Large buffers in use by one worker; further streams do with the usual ones.
+const BULK_MAX: usize = 64;
+/// Large buffers kept.
+const BULK_KEPT_MAX: usize = 8;
 
 /// Bytes that were read and not yet used: a window into a recycled allocation.
 #[derive(Default)]
@@ -14,14 +20,15 @@ pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last read filled it: there may be much more.
+    was_full: bool,
 }
 
 impl Buffer {
-    fn fresh() -> Self {
+    fn fresh(size: usize) -> Self {
         Self {
-            bytes: vec![0; BUFFER_BYTES],
-            start: 0,
-            end: 0,
+            bytes: vec![0; size],
+            ..Self::default()
         }
     }
 
@@ -63,6 +70,7 @@ impl Buffer {
     /// Notes that `count` bytes were read into the room.
     pub(crate) fn added(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
+        self.was_full = self.end == self.bytes.len();
     }
 
     /// Notes that `count` bytes from the front were used.
@@ -73,20 +81,50 @@ impl Buffer {
 
 /// The free buffers of one worker.
 #[derive(Default)]
-pub(crate) struct Buffers(RefCell<Vec<Buffer>>);
+pub(crate) struct Buffers {
+    usual: RefCell<Vec<Buffer>>,
+    bulk: RefCell<Vec<Buffer>>,
+    bulk_in_use: Cell<usize>,
+}
 
 impl Buffers {
     pub(crate) fn take(&self) -> Buffer {
-        self.0.borrow_mut().pop().unwrap_or_else(Buffer::fresh)
+        let kept = self.usual.borrow_mut().pop();
+        kept.unwrap_or_else(|| Buffer::fresh(BUFFER_BYTES))
     }
 
-    /// Takes a buffer back. One that grew is freed, so that a large head does not stay.
+    /// Takes a buffer back. One that grew for a head is freed, so that it does not stay.
     pub(crate) fn give(&self, mut buffer: Buffer) {
-        let mut kept = self.0.borrow_mut();
-        if buffer.bytes.len() == BUFFER_BYTES && kept.len() < KEPT_MAX {
+        let (kept, max) = match buffer.bytes.len() {
+            BUFFER_BYTES => (&self.usual, KEPT_MAX),
+            BULK_BYTES => {
+                let in_use = self.bulk_in_use.get();
+                self.bulk_in_use.set(in_use.saturating_sub(1));
+                (&self.bulk, BULK_KEPT_MAX)
+            }
+            _ => return,
+        };
+        let mut kept = kept.borrow_mut();
+        if kept.len() < max {
             buffer.start = 0;
             buffer.end = 0;
+            buffer.was_full = false;
             kept.push(buffer);
+        }
+    }
+
+    /// Changes an empty buffer that the last read filled for a large one, while there are any.
+    pub(crate) fn widen(&self, buffer: &mut Buffer) {
+        let in_use = self.bulk_in_use.get();
+        if buffer.was_full
+            && buffer.is_empty()
+            && buffer.bytes.len() == BUFFER_BYTES
+            && in_use < BULK_MAX
+        {
+            self.bulk_in_use.set(in_use + 1);
+            let kept = self.bulk.borrow_mut().pop();
+            let large = kept.unwrap_or_else(|| Buffer::fresh(BULK_BYTES));
+            self.give(std::mem::replace(buffer, large));
         }
     }
 }
@@ -114,6 +152,29 @@ mod tests {
         assert!(!buffer.grow(20_000));
         assert_eq!(buffer.room().len(), 20_000);
         buffers.give(buffer);
-        assert!(buffers.0.borrow().is_empty());
+        assert!(buffers.usual.borrow().is_empty());
+    }
+
+    #[test]
+    fn large_buffers_are_for_streams_that_fill_the_usual_ones_and_are_bounded() {
+        let buffers = Buffers::default();
+        let mut wide = Vec::new();
+        for _ in 0..=BULK_MAX {
+            let mut buffer = buffers.take();
+            buffers.widen(&mut buffer);
+            assert_eq!(buffer.room().len(), BUFFER_BYTES, "nothing has filled it");
+            buffer.added(BUFFER_BYTES);
+            buffer.consume(BUFFER_BYTES);
+            buffers.widen(&mut buffer);
+            wide.push(buffer);
+        }
+        let sizes: Vec<usize> = wide.iter_mut().map(|buffer| buffer.room().len()).collect();
+        assert_eq!(
+            sizes.iter().filter(|size| **size == BULK_BYTES).count(),
+            BULK_MAX
+        );
+        wide.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.bulk_in_use.get(), 0);
+        assert_eq!(buffers.bulk.borrow().len(), BULK_KEPT_MAX);
     }
 }

@@ -223,6 +223,7 @@ impl Engine {
     /// Closes connections that wait for a next request.
     pub fn close_idle(&self) {
         self.everywhere(|here| {
+            here.worker.closes_idle.set(true);
             net::expire(IDLE_TAG);
             here.worker.idle.clear();
         });

@@ -214,7 +214,11 @@ impl Pipe<'_> {
     fn step(&mut self, cx: &mut std::task::Context<'_>, buffers: &crate::buffer::Buffers) -> Step {
         use std::task::Poll;
         let mut moved = false;
+        let enough = self.bytes.saturating_add(YIELD_BYTES);
         loop {
+            if self.bytes >= enough {
+                return Step::Moved;
+            }
             if !self.buffer.is_empty() {
                 match self
                     .to
@@ -251,6 +255,7 @@ impl Pipe<'_> {
             if self.buffer.room().is_empty() {
                 self.buffer = buffers.take();
             }
+            buffers.widen(&mut self.buffer);
             match self.from.try_read(self.buffer.room()) {
                 Ok(0) => self.read_end = true,
                 Ok(count) => self.buffer.added(count),

@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) active: Cell<usize>,
     /// Set at shutdown: answers say `Connection: close`.
     pub(crate) draining: Cell<bool>,
+    /// Set later in a shutdown: a connection that becomes idle is closed at once.
+    pub(crate) closes_idle: Cell<bool>,
     world: RefCell<Rc<LocalWorld>>,
     #[expect(
         clippy::vec_box,
@@ -122,6 +124,7 @@ impl Worker {
             listening: RefCell::default(),
             active: Cell::new(0),
             draining: Cell::new(false),
+            closes_idle: Cell::new(false),
             world: RefCell::new(Rc::new(world)),
             blocks: RefCell::default(),
             log,

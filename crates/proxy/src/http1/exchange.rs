@@ -340,6 +340,7 @@ async fn attempt(
             client_in: &mut block.client_in,
             replay: &mut block.replay,
             tail: &mut block.request_tail,
+            free: &conn.worker.buffers,
         };
         // Cold against requests without a body, or with a small one: boxed, so that they do not carry its state.
         Box::pin(both_ways(cx, &responding, buffers, upload, uploads)).await?

@@ -192,7 +192,11 @@ impl Conn {
             return read.ok();
         }
         self.deadline.tag(IDLE_TAG);
-        self.deadline.set(wait);
+        self.deadline.set(if self.worker.closes_idle.get() {
+            Some(Duration::ZERO)
+        } else {
+            wait
+        });
         loop {
             let ready = self.deadline.guard(self.stream.readable()).await;
             let read = match ready {

@@ -207,6 +207,7 @@ async fn relay_final(
         if server_in.room().is_empty() && !server_in.grow(2 * crate::buffer::BUFFER_BYTES) {
             return Err(ResponseFault::Broken(Reason::BadResponse));
         }
+        on.conn.worker.buffers.widen(server_in);
         set_deadline(on, on.server_idle);
         match read(on, server_in).await? {
             Ok(0) if matches!(framing, Framing::UntilClose) => {

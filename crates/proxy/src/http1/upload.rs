@@ -6,7 +6,7 @@ use config::HttpListener;
 use control::reason::Reason;
 use wire::http1::{Body, Keep};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Buffers};
 use crate::net::{self, Deadline, Stream};
 use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
 
@@ -120,6 +120,7 @@ pub(super) struct UploadBuffers<'b> {
     pub(super) client_in: &'b mut Buffer,
     pub(super) replay: &'b mut Vec<u8>,
     pub(super) tail: &'b mut Vec<u8>,
+    pub(super) free: &'b Buffers,
 }
 
 /// Relays the rest of a body, as it comes.
@@ -135,11 +136,13 @@ pub(super) async fn relay_rest(
         client_in,
         replay,
         tail,
+        free,
     } = buffers;
     upload.keep_held(client_in, replay);
     let deadline = Deadline::new();
     let mut since_yield = 0;
     while !upload.is_done() {
+        free.widen(client_in);
         if client_in.room().is_empty() && !client_in.grow(2 * crate::buffer::BUFFER_BYTES) {
             // No size line or trailer section is as long as that.
             return Err(UploadFault::Client(Reason::BadFraming));

@@ -10,12 +10,9 @@ use std::time::Duration;
 use super::*;
 
 /// Runs `main` as the only task of a worker, and gives what it gave.
-fn on_worker<T: Send + 'static, F: Future<Output = T>>(
+fn on_worker<T: Send + 'static, F: Future<Output = T> + 'static>(
     main: impl FnOnce(Remote) -> F + Send + 'static,
-) -> T
-where
-    F: 'static,
-{
+) -> T {
     let (out, result) = mpsc::channel();
     let worker = std::thread::spawn(move || {
         run(|remote| {
