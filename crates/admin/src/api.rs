@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
-use crate::{Shared, duration, shape};
+use crate::{Shared, shape};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -271,7 +271,7 @@ fn parse_timeout(query: Option<&str>) -> Result<Option<Duration>, String> {
     let parts = query.unwrap_or_default().split('&');
     for part in parts.filter(|part| !part.is_empty()) {
         match part.split_once('=') {
-            Some(("timeout", text)) => timeout = Some(duration::parse(text)?),
+            Some(("timeout", text)) => timeout = Some(config::parse_duration(text)?),
             _ => {
                 return Err(format!(
                     "unknown parameter `{part}`: `timeout=30s` can be given"

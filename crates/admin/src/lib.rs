@@ -6,7 +6,6 @@
 
 mod api;
 pub mod client;
-mod duration;
 mod error;
 mod guard;
 mod health;

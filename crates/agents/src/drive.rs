@@ -65,11 +65,17 @@ impl Agents {
         };
         self.runtime.spawn(async move {
             let _turn = turn.acquire().await;
-            let outcome = probe(&what).await;
-            pending.end(Event::Probed {
-                member: what.member,
-                probe: what.number,
-                outcome,
+            let (member, number) = (what.member, what.number);
+            pending.end(match probe(&what).await {
+                Some(outcome) => Event::Probed {
+                    member,
+                    probe: number,
+                    outcome,
+                },
+                None => Event::NotProbed {
+                    member,
+                    probe: number,
+                },
             });
         });
     }

@@ -32,24 +32,60 @@ const HEADERS_MAX: usize = 256;
 /// How long the rest of a body that nobody asked for is waited for, so that its server sees no reset.
 const LINGER_MAX: Duration = Duration::from_millis(100);
 
-/// Sends one probe and says how it ended; it ends within the check's timeout.
-pub async fn probe(probe: &Probe) -> Outcome {
+/// Sends one probe and says how it ended; it ends within the check's timeout. `None`: it could not be sent, by a fault
+/// of this machine that says nothing of the server.
+pub async fn probe(probe: &Probe) -> Option<Outcome> {
     let bound = probe.check.timeout;
     match timeout(bound, attempt(probe)).await {
-        Ok(Ok(())) => Outcome::Success,
-        Ok(Err(cause)) => Outcome::Failure(cause),
-        Err(_) => Outcome::Failure(Cause::TimedOut { after: bound }),
+        Ok(Ok(())) => Some(Outcome::Success),
+        Ok(Err(Fault::Server(cause))) => Some(Outcome::Failure(cause)),
+        Ok(Err(Fault::Ours)) => None,
+        Err(_) => Some(Outcome::Failure(Cause::TimedOut { after: bound })),
     }
 }
 
-async fn attempt(probe: &Probe) -> Result<(), Cause> {
-    let failed = |error: io::Error| io_cause(&error, probe.check.timeout);
+/// Why a probe did not succeed.
+enum Fault {
+    Server(Cause),
+    /// No descriptor, no local port, no memory.
+    Ours,
+}
+
+impl From<Cause> for Fault {
+    fn from(cause: Cause) -> Self {
+        Self::Server(cause)
+    }
+}
+
+/// Whether the system refused for want of something of ours.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let of_ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| of_ours.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+async fn attempt(probe: &Probe) -> Result<(), Fault> {
+    let failed = |error: io::Error| {
+        if is_ours(&error) {
+            Fault::Ours
+        } else {
+            io_cause(&error, probe.check.timeout).into()
+        }
+    };
     match (&probe.endpoint, &probe.check.probe) {
         (Endpoint::Unix(path), what) => {
             let stream = UnixStream::connect(&**path).await.map_err(failed)?;
             match what {
                 config::Probe::Tcp => Ok(()),
-                config::Probe::Http(http) => exchange(stream, http, "localhost").await,
+                config::Probe::Http(http) => Ok(exchange(stream, http, "localhost").await?),
             }
         }
         (Endpoint::Ip(address), what) => {
@@ -60,7 +96,9 @@ async fn attempt(probe: &Probe) -> Result<(), Cause> {
             let stream = TcpStream::connect(address).await.map_err(failed)?;
             match what {
                 config::Probe::Tcp => Ok(()),
-                config::Probe::Http(http) => exchange(stream, http, &address.to_string()).await,
+                config::Probe::Http(http) => {
+                    Ok(exchange(stream, http, &address.to_string()).await?)
+                }
             }
         }
     }

@@ -43,7 +43,10 @@ pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
 pub(crate) struct Percent(pub(crate) u32);
 
 /// Parses `10s`, `1m30s`, `250ms`, `0`: whole numbers, longest unit first, each unit once.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it, in words for the user.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -46,6 +46,13 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// A probe could not be sent, by a fault of this machine: nothing is known of the server.
+    NotProbed {
+        /// Which member.
+        member: u32,
+        /// The number that the probe was given.
+        probe: u64,
+    },
     /// A name look-up has ended.
     Resolved {
         /// The name.

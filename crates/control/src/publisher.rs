@@ -31,6 +31,8 @@ use pools::PoolEntry;
 
 /// Views of one pool are built at most this often.
 const VIEW_EVERY: Duration = Duration::from_millis(10);
+/// A probe that could not be sent is sent again after this long.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// A name is asked again at the earliest after this long, whatever its TTL says.
 const RESOLVE_MIN: Duration = Duration::from_secs(1);
 /// And after a failed look-up.
@@ -201,6 +203,7 @@ impl Publisher {
                 probe,
                 outcome,
             } => self.handle_probed(member, probe, outcome, now),
+            Event::NotProbed { member, probe } => self.handle_not_probed(member, probe, now),
             Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
         }
     }

@@ -87,7 +87,7 @@ pub(crate) fn pick(
 pub(crate) enum NoConnection {
     Refused,
     TimedOut,
-    /// As many sockets as `limits.connections_per_server` allows are open.
+    /// As many sockets as `limits.connections_per_server`, or this machine, allows are open.
     Limit,
 }
 
@@ -120,6 +120,7 @@ pub(crate) async fn connect(
             return Err(NoConnection::Refused);
         }
         Ok(Err(ConnectError::Unreachable)) => return Err(NoConnection::Refused),
+        Ok(Err(ConnectError::Exhausted)) => return Err(NoConnection::Limit),
         Ok(Ok(stream)) => stream,
     };
     std::mem::forget(counted);

@@ -71,7 +71,11 @@ async fn server(answer: Vec<u8>, then: Then) -> (SocketAddr, JoinHandle<String>)
 
 async fn outcome(check: HttpProbe, answer: impl Into<Vec<u8>>, then: Then) -> String {
     let (address, _) = server(answer.into(), then).await;
-    show(&probe(&a_probe(Endpoint::Ip(address), config::Probe::Http(check))).await)
+    show(
+        &probe(&a_probe(Endpoint::Ip(address), config::Probe::Http(check)))
+            .await
+            .unwrap(),
+    )
 }
 
 fn show(outcome: &Outcome) -> String {
@@ -230,7 +234,7 @@ async fn a_body_without_end_does_not_hold_up_a_verdict() {
 async fn the_request_is_what_the_check_says() {
     let (address, serving) = server(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), Then::Close).await;
     let plain = a_probe(Endpoint::Ip(address), config::Probe::Http(http()));
-    assert_eq!(probe(&plain).await, Outcome::Success);
+    assert_eq!(probe(&plain).await.unwrap(), Outcome::Success);
     let expected = format!(
         "GET /health?deep=1 HTTP/1.1\r\nhost: {address}\r\nuser-agent: evenkeel\r\nconnection: close\r\n\r\n"
     );
@@ -251,7 +255,7 @@ async fn the_request_is_what_the_check_says() {
         ..http()
     };
     let full = a_probe(Endpoint::Ip(address), config::Probe::Http(check));
-    assert_eq!(probe(&full).await, Outcome::Success);
+    assert_eq!(probe(&full).await.unwrap(), Outcome::Success);
     assert_eq!(
         serving.await.unwrap(),
         "HEAD /health?deep=1 HTTP/1.1\r\nhost: api.internal\r\nuser-agent: mine\r\nx-probe: a\r\nx-probe: b\r\nconnection: close\r\n\r\n"
@@ -263,16 +267,16 @@ async fn a_connect_is_success_or_says_why_not() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tcp = a_probe(Endpoint::Ip(address), config::Probe::Tcp);
-    assert_eq!(probe(&tcp).await, Outcome::Success);
+    assert_eq!(probe(&tcp).await.unwrap(), Outcome::Success);
     drop(listener);
-    assert_eq!(probe(&tcp).await, Outcome::Failure(Cause::Refused));
+    assert_eq!(probe(&tcp).await.unwrap(), Outcome::Failure(Cause::Refused));
     let web = a_probe(Endpoint::Ip(address), config::Probe::Http(http()));
-    assert_eq!(probe(&web).await, Outcome::Failure(Cause::Refused));
+    assert_eq!(probe(&web).await.unwrap(), Outcome::Failure(Cause::Refused));
     let nowhere = a_probe(
         Endpoint::Unix("/nonexistent/socket".into()),
         config::Probe::Tcp,
     );
-    assert_eq!(show(&probe(&nowhere).await), "no such socket");
+    assert_eq!(show(&probe(&nowhere).await.unwrap()), "no such socket");
 }
 
 #[tokio::test]
@@ -285,7 +289,7 @@ async fn a_check_may_name_another_port() {
         .unwrap();
     let mut elsewhere = a_probe(Endpoint::Ip(nobody), config::Probe::Http(http()));
     Arc::get_mut(&mut elsewhere.check).unwrap().port = Some(address.port());
-    assert_eq!(probe(&elsewhere).await, Outcome::Success);
+    assert_eq!(probe(&elsewhere).await.unwrap(), Outcome::Success);
 }
 
 #[tokio::test]
@@ -302,7 +306,9 @@ async fn a_unix_socket_is_probed_too() {
     });
     let endpoint = Endpoint::Unix(path.to_str().unwrap().into());
     assert_eq!(
-        probe(&a_probe(endpoint, config::Probe::Http(http()))).await,
+        probe(&a_probe(endpoint, config::Probe::Http(http())))
+            .await
+            .unwrap(),
         Outcome::Success
     );
     assert!(serving.await.unwrap().contains("\r\nhost: localhost\r\n"));

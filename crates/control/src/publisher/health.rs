@@ -6,7 +6,7 @@ use std::time::Duration;
 use balance::health::{Outcome, Transition};
 
 use super::pools::Slot;
-use super::{Action, Notice, Probe, Publisher};
+use super::{Action, Notice, PROBE_AGAIN, Probe, Publisher};
 
 impl Publisher {
     /// Puts a member's next probe into the schedule.
@@ -67,6 +67,28 @@ impl Publisher {
             slot.asked = None;
             slot.health.as_mut()?.handle_outcome(outcome, now)
         });
+    }
+
+    /// Leaves a server's verdict as it is, and asks again later.
+    pub(super) fn handle_not_probed(&mut self, id: u32, probe: u64, now: Duration) {
+        let Some(entry) = self
+            .owners
+            .get(&id)
+            .and_then(|pool| self.pools.get_mut(pool))
+        else {
+            return;
+        };
+        let Some(slot) = entry
+            .slots
+            .iter_mut()
+            .find(|slot| slot.asked == Some(probe))
+        else {
+            return;
+        };
+        slot.asked = None;
+        let due = now.saturating_add(PROBE_AGAIN);
+        slot.due = Some(due);
+        self.schedule.insert((due, id));
     }
 
     pub(super) fn handle_refused(&mut self, id: u32, now: Duration) {

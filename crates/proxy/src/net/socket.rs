@@ -31,8 +31,10 @@ pub(crate) struct Stream {
 pub(crate) enum ConnectError {
     /// Nobody listens there.
     Refused,
-    /// No route, no local port, no descriptor.
+    /// No way there.
     Unreachable,
+    /// A fault of this machine: no local port, no descriptor, no memory.
+    Exhausted,
 }
 
 impl Stream {
@@ -259,6 +261,21 @@ impl Stream {
 }
 
 fn from_io(error: &io::Error) -> ConnectError {
+    use rustix::io::Errno;
+    let of_ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    let code = error.raw_os_error();
+    if of_ours
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == code)
+    {
+        return ConnectError::Exhausted;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset

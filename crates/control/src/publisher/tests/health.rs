@@ -203,3 +203,30 @@ fn an_answer_to_a_probe_from_before_a_change_is_ignored() {
     scene.pass(300);
     assert_eq!(scene.usable(), ["a", "b"]);
 }
+
+#[test]
+fn a_probe_that_could_not_be_sent_says_nothing_of_its_server() {
+    let mut scene = Scene::start(&site(TWO));
+    scene.pass(300);
+    assert_eq!(scene.usable(), ["a", "b"]);
+    scene.fate("a", None);
+    scene.pass(15_000);
+    let out = scene
+        .probes
+        .iter()
+        .rev()
+        .find(|(_, it)| it.member == scene.member("a").id);
+    let out = out.unwrap().1.clone();
+    for _ in 0..5 {
+        scene.event(Event::NotProbed {
+            member: out.member,
+            probe: out.number,
+        });
+    }
+    assert_eq!(scene.usable(), ["a", "b"]);
+    scene.fate("a", Outcome::Success);
+    let before = scene.probes.len();
+    scene.pass(1100);
+    assert!(scene.probes.len() > before, "it is asked again");
+    assert_eq!(scene.usable(), ["a", "b"]);
+}
