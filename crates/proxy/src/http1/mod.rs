@@ -35,6 +35,8 @@ const PIPELINE_BATCH: u32 = 16;
 /// What a client may still send after our last word, and for how long, before the connection is closed on it.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+/// A connection whose next request comes within this keeps what a request needs, its buffers aside.
+const ROW_WAIT: Duration = Duration::from_secs(1);
 
 /// What one exchange needs: recycled within a worker, held only while a request runs.
 #[derive(Default)]
@@ -132,42 +134,23 @@ pub(crate) async fn serve(
         peer,
         deadline: Deadline::new(),
     };
-    let mut carried: Option<Box<Block>> = None;
-    let mut served: u32 = 0;
-    loop {
-        let mut block = match carried.take() {
-            Some(block) => block,
-            None => match conn.wait_for_request(served == 0).await {
-                Some(block) => block,
-                None => return,
-            },
-        };
-        let next = conn.serve_one(&mut block).await;
-        served = served.wrapping_add(1);
-        let next = match next {
-            Next::Keep if !block.client_in.is_empty() => {
-                block.clear();
-                carried = Some(block);
-                if served.is_multiple_of(PIPELINE_BATCH) {
-                    net::yield_now().await;
-                }
-                continue;
-            }
-            Next::Tunnel(tunnel) => {
-                // Cold and long: boxed, so that an idle connection's future does not carry it.
-                Box::pin(conn.tunnel(tunnel, block)).await;
-                return;
-            }
-            next => next,
-        };
-        conn.worker.give_block(block);
-        match next {
-            Next::Keep => {}
-            Next::Linger => return Box::pin(conn.linger()).await,
-            Next::Reset => return conn.stream.reset_on_close(),
-            Next::Close | Next::Tunnel(_) => return,
+    let mut first = true;
+    while let Some(block) = conn.wait_for_request(first).await {
+        first = false;
+        // What a request needs is boxed, so that an idle connection is small.
+        if !Box::pin(conn.serve_row(block)).await {
+            return;
         }
     }
+}
+
+/// What a wait for a request came to.
+enum Waited {
+    Request(Box<Block>),
+    /// The client has ended the connection, or it failed.
+    Ended,
+    /// Nothing has come in time.
+    Over,
 }
 
 impl Conn {
@@ -176,38 +159,99 @@ impl Conn {
         self.worker.draining.get() || self.listening.is_gone()
     }
 
-    /// Waits without a buffer until the client sends; `None` when the connection is to end.
-    async fn wait_for_request(&self, first: bool) -> Option<Box<Block>> {
-        let wait = {
-            let (world, index) = self.listening.place(&self.worker);
-            let http = http_of(&world, index)?;
-            if first {
-                http.timeouts.header
-            } else {
-                http.timeouts.keep_alive
+    /// Serves requests that follow one another. False when the connection has ended, true when it has become idle.
+    async fn serve_row(&self, mut block: Box<Block>) -> bool {
+        let mut served: u32 = 0;
+        loop {
+            let next = self.serve_one(&mut block).await;
+            served = served.wrapping_add(1);
+            match next {
+                Next::Keep if !block.client_in.is_empty() => {
+                    block.clear();
+                    if served.is_multiple_of(PIPELINE_BATCH) {
+                        net::yield_now().await;
+                    }
+                    continue;
+                }
+                Next::Keep => self.worker.give_block(block),
+                Next::Tunnel(tunnel) => {
+                    // Cold and long.
+                    Box::pin(self.tunnel(tunnel, block)).await;
+                    return false;
+                }
+                Next::Close => {
+                    self.worker.give_block(block);
+                    return false;
+                }
+                Next::Linger => {
+                    self.worker.give_block(block);
+                    self.linger().await;
+                    return false;
+                }
+                Next::Reset => {
+                    self.worker.give_block(block);
+                    self.stream.reset_on_close();
+                    return false;
+                }
             }
-        };
-        // What came with the handshake is mostly there already.
-        if first && let Some(read) = self.try_read() {
-            return read.ok();
+            let soon = self
+                .keep_alive()
+                .map_or(ROW_WAIT, |wait| wait.min(ROW_WAIT));
+            match self.wait(Some(soon)).await {
+                Waited::Request(next) => block = next,
+                Waited::Ended => return false,
+                Waited::Over => return true,
+            }
         }
+    }
+
+    /// How long the client may take until its next request.
+    fn keep_alive(&self) -> Option<Duration> {
+        let (world, index) = self.listening.place(&self.worker);
+        http_of(&world, index).map_or(Some(Duration::ZERO), |http| http.timeouts.keep_alive)
+    }
+
+    /// Waits until the client sends; `None` when the connection is to end.
+    async fn wait_for_request(&self, first: bool) -> Option<Box<Block>> {
+        let wait = if first {
+            // What came with the handshake is mostly there already.
+            if let Some(read) = self.try_read() {
+                return read.ok();
+            }
+            let (world, index) = self.listening.place(&self.worker);
+            http_of(&world, index)?.timeouts.header
+        } else {
+            self.keep_alive().map(|wait| wait.saturating_sub(ROW_WAIT))
+        };
+        match self.wait(wait).await {
+            Waited::Request(block) => Some(block),
+            Waited::Ended | Waited::Over => None,
+        }
+    }
+
+    /// Waits without a buffer.
+    async fn wait(&self, at_most: Option<Duration>) -> Waited {
         self.deadline.tag(IDLE_TAG);
         self.deadline.set(if self.worker.closes_idle.get() {
             Some(Duration::ZERO)
         } else {
-            wait
+            at_most
         });
         loop {
             let ready = self.deadline.guard(self.stream.readable()).await;
-            let read = match ready {
-                Ok(Err(_)) => return None,
-                // A request that came at the last moment is still served.
-                Err(net::Elapsed) => Some(self.try_read()?),
-                Ok(Ok(())) => self.try_read(),
-            };
-            if let Some(read) = read {
-                self.deadline.tag(0);
-                return read.ok();
+            // A request that came at the last moment is still served.
+            let over = ready.is_err();
+            if matches!(ready, Ok(Err(_))) {
+                return Waited::Ended;
+            }
+            match self.try_read() {
+                Some(Ok(block)) => {
+                    self.deadline.tag(0);
+                    return Waited::Request(block);
+                }
+                Some(Err(Ended)) => return Waited::Ended,
+                None if over => return Waited::Over,
+                None => {}
             }
         }
     }
@@ -383,3 +427,6 @@ fn http_of(world: &LocalWorld, index: usize) -> Option<&HttpListener> {
         Protocol::Tcp(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,12 @@ impl Stream {
         }
     }
 
+    /// A stream from a socket of the standard library.
+    #[cfg(test)]
+    pub(crate) fn from_std(socket: std::net::TcpStream) -> Self {
+        Self::new(Socket::Tcp(mio::net::TcpStream::from_std(socket)))
+    }
+
     fn registration(&self) -> io::Result<&Registration> {
         if let Some(registration) = self.registration.get() {
             return Ok(registration);
