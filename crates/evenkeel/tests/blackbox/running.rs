@@ -337,6 +337,11 @@ fn the_process_says_that_it_drains_and_a_second_signal_ends_at_once() {
     let health = admin.get("/health").expect("an answer");
     assert_eq!(health.status, 503);
     assert!(health.text().contains("draining"), "{health}");
+    // The client has its answer a moment before the request counts as ended.
+    testkit::wait_until("nothing is being served", SOON, || {
+        crate::life_support::metric(&evenkeel, "evenkeel_requests_in_flight") == 0.0
+    })
+    .expect("the request ends");
     evenkeel.signal(Signal::TERM).expect("a signal");
     let status = evenkeel.wait_exit(SOON).expect("an end");
     assert_eq!(status.code(), Some(1));
