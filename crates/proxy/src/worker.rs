@@ -144,7 +144,7 @@ impl Worker {
         *self.world.borrow_mut() = Rc::new(local);
     }
 
-    /// A number that nobody outside can guess from others (splitmix64 over a secret seed).
+    /// A well-mixed number (splitmix64), for ids and draws. Not for secrets: who sees one can tell the next.
     pub(crate) fn random(&self) -> u64 {
         next_seed(&self.seed)
     }
