@@ -4,6 +4,7 @@
 //! a server, forwards and relays, `log` records. What is answered here instead comes from `answer`.
 
 mod answer;
+mod attempt;
 mod encode;
 mod exchange;
 mod log;
