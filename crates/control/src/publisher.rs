@@ -27,7 +27,7 @@ use crate::world::World;
 pub use changes::Changes;
 use drain::PendingDrain;
 pub use health::word as verdict_word;
-use pools::PoolEntry;
+use pools::{Place, PoolEntry};
 
 /// Views of one pool are built at most this often.
 const VIEW_EVERY: Duration = Duration::from_millis(10);
@@ -130,8 +130,8 @@ pub struct Publisher {
     random: u64,
     snapshot: Option<Arc<Snapshot>>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
-    /// Where each member is: its pool. Members of one pool are few enough to be searched.
-    owners: BTreeMap<u32, Arc<str>>,
+    /// Where each member is.
+    places: BTreeMap<u32, Place>,
     listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
     routes: BTreeMap<(Arc<str>, Arc<str>), Arc<RouteState>>,
     names: BTreeMap<Arc<str>, NameEntry>,
@@ -157,7 +157,7 @@ impl Publisher {
             random: seed,
             snapshot: None,
             pools: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            places: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             names: BTreeMap::new(),

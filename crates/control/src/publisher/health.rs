@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use balance::health::{Outcome, Transition};
 
-use super::pools::Slot;
+use super::pools::{Place, Slot};
 use super::{Action, Notice, PROBE_AGAIN, Probe, Publisher};
 
 impl Publisher {
@@ -34,17 +34,10 @@ impl Publisher {
             self.schedule.remove(&(at, id));
             let number = self.next_probe;
             self.next_probe += 1;
-            let Some(entry) = self
-                .owners
-                .get(&id)
-                .and_then(|pool| self.pools.get_mut(pool))
-            else {
+            let Some((slot, pool)) = Place::find(&self.places, &mut self.pools, id) else {
                 continue;
             };
-            let Some(check) = entry.check.clone() else {
-                continue;
-            };
-            let Some(slot) = entry.slots.iter_mut().find(|slot| slot.member.id == id) else {
+            let Some(check) = pool.check.cloned() else {
                 continue;
             };
             slot.due = None;
@@ -71,20 +64,12 @@ impl Publisher {
 
     /// Leaves a server's verdict as it is, and asks again later.
     pub(super) fn handle_not_probed(&mut self, id: u32, probe: u64, now: Duration) {
-        let Some(entry) = self
-            .owners
-            .get(&id)
-            .and_then(|pool| self.pools.get_mut(pool))
-        else {
+        let Some((slot, _)) = Place::find(&self.places, &mut self.pools, id) else {
             return;
         };
-        let Some(slot) = entry
-            .slots
-            .iter_mut()
-            .find(|slot| slot.asked == Some(probe))
-        else {
+        if slot.asked != Some(probe) {
             return;
-        };
+        }
         slot.asked = None;
         let due = now.saturating_add(PROBE_AGAIN);
         slot.due = Some(due);
@@ -107,17 +92,10 @@ impl Publisher {
         change: impl FnOnce(&mut Slot) -> Option<Transition>,
     ) {
         let random = self.next_random();
-        let Some(entry) = self
-            .owners
-            .get(&id)
-            .and_then(|pool| self.pools.get_mut(pool))
-        else {
+        let Some((slot, pool)) = Place::find(&self.places, &mut self.pools, id) else {
             return;
         };
-        let pool = entry.state.name.clone();
-        let Some(slot) = entry.slots.iter_mut().find(|slot| slot.member.id == id) else {
-            return;
-        };
+        let pool = pool.name.clone();
         let answers = slot
             .health
             .as_ref()

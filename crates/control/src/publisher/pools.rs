@@ -32,6 +32,36 @@ pub(super) struct PoolEntry {
     retired: Vec<Arc<PoolView>>,
 }
 
+/// Where a member is: a pool, and a position among its slots.
+pub(super) struct Place {
+    pool: Arc<str>,
+    at: usize,
+}
+
+impl Place {
+    /// The slot, with the pool that it is in.
+    pub(super) fn find<'a>(
+        places: &BTreeMap<u32, Self>,
+        pools: &'a mut BTreeMap<Arc<str>, PoolEntry>,
+        member: u32,
+    ) -> Option<(&'a mut Slot, InPool<'a>)> {
+        let Self { pool, at } = places.get(&member)?;
+        let entry = pools.get_mut(pool)?;
+        let slot = entry.slots.get_mut(*at)?;
+        let in_pool = InPool {
+            name: &entry.state.name,
+            check: entry.check.as_ref(),
+        };
+        Some((slot, in_pool))
+    }
+}
+
+/// What the slots of a pool share.
+pub(super) struct InPool<'a> {
+    pub(super) name: &'a Arc<str>,
+    pub(super) check: Option<&'a Arc<HealthCheck>>,
+}
+
 /// A member with what only the publisher knows of it.
 pub(super) struct Slot {
     pub(super) member: Arc<Member>,
@@ -197,6 +227,8 @@ impl Publisher {
                         slot
                     }
                 };
+                let (pool, at) = (pool.name.clone(), kept.len());
+                self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);
             }
         }
@@ -291,7 +323,6 @@ impl Publisher {
             self.workers,
         ));
         member.set_connections_max(server.connections_max);
-        self.owners.insert(id, pool.name.clone());
         let health = check.map(|check| {
             let initial = match check.initial {
                 InitialHealth::Unknown => Verdict::Unknown,
@@ -317,7 +348,7 @@ impl Publisher {
 
     fn retire(&mut self, slot: &Slot) {
         slot.member.set_retired(true);
-        self.owners.remove(&slot.member.id);
+        self.places.remove(&slot.member.id);
         if let Some(due) = slot.due {
             self.schedule.remove(&(due, slot.member.id));
         }

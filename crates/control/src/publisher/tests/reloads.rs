@@ -177,3 +177,37 @@ pools: { site: { servers: ['10.0.0.1:80'] }, pg: { servers: ['10.0.0.1:5432'] } 
     assert_eq!(changes.listeners_removed, 1);
     assert_eq!((changes.pools_removed, changes.servers_removed), (1, 1));
 }
+
+#[test]
+fn what_is_learnt_of_a_server_finds_it_wherever_the_file_moved_it() {
+    let servers = |names: &str| {
+        let number = |name: char| u32::from(name) - u32::from('a') + 1;
+        let server = |name| format!("{{ name: {name}, address: '10.0.0.{}:80' }}", number(name));
+        let all: Vec<String> = names.chars().map(server).collect();
+        site(&format!("servers: [{}]", all.join(", ")))
+    };
+    let mut scene = Scene::running(&servers("abcd"));
+    // The probe of `d` is out while the file changes around it.
+    scene.fate("d", None);
+    scene.pass(20_000);
+    let d = scene.member("d").id;
+    let probe = scene.probes.iter().rfind(|(_, probe)| probe.member == d);
+    let probe = probe.unwrap().1.number;
+
+    scene.reload(&servers("dxca"));
+    scene.pass(1000);
+    assert_eq!(scene.usable(), ["d", "x", "c", "a"]);
+    scene.refuse("c");
+    scene.event(Event::Probed {
+        member: d,
+        probe,
+        outcome: bad_status(),
+    });
+    // The view of the refusal is some milliseconds old then.
+    scene.pass(20);
+    let view = scene.view();
+    let causes: Vec<_> = view.standings.iter().map(|it| &*it.cause).collect();
+    let passes = "passes its probes";
+    let answered = "503 where 200-299 was expected";
+    assert_eq!(causes, [answered, passes, "connection refused", passes]);
+}
