@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use balance::{Algorithm, Candidate, Local, Rotation, Server, View, hash_key};
+use balance::{Algorithm, Candidate, Local, Rotation, Server, Share, View, hash_key};
 use control::metrics::RouteCells;
 use evenkeel_bench::browser;
 use rules::{HostPattern, Match, NoTrace, PathPattern, Request, RouteTable, Scratch};
@@ -182,6 +182,7 @@ fn pick(algorithm: &str, count: usize, times: u64) -> Result<()> {
             id: index as u32,
             hash_name: hash_key(&index.to_le_bytes()),
             weight: 1 + index as u32 % 5,
+            share: Share::FULL,
         }
     };
     let view = View::build(algorithm, (0..count).map(candidate).collect());

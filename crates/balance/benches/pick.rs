@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use evenkeel_balance::{Algorithm, Candidate, Local, Rotation, Server, View, hash_key};
+use evenkeel_balance::{Algorithm, Candidate, Local, Rotation, Server, Share, View, hash_key};
 
 const SIZES: [usize; 4] = [3, 10, 100, 10_000];
 
@@ -53,6 +53,7 @@ fn candidates(count: usize) -> Vec<Candidate> {
                 id: index as u32,
                 hash_name: hash_key(&index.to_le_bytes()),
                 weight: 1 + index as u32 % 5,
+                share: Share::FULL,
             }
         })
         .collect()

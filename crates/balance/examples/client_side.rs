@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use evenkeel_balance::health::{Health, Thresholds, Verdict};
 use evenkeel_balance::{
-    Algorithm, Candidate, Local, Rotation, Server, Standing, View, hash_key, usable,
+    Algorithm, Candidate, Local, Rotation, Server, Share, Standing, View, hash_key, usable,
 };
 
 /// What the client knows of one server.
@@ -93,9 +93,11 @@ fn view_of(members: &[Member]) -> View {
             answers: member.health.answers(),
             state: member.server.state(),
             weight: 1,
+            ejected: false,
+            share: Share::FULL,
         })
         .collect();
-    let candidates = usable(&standings)
+    let candidates = usable(&standings, 0)
         .indices
         .into_iter()
         .map(|index| Candidate {
@@ -103,6 +105,7 @@ fn view_of(members: &[Member]) -> View {
             id: index as u32,
             hash_name: hash_key(members[index].address.to_string().as_bytes()),
             weight: 1,
+            share: Share::FULL,
         })
         .collect();
     View::build(&Algorithm::LeastConnections, candidates)

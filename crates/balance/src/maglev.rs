@@ -75,7 +75,7 @@ impl Claim {
     fn new(index: usize, candidate: &Candidate, size: u64) -> Self {
         Self {
             owner: index as u32,
-            weight: u64::from(candidate.weight),
+            weight: u64::from(candidate.units()),
             credit: 0,
             next: mix(candidate.hash_name, 1) % size,
             skip: mix(candidate.hash_name, 2) % (size - 1) + 1,

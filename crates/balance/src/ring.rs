@@ -31,7 +31,8 @@ struct Point {
 
 impl Ring {
     /// A server's places follow from its name and weight alone, so that they stay where they are
-    /// whoever else comes or goes, unless the pool is so large that places have to be saved.
+    /// whoever else comes or goes, unless the pool is so large that places have to be saved. With
+    /// a smaller share it keeps the first of its places, and gives up the rest.
     pub(crate) fn new(candidates: &[Candidate]) -> Self {
         let total: u64 = candidates.iter().map(|it| u64::from(it.weight)).sum();
         let mut halvings = 0;
@@ -40,7 +41,7 @@ impl Ring {
         }
         let mut places = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            let count = (u64::from(candidate.weight) * POINTS_PER_WEIGHT) >> halvings;
+            let count = (u64::from(candidate.units()) * POINTS_PER_WEIGHT / 16) >> halvings;
             for point in 0..count.max(1) {
                 places.push((mix(candidate.hash_name, point), index as u32));
             }

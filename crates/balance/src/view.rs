@@ -15,6 +15,7 @@ use crate::ring::Ring;
 use crate::rotation::{Rotation, Turns};
 use crate::sequence::Sequence;
 use crate::server::Server;
+use crate::share::Share;
 use crate::spread::Spread;
 use crate::tally::Tally;
 use crate::tree::{Key, Tree};
@@ -38,8 +39,18 @@ pub struct Candidate {
     /// [`hash_key`](crate::hash_key) of its name: places it on rings and in tables, alike on every
     /// node.
     pub hash_name: u64,
-    /// Its share; with 0 it is no candidate.
+    /// Its weight; with 0 it is no candidate.
     pub weight: u32,
+    /// Which part of the weight it has for now. The weights of hashing algorithms move with it: a candidate gives up
+    /// some of its own keys, and no others change hands.
+    pub share: Share,
+}
+
+impl Candidate {
+    /// What its traffic is in proportion to: its weight in sixteenths.
+    pub(crate) fn units(&self) -> u32 {
+        self.weight.saturating_mul(self.share.sixteenths())
+    }
 }
 
 /// An immutable list of candidates, with what their algorithm needs worked out beforehand.
@@ -52,7 +63,7 @@ pub struct View {
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) plan: Plan,
     spread: Spread,
-    /// The sum of the weights.
+    /// The sum of the weights, in sixteenths.
     total: u64,
     /// Tells a worker's scratch for this view from that for others.
     fingerprint: u64,
@@ -101,10 +112,7 @@ impl View {
     pub fn build(algorithm: &Algorithm, candidates: Vec<Candidate>) -> Self {
         let mut candidates = candidates;
         candidates.retain(|candidate| candidate.weight > 0);
-        let weights: Vec<u32> = candidates
-            .iter()
-            .map(|candidate| candidate.weight)
-            .collect();
+        let weights: Vec<u32> = candidates.iter().map(Candidate::units).collect();
         let plan = match algorithm {
             Algorithm::RoundRobin => Plan::Turns(Sequence::new(&weights)),
             Algorithm::LeastConnections => Plan::Least(Measure::Connections),
@@ -131,7 +139,7 @@ impl View {
             fingerprint: candidates.iter().fold(0, |hash, candidate| {
                 mix(
                     hash,
-                    u64::from(candidate.id) << 32 | u64::from(candidate.weight),
+                    u64::from(candidate.id) << 32 | u64::from(candidate.units()),
                 )
             }),
             candidates,
@@ -331,11 +339,11 @@ impl View {
 
     fn has_room(&self, index: usize, bound: f64) -> bool {
         let candidate = &self.candidates[index];
-        let room = (bound * f64::from(candidate.weight)).ceil();
+        let room = (bound * f64::from(candidate.units())).ceil();
         f64::from(candidate.server.in_use()) < room
     }
 
-    /// The requests in use per weight if all were shared out fairly, the one to come included.
+    /// The requests in use per sixteenth of weight if all were shared out fairly, the one to come included.
     fn fair_share(&self, local: &mut Local) -> f64 {
         let count = |index: usize| self.candidates[index].server.in_use();
         let sum: u64 = if self.len() <= SCAN_MAX {
@@ -374,7 +382,7 @@ impl View {
         match server.ready_in_use() {
             None => Key::CLOSED,
             Some(in_use) => Key {
-                load: measure.load(server, in_use, self.candidates[index].weight, now),
+                load: measure.load(server, in_use, self.candidates[index].units(), now),
                 due: server.due(),
             },
         }
@@ -383,14 +391,15 @@ impl View {
     /// Notes a pick among equals: when its turn comes again, and in the worker's tree what the
     /// server's key will be once it holds the request.
     fn note(&self, index: usize, turns: &mut Turns<'_>, local: &mut Local, now: u32) {
-        let Candidate { server, weight, .. } = &self.candidates[index];
-        let pause = self.total.saturating_mul(DUE_UNIT) / u64::from(*weight);
+        let candidate = &self.candidates[index];
+        let (server, units) = (&candidate.server, candidate.units());
+        let pause = self.total.saturating_mul(DUE_UNIT) / u64::from(units.max(1));
         let due = turns.next().saturating_mul(DUE_UNIT).saturating_add(pause);
         server.set_due(due);
         if let Plan::Least(measure) = self.plan
             && self.len() > SCAN_MAX
         {
-            let load = measure.load(server, server.in_use().saturating_add(1), *weight, now);
+            let load = measure.load(server, server.in_use().saturating_add(1), units, now);
             local
                 .tree(self.fingerprint, || {
                     Tree::new(self.len(), |index| self.key(measure, index, now))

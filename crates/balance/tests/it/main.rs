@@ -6,12 +6,13 @@ mod drain;
 mod even;
 mod examples;
 mod large;
+mod shares;
 mod tried;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_balance::{Algorithm, Candidate, Local, Rotation, Server, View, hash_key};
+use evenkeel_balance::{Algorithm, Candidate, Local, Rotation, Server, Share, View, hash_key};
 
 /// A pool of one process: a view, its rotation, and one worker.
 pub(crate) struct Pool {
@@ -63,6 +64,7 @@ pub(crate) fn candidates(weights: &[u32]) -> Vec<Candidate> {
             id: index as u32,
             hash_name: hash_key(format!("10.0.0.{index}:8080").as_bytes()),
             weight: *weight,
+            share: Share::FULL,
         })
         .collect()
 }

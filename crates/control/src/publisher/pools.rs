@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use balance::budget::RetryBudget;
 use balance::health::{Health, Thresholds, Verdict};
-use balance::{Candidate, State};
+use balance::{Candidate, Share, State};
 use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
 
 use super::{
@@ -87,6 +87,16 @@ impl Slot {
 
     fn weight(&self) -> u32 {
         self.weight_word.unwrap_or(self.file_weight)
+    }
+
+    /// Whether real traffic has it out for a while.
+    fn is_ejected(&self) -> bool {
+        false
+    }
+
+    /// Which part of its weight it has for now: the product of every factor that there is.
+    fn share(&self) -> Share {
+        Share::FULL
     }
 
     fn verdict(&self) -> Verdict {
@@ -467,9 +477,11 @@ impl PoolEntry {
                 answers: slot.health.as_ref().is_none_or(Health::answers),
                 state: slot.member.cell.state(),
                 weight: slot.weight(),
+                ejected: slot.is_ejected(),
+                share: slot.share(),
             })
             .collect();
-        let usable = balance::usable(&inputs);
+        let usable = balance::usable(&inputs, 0);
         let mut standings: Vec<Standing> = self
             .slots
             .iter()
@@ -493,6 +505,7 @@ impl PoolEntry {
                 id: standing.member.id,
                 hash_name: slot.hash_name,
                 weight: standing.weight,
+                share: slot.share(),
             });
         }
         let view = balance::View::build(&self.config.balance.algorithm, candidates);
