@@ -244,6 +244,14 @@ fn workers(text: &mut Text, admin: &Admin) {
         text.single(family, cells.sum(number));
     }
     text.single("evenkeel_workers", admin.hub.worker_count);
+    text.family("evenkeel_worker_connections");
+    for (number, load) in admin.hub.crew.iter().enumerate() {
+        text.sample(&[("worker", &number.to_string())], load.connections());
+    }
+    text.family("evenkeel_worker_handed_total");
+    for (number, cells) in cells.iter().enumerate() {
+        text.sample(&[("worker", &number.to_string())], cells.handed.get());
+    }
 }
 
 fn process(text: &mut Text, admin: &Admin, world: &World) {

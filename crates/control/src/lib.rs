@@ -4,6 +4,7 @@
 //! Atomics yes; locks, sockets, files and clocks no: those belong to `proxy`, `agents`, `admin` and the binary.
 #![forbid(unsafe_code)]
 
+pub mod crew;
 pub mod decide;
 pub mod live;
 pub mod message;

@@ -56,6 +56,13 @@ impl<T> PerWorker<T> {
         &self.0[index].0
     }
 
+    /// How many blocks there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All blocks.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|padded| &padded.0)
@@ -182,6 +189,8 @@ pub struct WorkerCells {
     pub opened: Counter,
     /// Connections to servers that were used again.
     pub reused: Counter,
+    /// Client connections that were accepted here and handed to another worker.
+    pub handed: Counter,
     /// Log lines dropped because the log was behind.
     pub log_dropped: Counter,
     /// Tasks that ended in a panic.
@@ -196,6 +205,7 @@ impl Default for WorkerCells {
             ended: Counter::default(),
             opened: Counter::default(),
             reused: Counter::default(),
+            handed: Counter::default(),
             log_dropped: Counter::default(),
             panics: Counter::default(),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use config::Snapshot;
 
+use crate::crew::Crew;
 use crate::live::{ListenerState, PoolState, RouteState};
 use crate::message::{Message, Sender};
 use crate::metrics::{PerWorker, WorkerCells};
@@ -56,6 +57,8 @@ pub struct Hub {
     sender: Sender,
     /// Totals of each worker.
     pub workers: PerWorker<WorkerCells>,
+    /// What each worker carries now. Blocks of their own: they are read by all when a connection comes.
+    pub crew: Crew,
     /// How many workers there are.
     pub worker_count: usize,
     /// Wall time at start, since the Unix epoch.
@@ -79,6 +82,7 @@ impl Hub {
             phase: AtomicU8::new(Phase::Starting as u8),
             sender,
             workers: PerWorker::new(workers),
+            crew: Crew::new(workers),
             worker_count: workers,
             started,
         }

@@ -13,6 +13,7 @@ use config::{Bind, Snapshot};
 use control::record::Record;
 use control::world::{Hub, World};
 
+use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
 use crate::listener::{self, Listening, StopAccepting};
 use crate::net::{self, Acceptor, Remote};
@@ -75,16 +76,18 @@ impl Engine {
     pub fn start(hub: Arc<Hub>, seed: u64, log: Option<SyncSender<Record>>) -> io::Result<Self> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let connections_default = connection_default_max(limit.current.unwrap_or(u64::MAX));
+        let mailboxes = Arc::new(Mailboxes::new(hub.worker_count));
         let mut workers = Vec::new();
         for number in 0..hub.worker_count {
             let (ready, started) = sync_channel(1);
-            let (hub, log) = (hub.clone(), log.clone());
+            let (hub, log, boxes) = (hub.clone(), log.clone(), mailboxes.clone());
             let seed = seed ^ (number as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
                     let start = |remote: Remote| {
-                        let worker = Worker::new(number, hub, seed, log);
+                        let (hub, boxes) = (hub.clone(), boxes.clone());
+                        let worker = Worker::new(number, hub, boxes, seed, log);
                         net::spawn(worker.clone().sweep());
                         HERE.set(Some(Here {
                             worker,
@@ -95,12 +98,14 @@ impl Engine {
                     };
                     let result = net::run(start);
                     HERE.set(None);
+                    drop(boxes.close(&hub.crew, number));
                     result
                 })?;
             let Ok(remote) = started.recv() else {
                 let error = thread.join().ok().and_then(Result::err);
                 return Err(error.unwrap_or_else(|| io::Error::other("a worker did not start")));
             };
+            mailboxes.open(number, remote.clone());
             workers.push(Handle { remote, thread });
         }
         Ok(Self {
@@ -266,6 +271,17 @@ fn with_here(job: impl FnOnce(&mut Here)) {
             job(here);
         }
     });
+}
+
+/// Serves what other workers have handed to this thread's.
+pub(crate) fn take_handed() {
+    let worker = HERE.with_borrow(|here| here.as_ref().map(|here| here.worker.clone()));
+    let Some(worker) = worker else {
+        return;
+    };
+    for handed in worker.mailboxes.take(&worker.hub.crew, worker.number) {
+        listener::start_handed(&worker, handed);
+    }
 }
 
 /// Whether a listener spoke before what it speaks now.

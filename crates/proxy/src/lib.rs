@@ -6,6 +6,7 @@
 
 mod buffer;
 mod engine;
+mod handover;
 mod http1;
 mod listener;
 mod net;

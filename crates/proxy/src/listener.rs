@@ -11,9 +11,11 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use config::Protocol;
+use control::crew::better_worker;
 use control::live::ListenerState;
 
-use crate::net::{self, Acceptor, Stream};
+use crate::handover::{Handed, HeldPlace};
+use crate::net::{self, Acceptor, Bare, Stream};
 use crate::worker::{LocalWorld, Worker};
 use crate::{http1, tcp};
 
@@ -99,7 +101,11 @@ impl StopAccepting {
 }
 
 /// One of the places that a listener has for connections; free again when dropped.
-struct Place(Rc<Listening>);
+struct Place {
+    listening: Rc<Listening>,
+    /// Somebody else frees it.
+    is_passed_on: bool,
+}
 
 impl Place {
     /// Takes one before it is known who will have it, so that all workers together keep to `max`.
@@ -108,13 +114,29 @@ impl Place {
         let taken = connections.fetch_update(Relaxed, Relaxed, |open| {
             (open < max).then(|| open.saturating_add(1))
         });
-        taken.ok().map(|_| Self(listening.clone()))
+        taken.ok().map(|_| Self::taken(listening.clone()))
+    }
+
+    /// One that is counted already.
+    fn taken(listening: Rc<Listening>) -> Self {
+        Self {
+            listening,
+            is_passed_on: false,
+        }
+    }
+
+    /// The same place, for a connection that leaves this worker.
+    fn pass_on(mut self) -> HeldPlace {
+        self.is_passed_on = true;
+        HeldPlace::taken(self.listening.state.clone())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.state.connections.fetch_sub(1, Relaxed);
+        if !self.is_passed_on {
+            self.listening.state.connections.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -126,7 +148,9 @@ struct Open {
 
 impl Open {
     fn new(worker: &Rc<Worker>, place: Place) -> Self {
-        place.0.state.stats.of(worker.number).accepted.increment();
+        let stats = &place.listening.state.stats;
+        stats.of(worker.number).accepted.increment();
+        worker.load().opened();
         Self {
             worker: worker.clone(),
             place,
@@ -136,8 +160,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let stats = &self.place.0.state.stats;
+        let stats = &self.place.listening.state.stats;
         stats.of(self.worker.number).closed.increment();
+        self.worker.load().closed();
     }
 }
 
@@ -216,7 +241,7 @@ async fn accept_batch(
             return Batch::Pause;
         };
         match acceptor.try_accept() {
-            Ok((stream, peer)) => start(worker, listening, place, stream, peer),
+            Ok((socket, peer)) => take_in(worker, listening, place, socket, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Done,
             // The client left while it was queued.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -227,14 +252,64 @@ async fn accept_batch(
     Batch::More
 }
 
-fn start(
+/// Serves a connection here, unless another worker has fewer.
+fn take_in(
     worker: &Rc<Worker>,
     listening: &Rc<Listening>,
     place: Place,
-    stream: Stream,
+    socket: Bare,
     peer: Option<SocketAddr>,
 ) {
+    let turn = worker.accepts.get();
+    worker.accepts.set(turn.wrapping_add(1));
+    let Some(to) = better_worker(&worker.hub.crew, worker.number, turn) else {
+        start(worker, place, socket, peer);
+        return;
+    };
+    let (world, index) = listening.place(worker);
+    let handed = Handed {
+        name: listening.name.clone(),
+        place: place.pass_on(),
+        world: world.world.clone(),
+        index,
+        socket,
+        peer,
+    };
+    match worker.mailboxes.give(&worker.hub.crew, to, handed) {
+        Ok(()) => worker.cells().handed.increment(),
+        // Its thread has just ended.
+        Err(handed) => start_handed(worker, *handed),
+    }
+}
+
+/// Serves a connection that another worker accepted.
+pub(crate) fn start_handed(worker: &Rc<Worker>, handed: Handed) {
+    let Handed {
+        name,
+        place,
+        world,
+        index,
+        socket,
+        peer,
+    } = handed;
+    let known = worker.listening.borrow().get(&name).cloned();
+    let listening = match known {
+        Some(known) if Arc::ptr_eq(&known.state, place.state()) => known,
+        // This worker has taken up a config that has let go of the listener: the connection is the last one's.
+        _ => {
+            let listening = Rc::new(Listening::new(name, place.state().clone(), index));
+            listening.let_go(worker.world_of(world));
+            listening
+        }
+    };
+    place.pass_on();
+    start(worker, Place::taken(listening), socket, peer);
+}
+
+fn start(worker: &Rc<Worker>, place: Place, socket: Bare, peer: Option<SocketAddr>) {
+    let listening = place.listening.clone();
     let open = Open::new(worker, place);
+    let stream = Stream::from(socket);
     let (world, index) = listening.place(worker);
     let is_http = world
         .world
@@ -242,7 +317,7 @@ fn start(
         .listeners
         .get(index)
         .is_none_or(|listener| matches!(listener.protocol, Protocol::Http(_)));
-    let (worker, listening) = (worker.clone(), listening.clone());
+    let worker = worker.clone();
     if is_http {
         net::spawn(async move {
             http1::serve(worker, listening, stream, peer).await;

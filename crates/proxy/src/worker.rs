@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use control::crew::WorkerLoad;
 use control::live::{PoolState, PoolView};
 use control::message::{Event, Message};
 use control::metrics::{RetryCause, WorkerCells};
@@ -15,6 +16,7 @@ use control::record::Record;
 use control::world::{Hub, World};
 
 use crate::buffer::Buffers;
+use crate::handover::Mailboxes;
 use crate::http1::Block;
 use crate::listener::Listening;
 use crate::net;
@@ -27,6 +29,10 @@ const BLOCKS_MAX: usize = 256;
 pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) hub: Arc<Hub>,
+    /// The way to the other workers, for connections that they should have.
+    pub(crate) mailboxes: Arc<Mailboxes>,
+    /// Connections accepted here, whoever serves them.
+    pub(crate) accepts: Cell<usize>,
     pub(crate) buffers: Buffers,
     pub(crate) idle: Idle,
     pub(crate) scratch: RefCell<rules::Scratch>,
@@ -110,6 +116,7 @@ impl Worker {
     pub(crate) fn new(
         number: usize,
         hub: Arc<Hub>,
+        mailboxes: Arc<Mailboxes>,
         seed: u64,
         log: Option<SyncSender<Record>>,
     ) -> Rc<Self> {
@@ -118,6 +125,8 @@ impl Worker {
         Rc::new(Self {
             number,
             hub,
+            mailboxes,
+            accepts: Cell::new(0),
             buffers: Buffers::default(),
             idle: Idle::default(),
             scratch: RefCell::default(),
@@ -138,6 +147,11 @@ impl Worker {
         self.world.borrow().clone()
     }
 
+    /// Another world than the present one, for what is left of it.
+    pub(crate) fn world_of(&self, world: Arc<World>) -> Rc<LocalWorld> {
+        Rc::new(LocalWorld::new(world, || self.random()))
+    }
+
     /// Takes up a new world.
     pub(crate) fn set_world(&self, world: Arc<World>) {
         let local = LocalWorld::new(world, || self.random());
@@ -151,6 +165,10 @@ impl Worker {
 
     pub(crate) fn cells(&self) -> &WorkerCells {
         self.hub.workers.of(self.number)
+    }
+
+    pub(crate) fn load(&self) -> &WorkerLoad {
+        self.hub.crew.of(self.number)
     }
 
     pub(crate) fn count_error(&self, reason: Reason) {

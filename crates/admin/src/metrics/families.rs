@@ -188,6 +188,18 @@ pub const FAMILIES: &[Family] = &[
     ),
     family("evenkeel_workers", Gauge, &[], "Worker threads."),
     family(
+        "evenkeel_worker_connections",
+        Gauge,
+        &["worker"],
+        "Client connections that a worker serves.",
+    ),
+    family(
+        "evenkeel_worker_handed_total",
+        Counter,
+        &["worker"],
+        "Client connections that a worker accepted and handed to one with fewer.",
+    ),
+    family(
         "evenkeel_config_generation",
         Gauge,
         &[],

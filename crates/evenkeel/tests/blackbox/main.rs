@@ -24,5 +24,6 @@ mod life_limits;
 mod life_operator;
 mod life_reload;
 mod life_support;
+mod life_workers;
 mod running;
 mod tcp_proxy;

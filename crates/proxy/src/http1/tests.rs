@@ -39,7 +39,7 @@ fn an_idle_connection_is_small() {
     let (world, _) = Publisher::new(1, 1).apply(Arc::new(snapshot), Duration::ZERO);
     let state = world.listeners.first().expect("one listener").clone();
     let hub = Arc::new(Hub::new(world, 1, Duration::ZERO, Box::new(drop)));
-    let worker = Worker::new(0, hub, 1, None);
+    let worker = Worker::new(0, hub, Arc::default(), 1, None);
     let listening = Rc::new(Listening::new("web".into(), state, 0));
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::RawFd;
 use std::task::Waker;
 use std::time::Duration;
@@ -103,6 +104,8 @@ impl Entry {
 /// of the kernel's set.
 pub(super) struct Registration {
     key: usize,
+    /// Means nothing to another thread.
+    _of_this_thread: PhantomData<*const ()>,
 }
 
 /// Which half of a socket a task waits for.
@@ -128,7 +131,10 @@ impl Registration {
                 hangup: None,
             })
         });
-        let registration = Self { key };
+        let registration = Self {
+            key,
+            _of_this_thread: PhantomData,
+        };
         REACTOR.with_borrow(|reactor| match reactor.as_ref() {
             Some(reactor) => {
                 reactor

@@ -37,6 +37,15 @@ pub(crate) enum ConnectError {
     Exhausted,
 }
 
+/// An accepted connection that no worker's poll knows: any of them may have it.
+pub(crate) struct Bare(Socket);
+
+impl From<Bare> for Stream {
+    fn from(bare: Bare) -> Self {
+        Self::new(bare.0)
+    }
+}
+
 impl Stream {
     fn new(socket: Socket) -> Self {
         Self {
@@ -338,15 +347,15 @@ impl Acceptor {
     }
 
     /// The next connection that waits in the kernel's queue, with its peer (`None` for a Unix socket).
-    pub(crate) fn try_accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    pub(crate) fn try_accept(&self) -> io::Result<(Bare, Option<SocketAddr>)> {
         let accepted = match &self.socket {
             Listening::Tcp(socket) => socket.accept().map(|(stream, peer)| {
                 let _ = stream.set_nodelay(true);
-                (Stream::new(Socket::Tcp(stream)), Some(peer))
+                (Bare(Socket::Tcp(stream)), Some(peer))
             }),
             Listening::Unix(socket) => socket
                 .accept()
-                .map(|(stream, _)| (Stream::new(Socket::Unix(stream)), None)),
+                .map(|(stream, _)| (Bare(Socket::Unix(stream)), None)),
         };
         if accepted
             .as_ref()

@@ -1,0 +1,104 @@
+//! Several workers: connections spread evenly over them, however the kernel deals them out.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use testkit::{Evenkeel, Origin, Raw, reply, wait_until};
+
+use crate::life_support::{SOON, admin_get, connect, metric, site, start, wait_all, web};
+
+const CONNECTIONS: usize = 64;
+
+/// What each of four workers serves.
+fn per_worker(evenkeel: &Evenkeel) -> Vec<f64> {
+    let text = admin_get(evenkeel, "/metrics");
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("evenkeel_worker_connections{"));
+    let numbers = lines.map(|line| line.rsplit(' ').next().expect(line).parse().expect(line));
+    numbers.collect()
+}
+
+/// Waits until every connection is counted, and fails if two workers differ by more than two.
+fn assert_even(evenkeel: &Evenkeel) {
+    wait_until("all are counted", SOON, || {
+        per_worker(evenkeel).iter().sum::<f64>() == CONNECTIONS as f64
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}", per_worker(evenkeel)));
+    let loads = per_worker(evenkeel);
+    assert_eq!(loads.len(), 4);
+    let most = loads.iter().copied().fold(0.0, f64::max);
+    let least = loads.iter().copied().fold(f64::MAX, f64::min);
+    assert!(most - least <= 2.0, "{loads:?}");
+}
+
+fn four_workers(config: &str) -> String {
+    format!("workers: 4\n{config}")
+}
+
+#[test]
+fn long_lived_http_connections_spread_evenly() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let evenkeel = start(&four_workers(&site(&[origin.address()], "")));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut clients: Vec<Raw> = (0..CONNECTIONS).map(|_| connect(web(&evenkeel))).collect();
+    for _ in 0..3 {
+        for client in &mut clients {
+            assert_eq!(client.get("/").expect("an answer").status, 200);
+        }
+    }
+    assert_even(&evenkeel);
+    // Which worker has one is settled when it is accepted: served, it stays.
+    let handed = metric(&evenkeel, "evenkeel_worker_handed_total{");
+    for client in &mut clients {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
+    }
+    assert_eq!(metric(&evenkeel, "evenkeel_worker_handed_total{"), handed);
+    assert_eq!(
+        metric(&evenkeel, "evenkeel_listener_accepted_total{"),
+        CONNECTIONS as f64
+    );
+    drop(clients);
+    wait_until("all have ended", SOON, || {
+        per_worker(&evenkeel).iter().sum::<f64>() == 0.0
+    })
+    .expect("all have ended");
+}
+
+#[test]
+fn long_lived_tcp_connections_spread_evenly() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let config =
+        site(&[origin.address()], "").replace("pool: site }", "protocol: tcp, pool: site }");
+    let evenkeel = start(&four_workers(&config));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut clients: Vec<Raw> = (0..CONNECTIONS).map(|_| connect(web(&evenkeel))).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
+    }
+    assert_even(&evenkeel);
+}
+
+#[test]
+fn a_unix_socket_that_all_workers_poll_spreads_evenly_too() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let dir = testkit::TempDir::new("spread").expect("a folder");
+    let path = dir.path().join("web.sock");
+    let bind = format!("bind: 'unix:{}', pool: site }}", path.display());
+    let config = site(&[origin.address()], "").replace("bind: '127.0.0.1:0', pool: site }", &bind);
+    let evenkeel = start(&four_workers(&config));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut clients: Vec<UnixStream> = (0..CONNECTIONS)
+        .map(|_| UnixStream::connect(&path).expect("a connection"))
+        .collect();
+    for client in &mut clients {
+        client.set_read_timeout(Some(SOON)).expect("set");
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("sent");
+        let mut status = [0; 12];
+        client.read_exact(&mut status).expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    assert_even(&evenkeel);
+}

@@ -1,0 +1,129 @@
+//! Connections on their way from the worker that accepted them to another: bare descriptors that nobody has read from.
+//!
+//! Who should have one is decided in `control::crew`. A worker's box is a list behind a lock, taken only for a
+//! connection that moves; the first one in wakes the worker, and what comes until it looks goes with that wake. A
+//! connection that was handed is served where it arrives: it never moves twice, unless that worker is lost.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use control::crew::Crew;
+use control::live::ListenerState;
+use control::world::World;
+
+use crate::engine;
+use crate::net::{Bare, Remote};
+
+/// An accepted connection, with all that another worker needs to serve it.
+pub(crate) struct Handed {
+    /// Its listener's name.
+    pub(crate) name: Arc<str>,
+    pub(crate) place: HeldPlace,
+    /// The world that it was accepted in, and the listener's index there.
+    pub(crate) world: Arc<World>,
+    pub(crate) index: usize,
+    pub(crate) socket: Bare,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+/// A place among a listener's connections that is taken; free again when dropped.
+pub(crate) struct HeldPlace {
+    state: Arc<ListenerState>,
+    is_passed_on: bool,
+}
+
+impl HeldPlace {
+    /// One that is counted already.
+    pub(crate) fn taken(state: Arc<ListenerState>) -> Self {
+        Self {
+            state,
+            is_passed_on: false,
+        }
+    }
+
+    /// Whose it is.
+    pub(crate) fn state(&self) -> &Arc<ListenerState> {
+        &self.state
+    }
+
+    /// Leaves it to the caller to free it.
+    pub(crate) fn pass_on(mut self) {
+        self.is_passed_on = true;
+    }
+}
+
+impl Drop for HeldPlace {
+    fn drop(&mut self) {
+        if !self.is_passed_on {
+            self.state.connections.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// The boxes of all workers.
+#[derive(Default)]
+pub(crate) struct Mailboxes(Box<[Mutex<Mailbox>]>);
+
+#[derive(Default)]
+struct Mailbox {
+    /// `None` while the worker has no thread.
+    remote: Option<Remote>,
+    waiting: Vec<Handed>,
+}
+
+impl Mailboxes {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Mutex::default()).collect())
+    }
+
+    fn of(&self, worker: usize) -> Option<MutexGuard<'_, Mailbox>> {
+        let mailbox = self.0.get(worker)?;
+        Some(mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on the worker can be given connections.
+    pub(crate) fn open(&self, worker: usize, remote: Remote) {
+        if let Some(mut mailbox) = self.of(worker) {
+            mailbox.remote = Some(remote);
+        }
+    }
+
+    /// The worker's thread has ended: gives what it did not take up.
+    pub(crate) fn close(&self, crew: &Crew, worker: usize) -> Vec<Handed> {
+        if let Some(mut mailbox) = self.of(worker) {
+            mailbox.remote = None;
+        }
+        self.take(crew, worker)
+    }
+
+    /// Gives a connection to a worker; comes back when that has no thread.
+    pub(crate) fn give(&self, crew: &Crew, to: usize, handed: Handed) -> Result<(), Box<Handed>> {
+        let Some(mut mailbox) = self.of(to) else {
+            return Err(Box::new(handed));
+        };
+        let Some(remote) = mailbox.remote.clone() else {
+            return Err(Box::new(handed));
+        };
+        let is_first = mailbox.waiting.is_empty();
+        crew.of(to).announce();
+        mailbox.waiting.push(handed);
+        drop(mailbox);
+        if is_first {
+            remote.run(engine::take_handed);
+        }
+        Ok(())
+    }
+
+    /// All that waits for a worker.
+    pub(crate) fn take(&self, crew: &Crew, worker: usize) -> Vec<Handed> {
+        let waiting = self
+            .of(worker)
+            .map(|mut it| std::mem::take(&mut it.waiting));
+        let waiting = waiting.unwrap_or_default();
+        for _ in &waiting {
+            crew.of(worker).arrived();
+        }
+        waiting
+    }
+}
