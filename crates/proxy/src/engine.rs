@@ -17,7 +17,7 @@ use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
 use crate::listener::{self, Listening, StopAccepting};
 use crate::net::{self, Acceptor, Remote};
-use crate::sockets::{self, BindError, Bound, Share, ShareSocket};
+use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
 use crate::worker::Worker;
 
 /// Descriptors that are not for connections: listening sockets, logs, probes, the admin listener.
@@ -63,7 +63,8 @@ thread_local! {
 /// This thread's worker, and the accept loops that run on it.
 struct Here {
     worker: Rc<Worker>,
-    accepting: BTreeMap<Bind, Rc<StopAccepting>>,
+    /// By address, then by the number of the socket.
+    accepting: BTreeMap<(Bind, usize), Rc<StopAccepting>>,
     connections_default: u32,
 }
 
@@ -122,8 +123,20 @@ impl Engine {
     /// # Errors
     /// Every address that cannot be had; then nothing has changed.
     pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Vec<BindError>> {
+        self.prepare_with(snapshot, &mut Inherited::default())
+    }
+
+    /// The same, adopting what another process has opened where that is what the config asks for.
+    ///
+    /// # Errors
+    /// Every address that cannot be had.
+    pub fn prepare_with(
+        &self,
+        snapshot: &Snapshot,
+        inherited: &mut Inherited,
+    ) -> Result<Prepared, Vec<BindError>> {
         self.wait_for_leaving(snapshot);
-        let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len())?;
+        let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len(), inherited)?;
         Ok(Prepared { fresh })
     }
 
@@ -151,17 +164,15 @@ impl Engine {
             }
         }
         for (number, handle) in self.workers.iter().enumerate() {
-            let shares: Vec<(Bind, Arc<str>, Share)> = start
+            let mut shares = Vec::new();
+            for (bind, bound) in start
                 .iter()
-                .filter_map(|bind| {
-                    let bound = self.held.get(bind)?;
-                    Some((
-                        bind.clone(),
-                        bound.listener.clone(),
-                        bound.share(number).ok()?,
-                    ))
-                })
-                .collect();
+                .filter_map(|bind| Some((bind, self.held.get(bind)?)))
+            {
+                for (socket, share) in bound.shares(number, self.workers.len()) {
+                    shares.push(((bind.clone(), socket), bound.listener.clone(), share));
+                }
+            }
             let (world, stop) = (world.clone(), stop.clone());
             handle
                 .remote
@@ -223,6 +234,42 @@ impl Engine {
             }
         });
         self.held.clear();
+    }
+
+    /// Every listening socket, for another process to go on with.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn descriptors(&self) -> io::Result<Vec<(Bind, HandedOver)>> {
+        let handed = |(bind, bound): (&Bind, &Bound)| {
+            let handed = HandedOver {
+                sockets: bound.descriptors()?,
+                unlink: bound.unlinks(),
+            };
+            Ok((bind.clone(), handed))
+        };
+        self.held.iter().map(handed).collect()
+    }
+
+    /// Stops accepting: what waits at the `adopted` addresses is another process's now; the other addresses are closed
+    /// as by [`Engine::close_listeners`].
+    pub fn hand_over(&mut self, adopted: &BTreeSet<Bind>) {
+        let gone = adopted.clone();
+        self.everywhere(move |here| {
+            here.accepting.retain(|(bind, _), accepting| {
+                let stays = !gone.contains(bind);
+                if !stays {
+                    accepting.hand_over();
+                }
+                stays
+            });
+        });
+        for (bind, bound) in &mut self.held {
+            if adopted.contains(bind) {
+                bound.give_up();
+            }
+        }
+        self.close_listeners();
     }
 
     /// Closes connections that wait for a next request.
@@ -297,7 +344,12 @@ fn same_protocol(before: &World, name: &str, now: &config::Listener) -> bool {
 }
 
 impl Here {
-    fn take_up(&mut self, world: Arc<World>, shares: Vec<(Bind, Arc<str>, Share)>, stop: &[Bind]) {
+    fn take_up(
+        &mut self,
+        world: Arc<World>,
+        shares: Vec<((Bind, usize), Arc<str>, Share)>,
+        stop: &[Bind],
+    ) {
         let before = self.worker.world();
         let mut known = std::mem::take(&mut *self.worker.listening.borrow_mut());
         let mut kept = BTreeMap::new();
@@ -327,17 +379,19 @@ impl Here {
         }
         *self.worker.listening.borrow_mut() = kept;
         self.worker.set_world(world);
-        for bind in stop {
-            if let Some(stop) = self.accepting.remove(bind) {
-                stop.stop();
+        self.accepting.retain(|(bind, _), accepting| {
+            let stays = !stop.contains(bind);
+            if !stays {
+                accepting.stop();
             }
-        }
-        for (bind, name, share) in shares {
-            self.start_accepting(bind, &name, share);
+            stays
+        });
+        for (socket, name, share) in shares {
+            self.start_accepting(socket, &name, share);
         }
     }
 
-    fn start_accepting(&mut self, bind: Bind, name: &Arc<str>, share: Share) {
+    fn start_accepting(&mut self, bind: (Bind, usize), name: &Arc<str>, share: Share) {
         let Some(listening) = self.worker.listening.borrow().get(name).cloned() else {
             return;
         };

@@ -1,15 +1,24 @@
 //! Listening sockets: bound by the publisher's thread before anything depends on them, and owned by the listener,
 //! not by a worker.
+//!
+//! What another process has opened for this one is adopted instead of bound: `inherited`.
+
+mod inherited;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
 use config::{Bind, Snapshot};
 use socket2::{Domain, Protocol, Socket, Type};
+
+pub use inherited::{HandedOver, Inherited, NotAdopted};
 
 /// Connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -64,15 +73,22 @@ pub(crate) struct Bound {
 }
 
 enum Sockets {
-    /// One for each worker, in one SO_REUSEPORT group.
+    /// One for each worker, in one SO_REUSEPORT group; when they were inherited, fewer or more.
     Tcp(Vec<TcpListener>),
     /// One, polled by all.
-    Unix(UnixListener, String),
+    Unix {
+        socket: UnixListener,
+        /// The path that goes with it, unless it belongs to another process.
+        unlink: Option<String>,
+    },
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Sockets::Unix(_, path) = &self.sockets {
+        if let Sockets::Unix {
+            unlink: Some(path), ..
+        } = &self.sockets
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -91,22 +107,75 @@ pub(crate) enum ShareSocket {
 }
 
 impl Bound {
-    /// The descriptor for one worker.
-    pub(crate) fn share(&self, worker: usize) -> io::Result<Share> {
+    /// The sockets that one of `workers` polls, by their number: every socket is polled by somebody, and every worker
+    /// polls one.
+    pub(crate) fn shares(&self, worker: usize, workers: usize) -> Vec<(usize, Share)> {
+        let count = match &self.sockets {
+            Sockets::Tcp(sockets) => sockets.len(),
+            Sockets::Unix { .. } => 1,
+        };
+        polled(count, worker, workers)
+            // Refused only when the process is out of descriptors; the other workers' sockets go on.
+            .filter_map(|socket| Some((socket, self.share(socket).ok()?)))
+            .collect()
+    }
+
+    fn share(&self, number: usize) -> io::Result<Share> {
         let socket = match &self.sockets {
             Sockets::Tcp(sockets) => {
                 let socket = sockets
-                    .get(worker % sockets.len().max(1))
+                    .get(number)
                     .ok_or_else(|| io::Error::other("no socket"))?;
                 socket.try_clone().map(ShareSocket::Tcp)
             }
-            Sockets::Unix(socket, _) => socket.try_clone().map(ShareSocket::Unix),
+            Sockets::Unix { socket, .. } => socket.try_clone().map(ShareSocket::Unix),
         };
         Ok(Share {
             socket: socket?,
             open: self.open.clone(),
         })
     }
+
+    /// Further descriptors of all its sockets, for another process.
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        match &self.sockets {
+            Sockets::Tcp(sockets) => sockets
+                .iter()
+                .map(|socket| socket.try_clone().map(OwnedFd::from))
+                .collect(),
+            Sockets::Unix { socket, .. } => Ok(vec![socket.try_clone()?.into()]),
+        }
+    }
+
+    /// Whether a path goes with it when it closes.
+    pub(crate) fn unlinks(&self) -> bool {
+        matches!(
+            self.sockets,
+            Sockets::Unix {
+                unlink: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Another process has it now: closing it here takes nothing away.
+    pub(crate) fn give_up(&mut self) {
+        if let Sockets::Unix { unlink, .. } = &mut self.sockets {
+            *unlink = None;
+        }
+    }
+}
+
+/// Which of `count` sockets one of `workers` polls.
+fn polled(count: usize, worker: usize, workers: usize) -> impl Iterator<Item = usize> {
+    let (count, workers) = (count.max(1), workers.max(1));
+    let first = worker % workers;
+    let first = if count < workers {
+        first % count
+    } else {
+        first
+    };
+    (first..count).step_by(workers)
 }
 
 /// Binds what `snapshot` needs and `held` does not hold; all failures are reported, and then nothing stays bound.
@@ -114,15 +183,20 @@ pub(crate) fn bind_new(
     snapshot: &Snapshot,
     held: &BTreeMap<Bind, Bound>,
     workers: usize,
+    inherited: &mut Inherited,
 ) -> Result<BTreeMap<Bind, Bound>, Vec<BindError>> {
     let mut fresh = BTreeMap::new();
     let mut errors = Vec::new();
     for listener in &snapshot.listeners {
         for bind in &listener.binds {
-            if held.contains_key(bind) {
+            if held.contains_key(bind) || fresh.contains_key(bind) {
                 continue;
             }
-            match open(bind, held, workers) {
+            let opened = match inherited.take(bind) {
+                Some(handed) => adopt(bind, handed),
+                None => open(bind, held, workers, inherited),
+            };
+            match opened {
                 Ok((sockets, address, port)) => {
                     let listener = listener.name.clone();
                     fresh.insert(
@@ -151,19 +225,52 @@ pub(crate) fn bind_new(
     }
 }
 
+/// Sockets, their address, and its port.
+type Opened = (Sockets, String, Option<u16>);
+
+/// Takes sockets that another process has opened.
+fn adopt(bind: &Bind, handed: HandedOver) -> io::Result<Opened> {
+    let mut sockets = handed.sockets.into_iter();
+    match bind {
+        Bind::Unix(path) => {
+            let socket = sockets
+                .next()
+                .ok_or_else(|| io::Error::other("no socket"))?;
+            let socket = UnixListener::from(socket);
+            socket.set_nonblocking(true)?;
+            let unlink = handed.unlink.then(|| path.clone());
+            let sockets = Sockets::Unix { socket, unlink };
+            Ok((sockets, format!("unix:{path}"), None))
+        }
+        Bind::Tcp { .. } => {
+            let sockets: Vec<TcpListener> = sockets.map(TcpListener::from).collect();
+            let first = sockets
+                .first()
+                .ok_or_else(|| io::Error::other("no socket"))?;
+            let address = first.local_addr()?;
+            for socket in &sockets {
+                socket.set_nonblocking(true)?;
+            }
+            let port = Some(address.port());
+            Ok((Sockets::Tcp(sockets), address.to_string(), port))
+        }
+    }
+}
+
 fn open(
     bind: &Bind,
     held: &BTreeMap<Bind, Bound>,
     workers: usize,
-) -> io::Result<(Sockets, String, Option<u16>)> {
+    inherited: &Inherited,
+) -> io::Result<Opened> {
     match bind {
         Bind::Unix(path) => {
             let socket = open_unix(path)?;
-            Ok((
-                Sockets::Unix(socket, path.clone()),
-                format!("unix:{path}"),
-                None,
-            ))
+            let sockets = Sockets::Unix {
+                socket,
+                unlink: Some(path.clone()),
+            };
+            Ok((sockets, format!("unix:{path}"), None))
         }
         Bind::Tcp {
             address,
@@ -171,7 +278,8 @@ fn open(
         } => {
             let ours = held
                 .values()
-                .any(|bound| bound.port == Some(address.port()));
+                .any(|bound| bound.port == Some(address.port()))
+                || inherited.has_port(address.port());
             let (sockets, actual) =
                 open_tcp(*address, *dual_stack, workers, ours).or_else(|error| {
                     // A machine without IPv6 still has the other half of `":8080"`.
