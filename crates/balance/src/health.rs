@@ -153,6 +153,32 @@ impl Health {
         Some(self.turn(Verdict::Unhealthy))
     }
 
+    /// Goes on where another process was: `since` is when its last probe ended. The next one comes when it was due.
+    pub fn resume(
+        &mut self,
+        verdict: Verdict,
+        answers: bool,
+        cause: Option<Cause>,
+        since: Duration,
+    ) {
+        self.verdict = verdict;
+        self.answers = answers;
+        self.cause = cause;
+        self.since = since;
+        self.successes = 0;
+        self.failures = 0;
+        self.needed = match verdict {
+            Verdict::Unhealthy => self.thresholds.healthy,
+            Verdict::Healthy | Verdict::Unknown => 1,
+        };
+        self.probes = 2;
+    }
+
+    /// When it was last probed or its verdict last changed; at first, when it was made.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
     /// Takes up other thresholds, as after a reload; verdict and counts stay.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         if self.needed > 1 {

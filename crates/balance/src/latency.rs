@@ -30,6 +30,12 @@ impl Average {
         Self(AtomicU64::new(0))
     }
 
+    /// Forgets what was recorded, and holds `value`.
+    pub(crate) fn set(&self, now: Duration, value: Duration) {
+        let nanos = (value.as_secs_f64() * 1e9).max(1.0);
+        self.0.store(pack(nanos, stamp(now)), Ordering::Relaxed);
+    }
+
     /// Weighs `sample` in by the time since the one before.
     pub(crate) fn record(&self, kind: Kind, now: Duration, sample: Duration) {
         let stamp = stamp(now);
@@ -44,7 +50,7 @@ impl Average {
                 let keep = (-f64::from(age) / f64::from(MEMORY_MICROS)).exp();
                 value * keep + sample * (1.0 - keep)
             };
-            let packed = u64::from((next as f32).to_bits()) << 32 | u64::from(stamp);
+            let packed = pack(next, stamp);
             match self
                 .0
                 .compare_exchange_weak(word, packed, Ordering::Relaxed, Ordering::Relaxed)
@@ -74,6 +80,10 @@ impl Average {
             halvings => value * 0.5_f64.powi(halvings as i32),
         })
     }
+}
+
+fn pack(nanos: f64, stamp: u32) -> u64 {
+    u64::from((nanos as f32).to_bits()) << 32 | u64::from(stamp)
 }
 
 /// Nanoseconds, and the microseconds since they were stamped.

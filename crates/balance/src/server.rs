@@ -180,6 +180,27 @@ impl Server {
         self.peak.last()
     }
 
+    /// Both averages with what their age has taken off them: first the plain one, then the peak-sensitive one. `None`
+    /// if nothing was recorded.
+    pub fn latencies_at(&self, now: Duration) -> (Option<Duration>, Option<Duration>) {
+        let now = crate::latency::stamp(now);
+        let duration = |nanos: f64| Duration::from_nanos(nanos as u64);
+        (
+            self.average_at(now).map(duration),
+            self.peak_at(now).map(duration),
+        )
+    }
+
+    /// Sets both averages to what another process measured, as [`Server::latencies_at`] gave them.
+    pub fn restore_latency(&self, now: Duration, mean: Option<Duration>, peak: Option<Duration>) {
+        if let Some(mean) = mean {
+            self.average.set(now, mean);
+        }
+        if let Some(peak) = peak {
+            self.peak.set(now, peak);
+        }
+    }
+
     /// All picks let in, ever; for metrics.
     pub fn picks(&self) -> u64 {
         self.picks.load(Ordering::Relaxed) + self.affinity_picks()

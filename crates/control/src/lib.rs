@@ -6,6 +6,7 @@
 
 pub mod crew;
 pub mod decide;
+pub mod handover;
 pub mod live;
 pub mod message;
 pub mod metrics;

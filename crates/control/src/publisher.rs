@@ -5,6 +5,7 @@
 
 mod changes;
 mod drain;
+mod handover;
 mod health;
 mod pools;
 
@@ -142,6 +143,9 @@ pub struct Publisher {
     /// Pools whose view is out of date, and when it may be built.
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
+    /// What another process knew of servers that are still to come.
+    given: handover::Given,
+    words_version: u64,
     actions: VecDeque<Action>,
 }
 
@@ -165,6 +169,8 @@ impl Publisher {
             schedule: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
+            given: handover::Given::default(),
+            words_version: 0,
             actions: VecDeque::new(),
         }
     }
@@ -173,6 +179,8 @@ impl Publisher {
     pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Duration) -> (Arc<World>, Changes) {
         let before = self.snapshot.take();
         let mut changes = changes::compare(before.as_deref(), &snapshot);
+        self.given.retain(&snapshot);
+        self.words_version += 1;
         self.take_names(&snapshot, now);
         self.take_pools(&snapshot, now, &mut changes);
         let (listeners, routes) = self.take_listeners(&snapshot);
@@ -341,6 +349,7 @@ impl Publisher {
                 }));
             }
         }
+        self.words_version += 1;
         // An operator sees what the answer says: at once, whenever the last view was built.
         self.dirty.insert(name, now);
         self.build_due_views(now);

@@ -170,3 +170,27 @@ fn causes_read_as_sentences() {
     assert_eq!(told.as_deref(), Some("unhealthy -> healthy"));
     assert_eq!(health.cause(), None);
 }
+
+#[test]
+fn a_server_resumed_is_probed_when_it_was_due_and_needs_what_it_needed() {
+    let second = Duration::from_secs(1);
+    let mut health = Health::new(Thresholds::default(), Verdict::Unknown, second * 50);
+    health.resume(Verdict::Healthy, true, None, second * 45);
+    assert_eq!(health.verdict(), Verdict::Healthy);
+    for random in [0, u64::MAX / 2, u64::MAX] {
+        let due = health.poll_next_probe(random);
+        assert!(due >= second * 54 && due <= second * 56, "{due:?}");
+    }
+    health.resume(Verdict::Unhealthy, false, Some(Cause::Refused), second * 49);
+    assert!(health.poll_next_probe(0) < second * 51);
+    assert!(
+        health
+            .handle_outcome(Outcome::Success, second * 51)
+            .is_none()
+    );
+    assert!(
+        health
+            .handle_outcome(Outcome::Success, second * 53)
+            .is_some()
+    );
+}

@@ -76,6 +76,7 @@ impl Publisher {
                 .push_back(Action::Reply(reply, Answer::NotFound(why)));
             return;
         }
+        self.words_version += 1;
         self.drains.push(PendingDrain {
             members,
             reply: Some(reply),

@@ -71,10 +71,10 @@ pub(super) struct Slot {
     /// The number of the probe that is out.
     pub(super) asked: Option<u64>,
     /// The name that the config gives it; several members share one when it is a DNS name.
-    configured: Arc<str>,
+    pub(super) configured: Arc<str>,
     /// Its place in rings: alike on every node, so it does not hang on which addresses a name had before.
     hash_name: u64,
-    file_weight: u32,
+    pub(super) file_weight: u32,
     /// The operator's words, until the file's own value changes.
     pub(super) weight_word: Option<u32>,
     pub(super) word: Option<State>,
@@ -234,6 +234,7 @@ impl Publisher {
                         {
                             slot.take_words(words);
                         }
+                        self.take_given(&pool.name, &mut slot, now);
                         slot
                     }
                 };
@@ -402,7 +403,7 @@ impl Publisher {
     }
 
     /// Keeps the addresses of a name that no config has yet: the next one finds its servers there at once.
-    fn learn_ahead(
+    pub(super) fn learn_ahead(
         &mut self,
         name: Arc<str>,
         answer: Result<(Vec<IpAddr>, Duration), String>,
@@ -441,6 +442,7 @@ impl Publisher {
                 let config = old.config.clone();
                 let entry = self.take_pool(&config, Some(old), now, &mut Changes::default());
                 self.pools.insert(pool.clone(), entry);
+                self.words_version += 1;
                 self.mark_dirty(&pool, now);
             }
         }
@@ -533,15 +535,15 @@ impl PoolEntry {
 }
 
 /// An operator's words on a configured server.
-struct Words {
-    state: Option<State>,
-    weight: Option<u32>,
-    file_weight: u32,
+pub(super) struct Words {
+    pub(super) state: Option<State>,
+    pub(super) weight: Option<u32>,
+    pub(super) file_weight: u32,
 }
 
 /// The words that hold for every address of a configured server, by its name. One that was said of a single address
 /// of several holds for that one alone.
-fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
+pub(super) fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
     let mut all: BTreeMap<Arc<str>, Words> = BTreeMap::new();
     for slot in slots {
         all.entry(slot.configured.clone())

@@ -15,6 +15,7 @@ use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
 
 mod drains;
+mod handovers;
 mod health;
 mod names;
 mod reloads;

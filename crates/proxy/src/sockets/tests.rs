@@ -1,3 +1,5 @@
+//! Which sockets are adopted, and who polls them.
+
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
