@@ -108,8 +108,10 @@ pub(crate) async fn reload(State(admin): Shared, body: Body) -> Answered {
     expect_nothing(&read(body).await?)?;
     match ask(&admin.hub, Command::Reload, Some(RELOAD_MAX)).await? {
         Answer::Reloaded(changes) => {
-            let summary = changes.to_string();
-            Ok(Json(json!({ "summary": summary, "changes": changes })).into_response())
+            let (summary, generation) = (changes.to_string(), admin.hub.world().generation);
+            let answer =
+                json!({ "summary": summary, "generation": generation, "changes": changes });
+            Ok(Json(answer).into_response())
         }
         Answer::Refused(errors) => {
             let errors = Json(json!({ "errors": errors }));
@@ -117,6 +119,18 @@ pub(crate) async fn reload(State(admin): Shared, body: Body) -> Answered {
         }
         other => Err(unexpected(other)),
     }
+}
+
+/// `GET /api/v1/reload`: what came of the last one, however it was asked for; `null` before the first.
+pub(crate) async fn last_reload(State(admin): Shared) -> Response {
+    let Some(report) = admin.hub.reloaded() else {
+        return Json(Value::Null).into_response();
+    };
+    let mut shown = serde_json::to_value(&*report).unwrap_or_default();
+    if let (Some(changes), Some(keys)) = (&report.changes, shown.as_object_mut()) {
+        keys.insert("summary".to_owned(), changes.to_string().into());
+    }
+    Json(shown).into_response()
 }
 
 /// The server of this name; several, as an array, when the name is one of DNS with several addresses.

@@ -94,7 +94,7 @@ pub fn router(state: AdminState) -> Router {
             "/api/v1/pools/{pool}/servers/{server}/drain",
             post(api::drain),
         )
-        .route("/api/v1/reload", post(api::reload))
+        .route("/api/v1/reload", get(api::last_reload).post(api::reload))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(nothing_here)
         .layer(from_fn_with_state(admin.clone(), guarded))
@@ -127,7 +127,7 @@ async fn nothing_here(request: Request) -> ApiError {
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
              /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
-             POST /api/v1/pools/POOL/servers/SERVER/drain and POST /api/v1/reload"
+             POST /api/v1/pools/POOL/servers/SERVER/drain and /api/v1/reload (also POST)"
         ),
     )
 }

@@ -82,7 +82,7 @@ pub enum LogFormat {
 }
 
 /// An address and protocol on which traffic is accepted.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Its key in the config.
     pub name: Arc<str>,
@@ -111,7 +111,7 @@ pub enum Bind {
 }
 
 /// What a listener speaks.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Protocol {
     /// HTTP/1.1 (and 1.0).
     Http(Box<HttpListener>),
@@ -120,7 +120,7 @@ pub enum Protocol {
 }
 
 /// The HTTP half of a listener.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpListener {
     /// Finds the index into `routes`.
     pub table: RouteTable,
@@ -137,7 +137,7 @@ pub struct HttpListener {
 }
 
 /// The TCP half of a listener.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TcpListener {
     /// Where connections go.
     pub target: Target,
@@ -168,7 +168,7 @@ pub struct Arm {
 }
 
 /// A match (in the table) plus what happens to what matches.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Given, or its position counted from 1.
     pub name: Arc<str>,

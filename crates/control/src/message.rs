@@ -107,6 +107,25 @@ pub enum Answer {
     NotFound(String),
 }
 
+/// What came of the last reload.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ReloadReport {
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// How long reading and taking up took.
+    pub took_ms: u64,
+    /// What asked for it: "SIGHUP", "the admin API", "a file changed".
+    pub asked_by: &'static str,
+    /// The config in force since: grows by one with each that is taken up.
+    pub generation: u64,
+    /// What changed; absent when nothing was taken up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    /// Why nothing was taken up; absent when it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
 /// What a drain did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {

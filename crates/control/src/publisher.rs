@@ -15,6 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use balance::State;
@@ -105,6 +106,15 @@ pub enum Notice {
         /// What went wrong.
         error: String,
     },
+    /// A drain's deadline came: what still ran on the server was cut.
+    Cut {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Server name.
+        server: Arc<str>,
+        /// Requests and connections.
+        count: u64,
+    },
     /// An operator changed a server.
     Operator {
         /// Pool name.
@@ -181,6 +191,7 @@ impl Publisher {
         let mut changes = changes::compare(before.as_deref(), &snapshot);
         self.given.retain(&snapshot);
         self.words_version += 1;
+        self.count_connections(before.as_deref(), &snapshot, &mut changes);
         self.take_names(&snapshot, now);
         self.take_pools(&snapshot, now, &mut changes);
         let (listeners, routes) = self.take_listeners(&snapshot);
@@ -200,6 +211,22 @@ impl Publisher {
             routes,
         });
         (world, changes)
+    }
+
+    fn count_connections(
+        &self,
+        before: Option<&Snapshot>,
+        after: &Snapshot,
+        changes: &mut Changes,
+    ) {
+        for listener in before.into_iter().flat_map(|before| &before.listeners) {
+            let state = self.listeners.get(&listener.name);
+            let open = state.map_or(0, |state| state.connections.load(Relaxed).into());
+            changes.connections += open;
+            if changes::is_let_go(listener, after) {
+                changes.connections_affected += open;
+            }
+        }
     }
 
     /// Takes in what happened.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use config::Snapshot;
 
 use crate::crew::Crew;
 use crate::live::{ListenerState, PoolState, RouteState};
-use crate::message::{Message, Sender};
+use crate::message::{Message, ReloadReport, Sender};
 use crate::metrics::{PerWorker, WorkerCells};
 
 /// One config with the live state of what it names, by the config's indices. Immutable.
@@ -55,6 +55,7 @@ pub struct Hub {
     world: ArcSwap<World>,
     phase: AtomicU8,
     sender: Sender,
+    reloaded: ArcSwapOption<ReloadReport>,
     /// Totals of each worker.
     pub workers: PerWorker<WorkerCells>,
     /// What each worker carries now. Blocks of their own: they are read by all when a connection comes.
@@ -81,6 +82,7 @@ impl Hub {
             world: ArcSwap::new(world),
             phase: AtomicU8::new(Phase::Starting as u8),
             sender,
+            reloaded: ArcSwapOption::empty(),
             workers: PerWorker::new(workers),
             crew: Crew::new(workers),
             worker_count: workers,
@@ -97,6 +99,17 @@ impl Hub {
     /// Makes a world the present one.
     pub fn set_world(&self, world: Arc<World>) {
         self.world.store(world);
+    }
+
+    /// What came of the last reload; `None` before the first.
+    #[must_use]
+    pub fn reloaded(&self) -> Option<Arc<ReloadReport>> {
+        self.reloaded.load_full()
+    }
+
+    /// Keeps what came of a reload.
+    pub fn set_reloaded(&self, report: ReloadReport) {
+        self.reloaded.store(Some(Arc::new(report)));
     }
 
     /// Where the process is in its life.

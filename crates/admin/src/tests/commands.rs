@@ -196,7 +196,10 @@ async fn a_reload_says_what_changed_or_what_is_wrong() {
     let answer = fixture.write("POST /api/v1/reload", "").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let changed = answer.json();
-    assert_eq!(changed["summary"], "1 pool added, 1 server added");
+    assert_eq!(
+        changed["summary"],
+        "1 pool added, 1 server added; 0 of 0 connections affected"
+    );
     assert_eq!(changed["changes"]["pools_added"], 1);
     assert_eq!(changed["changes"]["routes_removed"], 0);
 

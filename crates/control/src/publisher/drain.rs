@@ -90,6 +90,28 @@ impl Publisher {
         self.look_at_drains(now);
     }
 
+    /// Drains a server that the config has let go of, with nobody who waits for a receipt. Gives what it holds.
+    pub(super) fn drain_removed(
+        &mut self,
+        member: &Arc<Member>,
+        timeout: Option<Duration>,
+        now: Duration,
+    ) -> u64 {
+        let held = Held::new(member.clone());
+        let in_use = held.in_use;
+        if in_use > 0 {
+            self.drains.push(PendingDrain {
+                members: vec![held],
+                reply: None,
+                began: now,
+                deadline: timeout.map(|timeout| now.saturating_add(timeout)),
+                cut_until: None,
+                look_at: now,
+            });
+        }
+        in_use.into()
+    }
+
     pub(super) fn look_at_drains(&mut self, now: Duration) {
         let actions = &mut self.actions;
         self.drains.retain_mut(|drain| {
@@ -113,6 +135,13 @@ impl Publisher {
                     held.cut = u64::from(held.member.cell.in_use());
                     held.member.set_cut(true);
                     actions.push_back(Action::Cut(held.member.id));
+                    if held.cut > 0 {
+                        actions.push_back(Action::Log(Notice::Cut {
+                            pool: held.member.pool.clone(),
+                            server: held.member.name.clone(),
+                            count: held.cut,
+                        }));
+                    }
                 }
             }
             drain.look_at = now.saturating_add(LOOK_EVERY);

@@ -167,9 +167,9 @@ impl Publisher {
             self.dirty.insert(pool.name.clone(), now);
         }
         for (_, gone) in before {
-            for slot in gone.slots {
+            for slot in &gone.slots {
                 changes.servers_removed += 1;
-                self.retire(&slot);
+                changes.draining += self.retire(slot, gone.config.drain_timeout, now);
             }
         }
         self.build_due_views(now);
@@ -245,7 +245,7 @@ impl Publisher {
         }
         for slot in known.values() {
             changes.servers_removed += 1;
-            self.retire(slot);
+            changes.draining += self.retire(slot, pool.drain_timeout, now);
         }
         PoolEntry {
             state,
@@ -357,12 +357,14 @@ impl Publisher {
         slot
     }
 
-    fn retire(&mut self, slot: &Slot) {
+    /// Lets go of a server: it drains, and says what it still holds.
+    fn retire(&mut self, slot: &Slot, timeout: Option<Duration>, now: Duration) -> u64 {
         slot.member.set_retired(true);
         self.places.remove(&slot.member.id);
         if let Some(due) = slot.due {
             self.schedule.remove(&(due, slot.member.id));
         }
+        self.drain_removed(&slot.member, timeout, now)
     }
 
     pub(super) fn handle_resolved(

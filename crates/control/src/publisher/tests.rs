@@ -273,6 +273,7 @@ fn told(notice: &Notice) -> String {
         Notice::Panic { on, .. } => format!("panic {on}"),
         Notice::Resolved { name, addresses } => format!("{name} is {addresses:?}"),
         Notice::NotResolved { name, error } => format!("{name} not resolved: {error}"),
+        Notice::Cut { server, count, .. } => format!("{server}: {count} cut"),
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
     }
 }

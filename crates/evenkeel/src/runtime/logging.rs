@@ -77,6 +77,13 @@ pub(super) fn notice(notice: &Notice) {
         Notice::NotResolved { name, error } => {
             tracing::warn!(%name, error, "name does not resolve; its last answer is kept");
         }
+        Notice::Cut {
+            pool,
+            server,
+            count,
+        } => {
+            tracing::warn!(%pool, %server, count, "the drain's deadline came: what still ran was cut");
+        }
         Notice::Operator { pool, server, what } => {
             tracing::info!(%pool, %server, "operator: {what}");
         }

@@ -62,6 +62,8 @@ pub(super) async fn read(
 pub(super) struct Finished {
     pub(super) read: Result<Read, tokio::task::JoinError>,
     pub(super) replies: Vec<Reply>,
+    /// What asked first.
+    pub(super) asked_by: &'static str,
     pub(super) began: Instant,
 }
 
@@ -69,10 +71,16 @@ pub(super) struct Finished {
 #[derive(Default)]
 pub(super) struct Reloads {
     running: Option<Running>,
-    waiting: Option<Vec<Reply>>,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    asked_by: &'static str,
+    replies: Vec<Reply>,
 }
 
 struct Running {
+    asked_by: &'static str,
     task: JoinHandle<Result<Read, tokio::task::JoinError>>,
     replies: Vec<Reply>,
     began: Instant,
@@ -80,8 +88,12 @@ struct Running {
 
 impl Reloads {
     /// Asks for a reload; true when `start` is to be called.
-    pub(super) fn request(&mut self, reply: Option<Reply>) -> bool {
-        self.waiting.get_or_insert_default().extend(reply);
+    pub(super) fn request(&mut self, reply: Option<Reply>, asked_by: &'static str) -> bool {
+        let none = || Waiting {
+            asked_by,
+            replies: Vec::new(),
+        };
+        self.waiting.get_or_insert_with(none).replies.extend(reply);
         self.running.is_none()
     }
 
@@ -93,10 +105,11 @@ impl Reloads {
         if self.running.is_some() {
             return;
         }
-        if let Some(replies) = self.waiting.take() {
+        if let Some(waiting) = self.waiting.take() {
             self.running = Some(Running {
+                asked_by: waiting.asked_by,
                 task: read(),
-                replies,
+                replies: waiting.replies,
                 began: Instant::now(),
             });
         }
@@ -108,13 +121,14 @@ impl Reloads {
             return std::future::pending().await;
         };
         let read = (&mut running.task).await.and_then(|read| read);
-        let (replies, began) = match self.running.take() {
-            Some(running) => (running.replies, running.began),
-            None => (Vec::new(), Instant::now()),
+        let (replies, asked_by, began) = match self.running.take() {
+            Some(running) => (running.replies, running.asked_by, running.began),
+            None => (Vec::new(), "", Instant::now()),
         };
         Finished {
             read,
             replies,
+            asked_by,
             began,
         }
     }

@@ -5,11 +5,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agents::Agents;
 use config::Snapshot;
-use control::message::{Answer, Command, Message, Reply};
+use control::message::{Answer, Command, Message, ReloadReport, Reply};
 use control::publisher::{Action, Changes, Publisher};
 use control::world::{Hub, Phase};
 use proxy::Engine;
@@ -191,7 +191,7 @@ impl Shell {
             return;
         }
         tracing::info!(asked_by, "reloading");
-        if self.reloads.request(reply) {
+        if self.reloads.request(reply, asked_by) {
             self.start_reload();
         }
     }
@@ -213,22 +213,31 @@ impl Shell {
             Ok(read) => self.take_up(read),
             Err(error) => Answer::Refused(vec![format!("the config could not be read: {error}")]),
         };
+        let took_ms = u64::try_from(finished.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut report = ReloadReport {
+            wall_ms: wall_ms(),
+            took_ms,
+            asked_by: finished.asked_by,
+            generation: self.hub.world().generation,
+            changes: None,
+            errors: Vec::new(),
+        };
         match &result {
             Answer::Reloaded(changes) => {
-                let took_ms = u64::try_from(finished.began.elapsed().as_millis());
-                tracing::info!(
-                    "reloaded: {changes}, took {} ms",
-                    took_ms.unwrap_or(u64::MAX)
-                );
+                let generation = report.generation;
+                tracing::info!(generation, "reloaded: {changes}, took {took_ms} ms");
+                report.changes = Some(changes.clone());
             }
             Answer::Refused(errors) => {
                 for error in errors {
                     tracing::error!("{}", error.trim_end());
                 }
                 tracing::error!(errors = errors.len(), "not reloaded: nothing has changed");
+                report.errors.clone_from(errors);
             }
             _ => {}
         }
+        self.hub.set_reloaded(report);
         notify(&[NotifyState::Ready]);
         for reply in finished.replies {
             reply(result.clone());
@@ -344,6 +353,12 @@ impl Shell {
 
 fn cut_text(cut: u64) -> String {
     format!("{cut} request{} cut", if cut == 1 { "" } else { "s" })
+}
+
+/// Wall time now, in milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refused_at_the_end() -> Answer {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use testkit::{Evenkeel, Load, Origin, Raw, Signal, missing, reply, wait_until};
 
 use crate::life_support::{
-    SOON, ask, assert_no_total_fell, connect, metric, nginxes, picks, reload, site, start, totals,
-    wait_all, web,
+    SOON, admin_get, ask, assert_no_total_fell, connect, metric, nginxes, picks, reload, site,
+    start, totals, wait_all, web,
 };
 
 fn healthy(evenkeel: &Evenkeel, addresses: &[SocketAddr]) {
@@ -411,5 +411,71 @@ fn a_port_that_was_let_go_can_be_had_again_at_once() {
         reload(&evenkeel, &with);
         assert_eq!(connect(address).get("/").expect("an answer").text(), "here");
         reload(&evenkeel, &without);
+    }
+}
+
+#[test]
+fn a_reload_says_what_it_changed_and_how_many_connections_that_concerns() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let config = |routes: &str, more: &str| {
+        format!(
+            "admin: {{ bind: '127.0.0.1:0' }}
+listeners:
+  web: {{ bind: '127.0.0.1:0', routes: [{routes}] }}
+{more}
+pools:
+  site: {{ servers: ['{}'] }}
+",
+            origin.address()
+        )
+    };
+    let last = |evenkeel: &Evenkeel| -> serde_json::Value {
+        serde_json::from_str(&admin_get(evenkeel, "/api/v1/reload")).expect("JSON")
+    };
+    let inner = "  inner: { bind: '127.0.0.2:0', pool: site }";
+    let evenkeel = start(&config(
+        "{ match: { path: /a }, pool: site }, { pool: site }",
+        inner,
+    ));
+    assert_eq!(last(&evenkeel), serde_json::Value::Null);
+    let mut clients: Vec<_> = (0..3).map(|_| connect(web(&evenkeel))).collect();
+    clients.push(connect(evenkeel.address("inner").expect("an address")));
+    for client in &mut clients {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
+    }
+    let said = reload(
+        &evenkeel,
+        &config(
+            "{ match: { path: /new }, pool: site }, { match: { path: /a }, filters: [{ respond: { status: 410 } }] }, { pool: site }",
+            inner,
+        ),
+    );
+    assert_eq!(
+        said,
+        "reloaded: 1 route added, 1 route changed; 0 of 4 connections affected\n"
+    );
+    let report = last(&evenkeel);
+    assert_eq!(report["generation"], 2);
+    assert_eq!(report["asked_by"], "the admin API");
+    assert_eq!(report["changes"]["routes_changed"], 1);
+    assert!(
+        report["wall_ms"].as_u64() > Some(1_600_000_000_000),
+        "{report}"
+    );
+    let said = reload(&evenkeel, &config("{ pool: site }", ""));
+    assert_eq!(
+        said,
+        "reloaded: 1 listener removed, 3 routes removed; 1 of 4 connections affected\n"
+    );
+    evenkeel.write_config("listeners: 1").expect("written");
+    assert_eq!(ask(&evenkeel, &["reload"]).code, Some(1));
+    let report = last(&evenkeel);
+    assert_eq!(report["generation"], 3, "nothing was taken up");
+    assert!(
+        !report["errors"].as_array().expect("errors").is_empty(),
+        "{report}"
+    );
+    for client in &mut clients[..3] {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
     }
 }

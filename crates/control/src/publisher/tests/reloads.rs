@@ -16,7 +16,7 @@ fn health_ids_counters_and_words_outlive_a_reload() {
     let probes = scene.probes.len();
 
     let changes = scene.reload(&site(&SITE.replace("servers", "retries: off, servers")));
-    assert_eq!(changes.to_string(), "1 pool changed");
+    assert_eq!(changes.summary(), "1 pool changed");
     assert!(Arc::ptr_eq(&a, &scene.member("a")));
     assert!(Arc::ptr_eq(&b, &scene.member("b")));
     assert!(Arc::ptr_eq(&listener, &scene.world.listeners[0]));
@@ -39,8 +39,8 @@ fn the_same_config_changes_nothing() {
     let changes = scene.reload(&site(SITE));
     assert!(changes.is_empty(), "{changes}");
     assert_eq!(
-        changes.to_string(),
-        "no listener, route, pool or server was added or removed"
+        changes.summary(),
+        "no listener, route, pool or server changed"
     );
     assert_eq!(scene.world.generation, 2);
 }
@@ -51,7 +51,7 @@ fn an_added_server_waits_for_its_first_success() {
     scene.fate("c", None);
     let with_c = SITE.replace("}]", "}, { name: c, address: '10.0.0.3:80' }]");
     let changes = scene.reload(&site(&with_c));
-    assert_eq!(changes.to_string(), "1 pool changed, 1 server added");
+    assert_eq!(changes.summary(), "1 pool changed, 1 server added");
     scene.pass(5000);
     assert_eq!(scene.usable(), ["a", "b"]);
     let probe = scene.probes.last().unwrap().1.clone();
@@ -68,7 +68,10 @@ fn a_removed_server_is_retired_and_no_longer_probed() {
     let mut scene = Scene::running(&site(SITE));
     let b = scene.member("b");
     let changes = scene.reload(&site("servers: [{ name: a, address: '10.0.0.1:80' }]"));
-    assert_eq!(changes.to_string(), "1 pool changed, 1 server removed");
+    assert_eq!(
+        changes.summary(),
+        "1 pool changed, 1 server removed, 1 server changed"
+    );
     assert!(b.is_retired());
     assert_eq!(scene.usable(), ["a"]);
     let before = scene.probes.len();
@@ -170,7 +173,7 @@ pools: { site: { servers: ['10.0.0.1:80'] }, pg: { servers: ['10.0.0.1:5432'] } 
         .replace("name: r,", "name: q,");
     let changes = scene.reload(&other);
     assert_eq!(
-        changes.to_string(),
+        changes.summary(),
         "1 listener moved, 1 route added, 1 route removed"
     );
     let changes = scene.reload(&site("servers: ['10.0.0.1:80']"));
@@ -210,4 +213,148 @@ fn what_is_learnt_of_a_server_finds_it_wherever_the_file_moved_it() {
     let passes = "passes its probes";
     let answered = "503 where 200-299 was expected";
     assert_eq!(causes, [answered, passes, "connection refused", passes]);
+}
+
+/// Two listeners; routes as given.
+fn routed(routes: &str) -> String {
+    format!(
+        "
+listeners:
+  web:
+    bind: '127.0.0.1:8080'
+    routes:
+{routes}
+  pg: {{ bind: '127.0.0.1:5432', protocol: tcp, pool: pg }}
+pools: {{ site: {{ servers: ['10.0.0.1:80'] }}, pg: {{ servers: ['10.0.0.1:5432'] }} }}
+"
+    )
+}
+
+#[test]
+fn routes_are_compared_by_what_they_say() {
+    const FOUR: [&str; 4] = [
+        "      - { match: { path: /a/* }, pool: site }",
+        "      - { match: { path: '~^/b[0-9]' }, filters: [{ respond: { status: 410 } }] }",
+        "      - { name: c, match: { host: c.example }, pool: site }",
+        "      - { pool: site }",
+    ];
+    let check = |routes: &[&str], expected: &str| {
+        let mut scene = Scene::start(&routed(&FOUR.join("\n")));
+        let changes = scene.reload(&routed(&routes.join("\n")));
+        assert_eq!(changes.summary(), expected, "{routes:#?}");
+    };
+    let [a, b, c, d] = FOUR;
+    let new = "      - { match: { path: /new }, pool: site }";
+    check(&FOUR, "no listener, route, pool or server changed");
+    // Those behind it have other positions, and say what they said.
+    check(&[new, a, b, c, d], "1 route added");
+    check(&[b, c, d], "1 route removed");
+    check(&[a, new, c, d], "1 route changed");
+    check(
+        &[&a.replace("site", "pg"), b, &c.replace("c.ex", "d.ex"), d],
+        "2 routes changed",
+    );
+    check(
+        &[
+            a,
+            &b.replace("410", "411"),
+            &c.replace("name: c", "name: e"),
+            d,
+        ],
+        "1 route added, 1 route removed, 1 route changed",
+    );
+    check(&[c, a, b, d], "1 route moved");
+    check(&[b, &a.replace("/a/", "/z/"), c, d], "1 route changed");
+}
+
+#[test]
+fn settings_are_told_from_addresses_and_where_things_are_written_does_not_count() {
+    let mut scene = Scene::start(&routed("      - { pool: site }"));
+    let before = routed("      - { pool: site }");
+    let mut check = |text: &str, expected: &str| {
+        assert_eq!(scene.reload(text).summary(), expected, "{text}");
+        scene.reload(&before);
+    };
+    check(
+        &format!("# a line more\n{before}"),
+        "no listener, route, pool or server changed",
+    );
+    check(
+        &before.replace(
+            "bind: '127.0.0.1:8080'",
+            "bind: '127.0.0.1:8080'\n    timeouts: { header: 3s }",
+        ),
+        "1 listener changed",
+    );
+    check(
+        &before.replace("protocol: tcp, pool: pg", "protocol: tcp, pool: site"),
+        "1 listener changed",
+    );
+    check(
+        &before.replace("['10.0.0.1:80']", "[{ address: '10.0.0.1:80', weight: 3 }]"),
+        "1 pool changed, 1 server changed",
+    );
+    // The pools' order is nobody's business.
+    let swapped = before.replace(
+        "{ site: { servers: ['10.0.0.1:80'] }, pg: { servers: ['10.0.0.1:5432'] } }",
+        "{ pg: { servers: ['10.0.0.1:5432'] }, site: { servers: ['10.0.0.1:80'] } }",
+    );
+    assert_ne!(swapped, before);
+    check(&swapped, "no listener, route, pool or server changed");
+}
+
+#[test]
+fn connections_are_affected_when_their_listener_goes_or_speaks_something_else() {
+    let with_pg = routed("      - { pool: site }");
+    let mut scene = Scene::start(&with_pg);
+    scene.world.listeners[0]
+        .connections
+        .store(41_200, std::sync::atomic::Ordering::Relaxed);
+    scene.world.listeners[1]
+        .connections
+        .store(7, std::sync::atomic::Ordering::Relaxed);
+    let changes = scene.reload(&with_pg.replace("- { pool: site }", "- { pool: pg }"));
+    assert_eq!(
+        changes.to_string(),
+        "1 route changed; 0 of 41,207 connections affected"
+    );
+    scene.reload(&with_pg);
+    let as_http = with_pg.replace("protocol: tcp, pool: pg", "pool: pg");
+    let changes = scene.reload(&as_http);
+    assert_eq!(
+        (changes.connections, changes.connections_affected),
+        (41_207, 7)
+    );
+    let changes = scene.reload(&site("servers: ['10.0.0.1:80']"));
+    assert_eq!(
+        (changes.connections, changes.connections_affected),
+        (41_207, 7)
+    );
+}
+
+#[test]
+fn a_removed_server_drains_until_its_pools_deadline() {
+    let with = |more: &str| {
+        site(&format!("{SITE}, drain: {{ timeout: 5s }}").replace("}]", &format!("}}{more}]")))
+    };
+    let mut scene = Scene::running(&with(", { name: c, address: '10.0.0.3:80' }"));
+    let c = scene.member("c");
+    c.cell.acquire(None).unwrap();
+    c.cell.acquire(None).unwrap();
+    let changes = scene.reload(&with(""));
+    assert_eq!(
+        changes.to_string(),
+        "1 pool changed, 1 server removed; 0 of 0 connections affected; 2 in use on removed servers"
+    );
+    assert!(
+        c.cell.acquire(None).is_err(),
+        "not even by a view of before"
+    );
+    c.cell.release();
+    scene.log.clear();
+    scene.pass(4900);
+    assert!(scene.cuts.is_empty());
+    scene.pass(200);
+    assert_eq!(scene.cuts, [c.id]);
+    assert_eq!(scene.log, ["c: 1 cut"]);
 }
