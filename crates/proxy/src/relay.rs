@@ -7,10 +7,15 @@ use std::time::Duration;
 use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
 
 use crate::buffer::Buffer;
-use crate::net::{self, Deadline, Stream};
+use crate::net::{self, Deadline, Push, Stream};
 
 /// Bytes after which a connection lets others run.
 pub(crate) const YIELD_BYTES: u64 = 256 * 1024;
+
+/// Writes up to this many bytes wait until every ready task has had its turn, so that a batch of events is read first and
+/// written then: the kernel's code for each half stays in cache, and who reads at the other end is woken less often.
+/// Larger ones go out at once, while their bytes are in cache.
+const STAGED_MAX: usize = 8 * 1024;
 
 /// Why a write did not end.
 #[derive(Debug)]
@@ -28,7 +33,11 @@ pub(crate) async fn write_all(
     deadline: &Deadline,
     idle: Option<Duration>,
     taken: &mut u64,
+    push: Push,
 ) -> Result<(), WriteFault> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() <= STAGED_MAX {
+        net::after_ready().await;
+    }
     loop {
         let mut slices = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
         let mut count = 0;
@@ -41,12 +50,12 @@ pub(crate) async fn write_all(
         let Some(slices) = slices.get(..count).filter(|slices| !slices.is_empty()) else {
             return Ok(());
         };
-        let written = match stream.try_write(slices) {
+        let written = match stream.try_write(slices, push) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 deadline.set(idle);
                 match deadline
-                    .guard(poll_fn(|cx| stream.poll_write(cx, slices)))
+                    .guard(poll_fn(|cx| stream.poll_write(cx, slices, push)))
                     .await
                 {
                     Err(net::Elapsed) => return Err(WriteFault::TimedOut),
@@ -205,6 +214,8 @@ struct Pipe<'a> {
 enum Step {
     Moved,
     Blocked,
+    /// Something was read, to be written when this task runs again.
+    Staged,
     FromFailed,
     ToFailed,
 }
@@ -222,7 +233,7 @@ impl Pipe<'_> {
             if !self.buffer.is_empty() {
                 match self
                     .to
-                    .poll_write(cx, &[IoSlice::new(self.buffer.filled())])
+                    .poll_write(cx, &[IoSlice::new(self.buffer.filled())], Push::Now)
                 {
                     Poll::Pending => return if moved { Step::Moved } else { Step::Blocked },
                     Poll::Ready(Err(_)) => return Step::ToFailed,
@@ -258,7 +269,13 @@ impl Pipe<'_> {
             buffers.widen(&mut self.buffer);
             match self.from.try_read(self.buffer.room()) {
                 Ok(0) => self.read_end = true,
-                Ok(count) => self.buffer.added(count),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    if count <= STAGED_MAX && net::others_ready() {
+                        cx.waker().wake_by_ref();
+                        return Step::Staged;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Step::FromFailed,
@@ -305,6 +322,9 @@ pub(crate) async fn tunnel(
                 }
                 (Step::ToFailed, _) | (_, Step::FromFailed) => {
                     Poll::Ready(Some(TunnelEnd::ServerFailed))
+                }
+                (Step::Staged, Step::Blocked | Step::Staged) | (Step::Blocked, Step::Staged) => {
+                    Poll::Pending
                 }
                 (Step::Blocked, Step::Blocked) => match deadline.poll(cx) {
                     Poll::Ready(net::Elapsed) => Poll::Ready(Some(TunnelEnd::Idle)),

@@ -24,6 +24,8 @@ use crate::upstream::Idle;
 
 /// Exchange blocks kept for the next request of any connection.
 const BLOCKS_MAX: usize = 256;
+/// New connections that are waited for, after one whose request had not come with it.
+const FIRST_READS_UNTRIED: u8 = 31;
 
 /// What the connections of one thread share.
 pub(crate) struct Worker {
@@ -39,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) listening: RefCell<BTreeMap<Arc<str>, Rc<Listening>>>,
     /// Requests and TCP connections that are being served.
     pub(crate) active: Cell<usize>,
+    /// New connections that are waited for before the next one is read at once.
+    first_reads_untried: Cell<u8>,
     /// Set at shutdown: answers say `Connection: close`.
     pub(crate) draining: Cell<bool>,
     /// Set later in a shutdown: a connection that becomes idle is closed at once.
@@ -132,6 +136,7 @@ impl Worker {
             scratch: RefCell::default(),
             listening: RefCell::default(),
             active: Cell::new(0),
+            first_reads_untried: Cell::new(0),
             draining: Cell::new(false),
             closes_idle: Cell::new(false),
             world: RefCell::new(Rc::new(world)),
@@ -183,6 +188,20 @@ impl Worker {
             self.hub
                 .send(Message::Event(Event::Refused { member: member.id }));
         }
+    }
+
+    /// Whether to look for a new connection's request before waiting for it. Where clients are a round trip away it has
+    /// mostly not come yet, and looking costs a system call: then only one in so many connections is tried.
+    pub(crate) fn tries_first_read(&self) -> bool {
+        let untried = self.first_reads_untried.get();
+        self.first_reads_untried.set(untried.saturating_sub(1));
+        untried == 0
+    }
+
+    /// Learns whether a new connection's request was there at once.
+    pub(crate) fn note_first_read(&self, found: bool) {
+        self.first_reads_untried
+            .set(if found { 0 } else { FIRST_READS_UNTRIED });
     }
 
     pub(crate) fn take_block(&self) -> Box<Block> {

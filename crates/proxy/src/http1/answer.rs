@@ -54,6 +54,7 @@ pub(super) async fn send(
         &conn.deadline,
         http.timeouts.write_idle,
         &mut taken,
+        crate::net::Push::Now,
     );
     match written.await {
         Err(_) => Next::Close,

@@ -55,6 +55,7 @@ pub(super) async fn attempt(
         method: block.request.method,
         version: block.request.version,
         keep: block.request.keep_alive,
+        closes: !block.request.keep_alive && upload_done.get() && block.client_in.is_empty(),
         upload_done: &upload_done,
         upgrade: cx.plan.upgrade,
         edits: &block.edits,
@@ -145,7 +146,16 @@ async fn send(
     let parts: [&[u8]; 3] = [&block.request_out, body, &block.request_tail];
     let mut taken = 0;
     let idle = cx.config.timeouts.idle;
-    match relay::write_all(&server.stream, parts, &cx.conn.deadline, idle, &mut taken).await {
+    match relay::write_all(
+        &server.stream,
+        parts,
+        &cx.conn.deadline,
+        idle,
+        &mut taken,
+        net::Push::Now,
+    )
+    .await
+    {
         Ok(()) => Ok(true),
         Err(WriteFault::Gone) if taken == 0 => Err(Fault::NotSent),
         Err(WriteFault::Gone) => Ok(false),

@@ -215,9 +215,14 @@ impl Conn {
     /// Waits until the client sends; `None` when the connection is to end.
     async fn wait_for_request(&self, first: bool) -> Option<Box<Block>> {
         let wait = if first {
-            // What came with the handshake is mostly there already.
-            if let Some(read) = self.try_read() {
-                return read.ok();
+            if self.worker.tries_first_read() {
+                let read = self.try_read();
+                self.worker.note_first_read(read.is_some());
+                if let Some(read) = read {
+                    return read.ok();
+                }
+            } else if self.stream.watch().is_err() {
+                return None;
             }
             let (world, index) = self.listening.place(&self.worker);
             http_of(&world, index)?.timeouts.header

@@ -14,7 +14,7 @@ use wire::http1::{
 use super::Conn;
 use super::encode::{self, After};
 use crate::buffer::Buffer;
-use crate::net::{self, Deadline, Stream};
+use crate::net::{self, Deadline, Push, Stream};
 use crate::relay::{self, Framing, YIELD_BYTES};
 
 /// Interim responses (1xx) before a final one.
@@ -29,6 +29,8 @@ pub(super) struct Responding<'a> {
     pub(super) version: Version,
     /// Whether the client would keep its connection; we may be leaving by the time that the head comes.
     pub(super) keep: bool,
+    /// Whether the connection is closed as soon as the response is written: the client asked for it, and has said all.
+    pub(super) closes: bool,
     /// Whether the request body has been read whole; it may still become so.
     pub(super) upload_done: &'a Cell<bool>,
     /// Whether an upgrade was asked for.
@@ -110,7 +112,7 @@ pub(super) async fn respond(
                     After::Upgrade,
                     on.edits,
                 );
-                write(on, [out, &[], &[]]).await?;
+                write(on, [out, &[], &[]], Push::Now).await?;
                 server_in.consume(head.len);
                 return Ok(Responded {
                     after: After::Upgrade,
@@ -134,7 +136,7 @@ pub(super) async fn respond(
                         on.edits,
                     );
                     // A final answer may still be ours.
-                    send(on, [out, &[], &[]]).await.1?;
+                    send(on, [out, &[], &[]], Push::Now).await.1?;
                 }
                 server_in.consume(head.len);
             }
@@ -192,7 +194,12 @@ async fn relay_final(
             .take(server_in.filled_mut(), tail)
             .map_err(|error| broken(on, &error))?;
         let kept = server_in.filled().get(..piece.kept).unwrap_or_default();
-        since_yield += write(on, [first, kept, tail]).await?;
+        let push = if on.closes && framing.is_done() {
+            Push::WithClose
+        } else {
+            Push::Now
+        };
+        since_yield += write(on, [first, kept, tail], push).await?;
         first = &[];
         on.seen.bytes.set(on.seen.bytes.get() + piece.data as u64);
         server_in.consume(piece.consumed);
@@ -295,8 +302,8 @@ async fn read(
 }
 
 /// Writes a part of the final response.
-async fn write(on: &Responding<'_>, parts: [&[u8]; 3]) -> Result<u64, ResponseFault> {
-    let (taken, written) = send(on, parts).await;
+async fn write(on: &Responding<'_>, parts: [&[u8]; 3], push: Push) -> Result<u64, ResponseFault> {
+    let (taken, written) = send(on, parts, push).await;
     if taken > 0 {
         on.seen.sent.set(true);
     }
@@ -304,10 +311,15 @@ async fn write(on: &Responding<'_>, parts: [&[u8]; 3]) -> Result<u64, ResponseFa
 }
 
 /// Writes to the client; also says how many bytes were taken.
-async fn send(on: &Responding<'_>, parts: [&[u8]; 3]) -> (u64, Result<(), ResponseFault>) {
+async fn send(
+    on: &Responding<'_>,
+    parts: [&[u8]; 3],
+    push: Push,
+) -> (u64, Result<(), ResponseFault>) {
     let client = &on.conn.stream;
     let mut taken = 0;
-    let written = relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken).await;
+    let written =
+        relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push).await;
     (taken, written.map_err(|_| ResponseFault::ClientGone))
 }
 

@@ -165,12 +165,19 @@ pub(super) async fn relay_rest(
         }
         let held = upload.first(client_in);
         let mut taken = 0;
-        relay::write_all(server, [held, tail, &[]], &deadline, write_idle, &mut taken)
-            .await
-            .map_err(|fault| match fault {
-                WriteFault::TimedOut => UploadFault::ServerStuck,
-                WriteFault::Gone => UploadFault::Server,
-            })?;
+        relay::write_all(
+            server,
+            [held, tail, &[]],
+            &deadline,
+            write_idle,
+            &mut taken,
+            net::Push::Now,
+        )
+        .await
+        .map_err(|fault| match fault {
+            WriteFault::TimedOut => UploadFault::ServerStuck,
+            WriteFault::Gone => UploadFault::Server,
+        })?;
         upload.keep_held(client_in, replay);
         since_yield += taken;
         if since_yield >= YIELD_BYTES {

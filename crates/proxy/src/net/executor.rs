@@ -131,6 +131,18 @@ pub(crate) async fn yield_now() {
     .await
 }
 
+/// Whether other tasks of this thread are ready to run.
+pub(crate) fn others_ready() -> bool {
+    TASKS.with_borrow(|tasks| !tasks.ready.is_empty())
+}
+
+/// Lets the tasks that are ready run first, if there are any.
+pub(crate) async fn after_ready() {
+    if others_ready() {
+        yield_now().await;
+    }
+}
+
 /// Queues a task of this thread; false when the task belongs to another thread.
 pub(super) fn wake_local(id: TaskId) -> bool {
     if WORKER.get() != u32::from(id.worker) {

@@ -166,7 +166,7 @@ fn bytes_and_the_end_arrive_however_they_are_cut() {
             let mut rest = piece;
             while !rest.is_empty() {
                 let parts = [std::io::IoSlice::new(rest)];
-                let written = std::future::poll_fn(|cx| stream.poll_write(cx, &parts))
+                let written = std::future::poll_fn(|cx| stream.poll_write(cx, &parts, Push::Now))
                     .await
                     .expect("it reads");
                 rest = rest.get(written..).expect("not more than was given");
@@ -185,4 +185,46 @@ fn a_refused_connection_is_told_as_such() {
     drop(listener);
     let error = on_worker(move |_| async move { connect_tcp(address, None).await.err() });
     assert_eq!(error, Some(ConnectError::Refused));
+}
+
+#[test]
+fn what_is_accepted_sends_small_pieces_at_once() {
+    let no_delay = on_worker(|_| async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a mode");
+        let address = listener.local_addr().expect("an address");
+        let acceptor = Acceptor::tcp(listener).expect("a poll");
+        let _client = std::net::TcpStream::connect(address).expect("a connection");
+        std::future::poll_fn(|cx| acceptor.poll_acceptable(cx)).await;
+        let (accepted, _) = acceptor.try_accept().expect("a connection");
+        Stream::from(accepted).sends_at_once()
+    });
+    assert!(no_delay);
+}
+
+#[test]
+fn what_waits_for_the_close_arrives_whole_with_it() {
+    let said = on_worker(|_| async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let reader = std::thread::spawn(move || {
+            let mut client = std::net::TcpStream::connect(address).expect("a connection");
+            let mut said = Vec::new();
+            client.read_to_end(&mut said).expect("an end");
+            said
+        });
+        let (socket, _) = listener.accept().expect("a client");
+        socket.set_nonblocking(true).expect("a mode");
+        let stream = Stream::from_std(socket);
+        let body = vec![b'x'; 5000];
+        let parts = [
+            std::io::IoSlice::new(b"head "),
+            std::io::IoSlice::new(&body),
+        ];
+        let written = std::future::poll_fn(|cx| stream.poll_write(cx, &parts, Push::WithClose));
+        assert_eq!(written.await.expect("room"), 5005);
+        drop(stream);
+        reader.join().expect("the reader ends").len()
+    });
+    assert_eq!(said, 5005);
 }
