@@ -45,7 +45,8 @@ impl Maglev {
         if heaviest == 0 {
             return Self(Vec::new());
         }
-        let mut table = vec![u32::MAX; size as usize];
+        let mut table = vec![0; size as usize];
+        let mut taken = Taken::new(size);
         let mut left = size;
         loop {
             for (_, claim) in &mut claims {
@@ -54,7 +55,7 @@ impl Maglev {
                     continue;
                 }
                 claim.credit -= heaviest;
-                claim.take(&mut table);
+                table[claim.take(&mut taken)] = claim.owner;
                 left -= 1;
                 if left == 0 {
                     return Self(table);
@@ -84,15 +85,41 @@ impl Claim {
 
     /// Takes the entry that this server prefers among the free ones; there is one, since `skip`
     /// and the prime size lead past all.
-    fn take(&mut self, table: &mut [u32]) {
-        let size = table.len() as u64;
+    fn take(&mut self, taken: &mut Taken) -> usize {
         loop {
-            let entry = &mut table[self.next as usize];
-            self.next = (self.next + self.skip) % size;
-            if *entry == u32::MAX {
-                *entry = self.owner;
-                return;
+            let entry = self.next;
+            // Both are below the size: cheaper than a division.
+            self.next += self.skip;
+            if self.next >= taken.size {
+                self.next -= taken.size;
+            }
+            if taken.insert(entry) {
+                return entry as usize;
             }
         }
+    }
+}
+
+/// Which entries are taken, a bit each: what is looked at a dozen times for each entry stays in the
+/// nearest caches, as the table itself would not.
+struct Taken {
+    bits: Vec<u64>,
+    size: u64,
+}
+
+impl Taken {
+    fn new(size: u64) -> Self {
+        let words = size.div_ceil(u64::from(u64::BITS));
+        let bits = vec![0; words as usize];
+        Self { bits, size }
+    }
+
+    /// Whether it was free.
+    fn insert(&mut self, entry: u64) -> bool {
+        let word = &mut self.bits[(entry / u64::from(u64::BITS)) as usize];
+        let bit = 1 << (entry % u64::from(u64::BITS));
+        let free = *word & bit == 0;
+        *word |= bit;
+        free
     }
 }

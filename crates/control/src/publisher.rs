@@ -33,6 +33,9 @@ use pools::{Place, PoolEntry};
 
 /// Views of one pool are built at most this often.
 const VIEW_EVERY: Duration = Duration::from_millis(10);
+/// And between two there is this many times as long as one takes, so that a pool of thousands whose servers all change
+/// leaves most of the thread to the others.
+const VIEW_PAUSE: u32 = 8;
 /// A probe that could not be sent is sent again after this long.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// A name is asked again at the earliest after this long, whatever its TTL says.
@@ -229,7 +232,8 @@ impl Publisher {
         }
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened. The views that it changes are built by the next [`Publisher::handle_timeout`], one for
+    /// all that has happened by then.
     pub fn handle_event(&mut self, event: Event, now: Duration) {
         match event {
             Event::Refused { member } => self.handle_refused(member, now),
@@ -384,10 +388,10 @@ impl Publisher {
     }
 
     fn mark_dirty(&mut self, pool: &Arc<str>, now: Duration) {
-        let at = self
-            .pools
-            .get(pool)
-            .map_or(now, |entry| entry.built.saturating_add(VIEW_EVERY));
+        let at = self.pools.get(pool).map_or(now, |entry| {
+            let pause = entry.build_time().saturating_mul(VIEW_PAUSE);
+            entry.built.saturating_add(pause.max(VIEW_EVERY))
+        });
         self.dirty.entry(pool.clone()).or_insert(at.max(now));
     }
 

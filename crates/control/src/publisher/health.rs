@@ -123,7 +123,6 @@ impl Publisher {
         }
         if changed {
             self.mark_dirty(&pool, now);
-            self.build_due_views(now);
         }
     }
 }

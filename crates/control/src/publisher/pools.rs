@@ -19,6 +19,8 @@ use crate::metrics::PerWorker;
 
 /// Retries allowed in a second whatever the share of live requests is.
 const RETRIES_PER_SECOND_MIN: u32 = 10;
+/// What each server adds to the time of building a view, its algorithm's tables aside, in a release build.
+const BUILD_TIME_EACH: Duration = Duration::from_nanos(400);
 
 pub(super) struct PoolEntry {
     pub(super) state: Arc<PoolState>,
@@ -471,6 +473,14 @@ impl Publisher {
 }
 
 impl PoolEntry {
+    /// About how long a view takes to build.
+    pub(super) fn build_time(&self) -> Duration {
+        let algorithm = &self.config.balance.algorithm;
+        let own =
+            BUILD_TIME_EACH.saturating_mul(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        own.saturating_add(balance::View::build_time(algorithm, self.slots.len()))
+    }
+
     /// Builds and swaps the view; says when the pool begins or ends to use servers that it would rather not.
     fn build(&mut self) -> Option<bool> {
         let inputs: Vec<balance::Standing> = self

@@ -133,6 +133,7 @@ impl Scene {
 
     fn event(&mut self, event: Event) {
         self.publisher.handle_event(event, self.now);
+        self.publisher.handle_timeout(self.now);
         self.take_actions();
     }
 
