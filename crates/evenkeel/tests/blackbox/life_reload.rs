@@ -42,6 +42,63 @@ fn ten_reloads_under_load_lose_nothing_and_close_nothing() {
     assert_eq!(evenkeel.addresses("web").expect("addresses").len(), 1);
 }
 
+/// Names of one nginx, so that each is a server of its own to everybody but it.
+fn named(names: std::ops::Range<usize>, address: SocketAddr, settings: &str) -> String {
+    let server = |name| format!("{{ name: s{name}, address: '{address}' }}");
+    let servers: Vec<_> = names.map(server).collect();
+    format!(
+        "admin: {{ bind: '127.0.0.1:0' }}
+listeners:
+  web: {{ bind: '127.0.0.1:0', pool: site }}
+pools:
+  site:
+    timeouts: {{ keep_alive: 100ms }}
+    health_check: {{ tcp: {{ interval: 20s }} }}
+    {settings}
+    servers: [{servers}]
+",
+        servers = servers.join(", ")
+    )
+}
+
+#[test]
+fn reloads_of_five_thousand_servers_under_load_lose_nothing() {
+    if missing("nginx") {
+        return;
+    }
+    let [server] = nginxes(["a"]);
+    let server = server.address();
+    let mut evenkeel = start(&named(0..5000, server, "retries: off"));
+    let usable = |evenkeel: &Evenkeel| metric(evenkeel, "evenkeel_server_usable");
+    let wait_usable = |evenkeel: &Evenkeel| {
+        let all = wait_until("all are usable", SOON, || usable(evenkeel) >= 5000.0);
+        all.unwrap_or_else(|error| panic!("{error}: {}", usable(evenkeel)));
+    };
+    wait_usable(&evenkeel);
+    let pause = Duration::from_millis(2);
+    let load = Load::to(web(&evenkeel)).clients(8).pause(pause).start();
+    load.wait_ok(100, SOON).expect("traffic");
+    // A fifth of them goes and as many come, back and forth; the tables of a ring are the largest there are.
+    for (turn, from) in [1000, 0, 1000].into_iter().enumerate() {
+        let balance = ["consistent_hash", "power_of_two", "maglev"][turn];
+        let settings = format!("retries: off\n    balance: {balance}");
+        evenkeel
+            .write_config(&named(from..from + 5000, server, &settings))
+            .expect("written");
+        let mark = evenkeel.mark();
+        evenkeel.signal(Signal::HUP).expect("a signal");
+        let changes = "reloaded: 1 pool changed, 1000 servers added, 1000 servers removed";
+        evenkeel
+            .wait_log_after(mark, changes, SOON)
+            .expect("a reload");
+        load.wait_ok(100, SOON).expect("traffic");
+        wait_usable(&evenkeel);
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 8, "a client's connection was closed");
+}
+
 #[test]
 fn servers_come_and_go_under_load() {
     if missing("nginx") {
