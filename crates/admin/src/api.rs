@@ -28,6 +28,10 @@ const BODY_MAX: Duration = Duration::from_secs(10);
 const SET_MAX: Duration = Duration::from_secs(10);
 /// And over a reload.
 const RELOAD_MAX: Duration = Duration::from_secs(120);
+/// And over an upgrade, whose own bound is given with it.
+const UPGRADE_MORE: Duration = Duration::from_secs(30);
+/// How long the new process of an upgrade has to be ready, unless the request says.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The highest weight.
 const WEIGHT_MAX: u32 = 1000;
 
@@ -131,6 +135,29 @@ pub(crate) async fn last_reload(State(admin): Shared) -> Response {
         keys.insert("summary".to_owned(), changes.to_string().into());
     }
     Json(shown).into_response()
+}
+
+/// `POST /api/v1/upgrade?binary=PATH&timeout=60s`: the process that serves from now on, or 422 with why it is not.
+pub(crate) async fn upgrade(
+    State(admin): Shared,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Answered {
+    expect_nothing(&read(body).await?)?;
+    let (binary, timeout) =
+        parse_upgrade(query.as_deref()).map_err(|why| ApiError::new(400, why))?;
+    let command = Command::Upgrade { binary, timeout };
+    let bound = timeout.saturating_add(UPGRADE_MORE);
+    match ask(&admin.hub, command, Some(bound)).await? {
+        Answer::Upgraded { pid, version } => {
+            Ok(Json(json!({ "pid": pid, "version": version })).into_response())
+        }
+        Answer::Refused(errors) => {
+            let errors = Json(json!({ "errors": errors }));
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, errors).into_response())
+        }
+        other => Err(unexpected(other)),
+    }
 }
 
 /// The server of this name; several, as an array, when the name is one of DNS with several addresses.
@@ -278,6 +305,44 @@ fn parse_weight(value: &Value) -> Result<u32, String> {
     weight
         .filter(|weight| *weight <= WEIGHT_MAX)
         .ok_or_else(|| format!("`weight` is a whole number from 0 to {WEIGHT_MAX}, not {value}"))
+}
+
+fn parse_upgrade(query: Option<&str>) -> Result<(Option<String>, Duration), String> {
+    let (mut binary, mut timeout) = (None, UPGRADE_TIMEOUT);
+    let parts = query.unwrap_or_default().split('&');
+    for part in parts.filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some(("timeout", text)) => timeout = config::parse_duration(text)?,
+            Some(("binary", text)) => binary = Some(decode(text)?),
+            _ => {
+                return Err(format!(
+                    "unknown parameter `{part}`: `binary=/PATH` and `timeout=60s` can be given"
+                ));
+            }
+        }
+    }
+    Ok((binary, timeout))
+}
+
+/// Undoes percent-encoding (RFC 3986 §2.1).
+fn decode(text: &str) -> Result<String, String> {
+    let wrong = || format!("`{text}` is not a percent-encoded text");
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || {
+            let digit = rest.next().and_then(|byte| char::from(byte).to_digit(16));
+            digit
+                .and_then(|digit| u8::try_from(digit).ok())
+                .ok_or_else(wrong)
+        };
+        out.push(digit()? << 4 | digit()?);
+    }
+    String::from_utf8(out).map_err(|_| wrong())
 }
 
 fn parse_timeout(query: Option<&str>) -> Result<Option<Duration>, String> {

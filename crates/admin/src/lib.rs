@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod carried;
 pub mod client;
 mod error;
 mod guard;
@@ -30,9 +31,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use control::world::Hub;
 
+pub use carried::Totals;
 pub use client::Client;
 pub use server::serve;
 
+use carried::Carried;
 use error::ApiError;
 use guard::Guard;
 use ledger::Ledger;
@@ -65,20 +68,66 @@ struct Admin {
     started: Instant,
     addresses: Addresses,
     ledger: Mutex<Ledger>,
+    carried: Mutex<Carried>,
 }
 
 type Shared = State<Arc<Admin>>;
 
+/// What is shown, beside the listener that shows it: it is there whether or not anybody listens.
+#[derive(Clone)]
+pub struct Console(Arc<Admin>);
+
+impl Console {
+    /// A console of this process.
+    #[must_use]
+    pub fn new(state: AdminState) -> Self {
+        Self(Arc::new(Admin {
+            hub: state.hub,
+            guard: Guard::new(state.bind, state.token),
+            version: state.version,
+            started: state.started,
+            addresses: state.addresses,
+            ledger: Mutex::new(Ledger::default()),
+            carried: Mutex::new(Carried::default()),
+        }))
+    }
+
+    /// Every path of the admin listener, behind its guards.
+    pub fn router(&self) -> Router {
+        routes(self.0.clone())
+    }
+
+    /// Every total by its series, what was carried over included.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        metrics::totals(&self.0)
+    }
+
+    /// The same; from here on `/metrics` shows what it showed at this moment, until [`Console::thaw`]. What the next
+    /// process begins with has then not been passed here.
+    #[must_use]
+    pub fn freeze(&self) -> Totals {
+        metrics::freeze(&self.0)
+    }
+
+    /// Ends what [`Console::freeze`] began.
+    pub fn thaw(&self) {
+        metrics::thaw(&self.0);
+    }
+
+    /// What the process before this one has counted is added to every total from now on, in place of what was given
+    /// before.
+    pub fn carry(&self, totals: Totals) {
+        metrics::carry(&self.0, totals);
+    }
+}
+
 /// Every path of the admin listener, behind its guards.
 pub fn router(state: AdminState) -> Router {
-    let admin = Arc::new(Admin {
-        hub: state.hub,
-        guard: Guard::new(state.bind, state.token),
-        version: state.version,
-        started: state.started,
-        addresses: state.addresses,
-        ledger: Mutex::new(Ledger::default()),
-    });
+    Console::new(state).router()
+}
+
+fn routes(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/livez", get(health::livez))
@@ -95,6 +144,7 @@ pub fn router(state: AdminState) -> Router {
             post(api::drain),
         )
         .route("/api/v1/reload", get(api::last_reload).post(api::reload))
+        .route("/api/v1/upgrade", post(api::upgrade))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(nothing_here)
         .layer(from_fn_with_state(admin.clone(), guarded))
@@ -127,7 +177,7 @@ async fn nothing_here(request: Request) -> ApiError {
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
              /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
-             POST /api/v1/pools/POOL/servers/SERVER/drain and /api/v1/reload (also POST)"
+             POST /api/v1/pools/POOL/servers/SERVER/drain, /api/v1/reload (also POST) and POST /api/v1/upgrade"
         ),
     )
 }

@@ -6,7 +6,7 @@ mod families;
 mod text;
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::State;
 use axum::http::header;
@@ -18,6 +18,7 @@ use control::world::World;
 
 pub use families::{FAMILIES, Family, Kind, reference};
 
+use crate::carried::{Carried, Totals};
 use crate::error::ApiError;
 use crate::ledger::Ledger;
 use crate::process::Process;
@@ -39,10 +40,43 @@ pub(crate) async fn metrics(State(admin): Shared) -> Result<Response, ApiError> 
     Ok((headers, text).into_response())
 }
 
+/// What a scrape is shown.
 fn build(admin: &Arc<Admin>) -> String {
+    // Held until the text is there: what a scrape shows is no more than what is handed over.
+    let carried = lock(&admin.carried);
+    match &carried.frozen {
+        Some(text) => text.clone(),
+        None => collect(admin, &carried, false).0,
+    }
+}
+
+pub(crate) fn totals(admin: &Arc<Admin>) -> Totals {
+    collect(admin, &lock(&admin.carried), true).1
+}
+
+pub(crate) fn freeze(admin: &Arc<Admin>) -> Totals {
+    let mut carried = lock(&admin.carried);
+    let (text, totals) = collect(admin, &carried, true);
+    carried.frozen = Some(text);
+    totals
+}
+
+pub(crate) fn thaw(admin: &Arc<Admin>) {
+    lock(&admin.carried).frozen = None;
+}
+
+pub(crate) fn carry(admin: &Arc<Admin>, totals: Totals) {
+    lock(&admin.carried).before = Arc::new(totals);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Totals) {
     let world = admin.hub.world();
-    let mut ledger = admin.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut text = Text::default();
+    let mut ledger = lock(&admin.ledger);
+    let mut text = Text::new(carried.before.clone(), totals);
     routes(&mut text, &mut ledger, &world);
     servers(&mut text, &mut ledger, &world);
     pools(&mut text, &mut ledger, &world);

@@ -59,6 +59,9 @@ pub(crate) fn compile(
         shutdown: compile_shutdown(raw.shutdown),
         access_log: raw.access_log.and_then(|log| compile_access_log(log.value)),
         secret_file: None,
+        state_file: raw
+            .state_file
+            .and_then(|file| compile_state_file(file, report)),
         listeners,
         pools,
         files: report.files.paths(),
@@ -125,6 +128,16 @@ impl PoolNames {
             }
         }
     }
+}
+
+fn compile_state_file(file: At<Off<Text>>, report: &mut Report) -> Option<String> {
+    let path = file.value.on()?.0;
+    if path.is_empty() || path.ends_with('/') {
+        let message = "`state_file` is the path of a file, such as /var/lib/evenkeel/state.json";
+        report.error(Kind::Value, file.span, message);
+        return None;
+    }
+    Some(path)
 }
 
 /// A bind and where it is written, with whose it is.

@@ -39,6 +39,9 @@ section! {
         "shutdown" shutdown: RawShutdown = or("its own defaults"),
         /// The access log.
         "access_log" access_log: Off<RawAccessLog> = or("off"),
+        /// File that keeps what operators have said of servers (state, weight) over a restart; its folder must be
+        /// writable.
+        "state_file" state_file: Off<Text> = or("off"),
         /// Files that are read too, in name order, from this file's folder; `*` is a glob.
         "include" include: Many<Text> = or("none"),
         /// Lists of routes by name, for several listeners; a route without `match` sorts last.

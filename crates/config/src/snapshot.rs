@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     /// Path of the file whose bytes sign what clients carry.
     pub secret_file: Option<String>,
+    /// Path of the file that keeps operators' words over a restart; `None` when it is off.
+    pub state_file: Option<String>,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
     /// In the order of the file; routes refer to them by index.

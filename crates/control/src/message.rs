@@ -67,6 +67,13 @@ pub enum Event {
 pub enum Command {
     /// Read the config again and take it up.
     Reload,
+    /// Start another process of the binary on disk, and hand over to it.
+    Upgrade {
+        /// Another binary; `None`: the one that this process was started from.
+        binary: Option<String>,
+        /// How long the new process has to be ready.
+        timeout: Duration,
+    },
     /// Change a server's state or weight.
     Set {
         /// Pool name.
@@ -99,8 +106,15 @@ pub enum Answer {
     Done,
     /// A config was taken up.
     Reloaded(Changes),
-    /// A config was not taken up: each error as it would be printed.
+    /// A config was not taken up, or no process took over: each error as it would be printed.
     Refused(Vec<String>),
+    /// Another process serves now.
+    Upgraded {
+        /// Its process id.
+        pid: u32,
+        /// Its version.
+        version: String,
+    },
     /// A drain has ended.
     Drained(Receipt),
     /// No such pool or server, or a value out of range.

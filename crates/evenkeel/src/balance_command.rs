@@ -25,7 +25,11 @@ pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
     if args.print_config {
         return Ok(print(&origin));
     }
-    runtime::run(origin, runtime::Options::default())
+    let options = runtime::Options {
+        upgrades: true,
+        ..runtime::Options::default()
+    };
+    runtime::run(origin, options)
 }
 
 /// Prints the config, if it is a good one.

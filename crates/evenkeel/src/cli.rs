@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs a config; SIGHUP reloads it, SIGTERM drains and ends
+    /// Runs a config; SIGHUP reloads it, SIGUSR2 upgrades the binary, SIGTERM drains and ends
     Run(RunArgs),
     /// Balances with no config file: `evenkeel balance :8080 127.0.0.1:9001 127.0.0.1:9002`
     Balance(BalanceArgs),
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Status(RemoteArgs),
     /// Has a running instance read its config again, and prints what changed
     Reload(RemoteArgs),
+    /// Has a running instance hand over to a new process of the binary on disk, without losing a request
+    Upgrade(UpgradeArgs),
     /// Changes a server of a running instance
     Server(ServerArgs),
     /// Prints the JSON Schema of the config, for editors
@@ -121,6 +123,18 @@ pub(crate) struct RemoteArgs {
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// Another binary [default: the one that the instance was started from, as it is on disk now]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+    /// How long the new process has to be ready [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 #[derive(Debug, Args)]

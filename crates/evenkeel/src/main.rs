@@ -55,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run(&args),
         Command::Status(args) => remote::status(&args),
         Command::Reload(args) => remote::reload(&args),
+        Command::Upgrade(args) => remote::upgrade(&args),
         Command::Server(args) => remote::server(&args),
     }
 }
@@ -67,6 +68,7 @@ fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let options = runtime::Options {
         watch: args.watch,
         strict: args.strict,
+        upgrades: true,
     };
     runtime::run(origin, options)
 }

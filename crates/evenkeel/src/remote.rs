@@ -8,7 +8,7 @@ use admin::client::{ClientError, segment};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::cli::{RemoteArgs, ServerArgs, ServerCommand, Which};
+use crate::cli::{RemoteArgs, ServerArgs, ServerCommand, UpgradeArgs, Which};
 use crate::exit;
 use crate::table::aligned;
 
@@ -79,15 +79,7 @@ pub(crate) fn reload(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
     with_client(args, async |client| {
         let (answer, status) = ask(client.post("/api/v1/reload").await?, &[200, 422])?;
         if status == 422 {
-            let errors = answer.get("errors").and_then(Value::as_array);
-            for error in errors.into_iter().flatten().filter_map(Value::as_str) {
-                eprintln!("{}", error.trim_end());
-            }
-            return Ok(Done {
-                text: "not reloaded: nothing has changed\n".to_owned(),
-                json: answer,
-                code: ExitCode::from(exit::WRONG),
-            });
+            return Ok(refused(answer, "not reloaded: nothing has changed\n"));
         }
         Ok(Done {
             text: format!("reloaded: {}\n", text(&answer, "summary")),
@@ -95,6 +87,53 @@ pub(crate) fn reload(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
             code: exit::WELL,
         })
     })
+}
+
+/// Runs `evenkeel upgrade`.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn upgrade(args: &UpgradeArgs) -> anyhow::Result<ExitCode> {
+    let mut path = "/api/v1/upgrade?".to_owned();
+    if let Some(binary) = &args.binary {
+        // The instance has a working folder of its own.
+        let binary = std::path::absolute(binary)?;
+        let _ = write!(path, "binary={}&", segment(&binary.to_string_lossy()));
+    }
+    if let Some(timeout) = &args.timeout {
+        let _ = write!(path, "timeout={}", segment(timeout));
+    }
+    with_client(&args.remote, async |client| {
+        let (answer, status) = ask(client.post(&path).await?, &[200, 422])?;
+        if status == 422 {
+            return Ok(refused(
+                answer,
+                "not upgraded: the process goes on as it was\n",
+            ));
+        }
+        Ok(Done {
+            text: format!(
+                "upgraded: process {}, version {}\n",
+                number(&answer, "pid"),
+                text(&answer, "version")
+            ),
+            json: answer,
+            code: exit::WELL,
+        })
+    })
+}
+
+/// Shows the errors of an answer, one by one.
+fn refused(answer: Value, text: &str) -> Done {
+    let errors = answer.get("errors").and_then(Value::as_array);
+    for error in errors.into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("{}", error.trim_end());
+    }
+    Done {
+        text: text.to_owned(),
+        json: answer,
+        code: ExitCode::from(exit::WRONG),
+    }
 }
 
 /// Runs `evenkeel server …`.

@@ -4,6 +4,7 @@
 //! What a request meets is in `proxy`, what a config changes in `control`.
 
 mod access_log;
+mod activation;
 mod admin_listener;
 mod ending;
 mod limits;
@@ -13,27 +14,35 @@ mod port_owner;
 mod reload;
 mod shell;
 mod signals;
+mod state_file;
+mod upgrade;
 mod watching;
 
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use admin::{AdminState, Console};
 use agents::{Agents, Resolver, Watch};
 use anyhow::Context as _;
 use config::{Diagnostic, Severity, Snapshot};
 use control::message::Message;
 use control::publisher::Publisher;
-use control::world::{Hub, Phase};
-use proxy::{BindError, Engine};
-use tokio::sync::mpsc::unbounded_channel;
+use control::world::{Hub, Phase, World};
+use proxy::{BindError, Engine, Inherited, Prepared};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::source::Origin;
 use crate::{diagnose, exit};
 use access_log::AccessLog;
 use admin_listener::AdminTask;
-use shell::Shell;
+use shell::{Shell, Upgrading};
 use signals::Signals;
+use state_file::StateFile;
+use upgrade::{Invocation, Predecessor};
 use watching::Watching;
 
 /// Threads of the runtime beside traffic.
@@ -46,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) watch: bool,
     /// Warnings count as errors.
     pub(crate) strict: bool,
+    /// Another process may take over from this one, and sockets that it was started with are its listeners'.
+    pub(crate) upgrades: bool,
 }
 
 /// Runs until a signal ends it.
@@ -68,21 +79,13 @@ pub(crate) fn run_with(
     if let Err(error) = logging::init() {
         return Ok(exit::wrong(error));
     }
-    // Looked at before it is read, so that no change falls between the two.
-    let watch = options.watch.then(|| Watch::new(origin.load_watched().1));
-    let loaded = origin.load();
-    let findings = loaded.diagnostics.clone();
-    let snapshot = match diagnose::accept(loaded, options.strict) {
-        Ok(snapshot) => snapshot,
-        Err(refused) => {
-            diagnose::print(&refused.diagnostics);
-            return Ok(exit::wrong(refused.counts));
-        }
+    let inherited = match inherit(options) {
+        Ok(inherited) => inherited,
+        Err(why) => return Ok(exit::refused(why)),
     };
-    log_findings(&findings);
-    let token = match admin_listener::token(snapshot.admin.as_ref()) {
-        Ok(token) => token,
-        Err(error) => return Ok(exit::wrong(error)),
+    let given = match read(origin, options) {
+        Ok(given) => given,
+        Err(failed) => return Ok(failed.tell(inherited.predecessor.as_ref())),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(BESIDE_THREADS)
@@ -90,52 +93,267 @@ pub(crate) fn run_with(
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let given = Given {
-        origin: Arc::new(origin),
-        options,
-        snapshot: Arc::new(snapshot),
-        token,
-        watch,
-    };
-    let code = runtime.block_on(start(given, serving))?;
+    let code = runtime.block_on(async {
+        match start(given, inherited, serving).await {
+            Ok(shell) => shell.run().await,
+            Err((failed, predecessor)) => failed.tell(predecessor.as_ref()),
+        }
+    });
     // What still runs beside traffic is of no use to anybody now.
     runtime.shutdown_background();
     Ok(code)
 }
 
-/// What was read before anything was started.
+/// What another process gave this one.
+#[derive(Default)]
 struct Given {
+    sockets: Inherited,
+    admin: Option<(SocketAddr, TcpListener)>,
+    predecessor: Option<Predecessor>,
+}
+
+fn inherit(options: Options) -> Result<Given, String> {
+    if !options.upgrades {
+        return Ok(Given::default());
+    }
+    let Some(found) = Predecessor::find() else {
+        return Ok(Given {
+            sockets: activation::inherit(),
+            ..Given::default()
+        });
+    };
+    let (predecessor, given) = found?;
+    Ok(Given {
+        sockets: given.sockets,
+        admin: given.admin,
+        predecessor: Some(predecessor),
+    })
+}
+
+/// Why there is nothing that runs.
+struct NotStarted {
+    code: u8,
+    errors: Vec<String>,
+    /// Shown already, in a better form.
+    is_shown: bool,
+}
+
+impl NotStarted {
+    fn wrong(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: exit::WRONG,
+            errors: vec![error.to_string()],
+            is_shown: false,
+        }
+    }
+
+    fn refused(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: exit::REFUSED,
+            ..Self::wrong(error)
+        }
+    }
+
+    /// Tells the user, and the process that would have handed over.
+    fn tell(self, predecessor: Option<&Predecessor>) -> ExitCode {
+        if !self.is_shown {
+            for error in &self.errors {
+                eprintln!("evenkeel: {error}");
+            }
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.fail(self.errors);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<anyhow::Error> for NotStarted {
+    fn from(error: anyhow::Error) -> Self {
+        Self::refused(format_args!("{error:#}"))
+    }
+}
+
+/// What was read before anything was started.
+struct Config {
     origin: Arc<Origin>,
     options: Options,
     snapshot: Arc<Snapshot>,
     token: Option<String>,
     watch: Option<Watch>,
+    invocation: Invocation,
 }
 
-/// Starts everything, or says why not; then serves.
-async fn start(given: Given, serving: impl FnOnce(&Arc<Hub>)) -> anyhow::Result<ExitCode> {
+fn read(origin: Origin, options: Options) -> Result<Config, NotStarted> {
+    // Looked at before it is read, so that no change falls between the two.
+    let watch = options.watch.then(|| Watch::new(origin.load_watched().1));
+    let loaded = origin.load();
+    let findings = loaded.diagnostics.clone();
+    let snapshot = diagnose::accept(loaded, options.strict).map_err(|refused| {
+        diagnose::print(&refused.diagnostics);
+        eprintln!("evenkeel: {}", refused.counts);
+        let errors = refused.diagnostics.iter().map(ToString::to_string);
+        NotStarted {
+            code: exit::WRONG,
+            errors: errors.collect(),
+            is_shown: true,
+        }
+    })?;
+    log_findings(&findings);
+    let invocation = Invocation::now().context("the system does not tell which binary this is");
+    Ok(Config {
+        token: admin_listener::token(snapshot.admin.as_ref()).map_err(NotStarted::wrong)?,
+        invocation: invocation?,
+        origin: Arc::new(origin),
+        options,
+        snapshot: Arc::new(snapshot),
+        watch,
+    })
+}
+
+/// Starts everything, or says why not.
+async fn start(
+    config: Config,
+    given: Given,
+    serving: impl FnOnce(&Arc<Hub>),
+) -> Result<Shell, (NotStarted, Option<Predecessor>)> {
+    let Given {
+        mut sockets,
+        admin,
+        predecessor,
+    } = given;
+    let mut parts = match prepare(&config, &mut sockets, admin, predecessor.as_ref()).await {
+        Ok(parts) => parts,
+        Err(failed) => return Err((failed, predecessor)),
+    };
+    let state = match &predecessor {
+        Some(predecessor) => {
+            let signals = RefCell::new(&mut parts.signals);
+            let is_over = || signals.borrow_mut().ends();
+            match predecessor.prepared(&is_over) {
+                Ok(state) => state,
+                Err(why) => return Err((NotStarted::refused(why), None)),
+            }
+        }
+        None => upgrade::State::default(),
+    };
+    let now = parts.started.elapsed();
+    parts.publisher.take_over(state.live, now);
+    parts.console.carry(state.totals);
+    parts.engine.publish(parts.prepared, parts.world);
+    parts.hub.set_phase(Phase::Running);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        predecessor = predecessor.as_ref().map(|it| it.hello.pid),
+        workers = parts.hub.worker_count,
+        open_files = parts.open_files,
+        connections_default_max = proxy::connection_default_max(parts.open_files),
+        "started"
+    );
+    let drains = Arc::new(AtomicBool::new(false));
+    if let Some(predecessor) = predecessor {
+        // It is gone: then this is the process that serves, all the more.
+        if let Err(why) = predecessor.ready(&sockets.left()) {
+            tracing::warn!("{why}");
+        }
+        predecessor.follow(parts.console.clone(), drains.clone());
+    } else {
+        activation::warn_of(&sockets.left());
+    }
+    drop(sockets);
+    let start = |listener| AdminTask::start(listener, &parts.console);
+    let admin = match parts.admin.map(start).transpose() {
+        Ok(admin) => admin,
+        Err(error) => {
+            let why = format!("the admin listener: {error}");
+            return Err((NotStarted::refused(why), None));
+        }
+    };
+    let report = parts.sender;
+    let report = move |event| drop(report.send(Message::Event(event)));
+    let agents = Agents::new(
+        tokio::runtime::Handle::current(),
+        Resolver::system(),
+        Arc::new(report),
+    );
+    let mut state_file = StateFile::default();
+    state_file.change(config.snapshot.state_file.as_deref());
+    serving(&parts.hub);
+    Ok(Shell {
+        state_file,
+        origin: config.origin,
+        strict: config.options.strict,
+        started: parts.started,
+        publisher: parts.publisher,
+        hub: parts.hub,
+        engine: parts.engine,
+        agents,
+        access_log: parts.access_log,
+        console: parts.console,
+        admin,
+        addresses: parts.addresses,
+        messages: parts.messages,
+        signals: parts.signals,
+        watching: config.watch.map(Watching::start),
+        reloads: reload::Reloads::default(),
+        ending: None,
+        upgrading: Upgrading::new(config.options.upgrades.then_some(config.invocation), drains),
+    })
+}
+
+/// Everything that can fail, made and not yet visible.
+struct Parts {
+    started: Instant,
+    signals: Signals,
+    open_files: u64,
+    publisher: Publisher,
+    world: Arc<World>,
+    hub: Arc<Hub>,
+    sender: UnboundedSender<Message>,
+    messages: UnboundedReceiver<Message>,
+    access_log: AccessLog,
+    engine: Engine,
+    prepared: Prepared,
+    admin: Option<TcpListener>,
+    addresses: admin::Addresses,
+    console: Console,
+}
+
+async fn prepare(
+    config: &Config,
+    sockets: &mut Inherited,
+    admin: Option<(SocketAddr, TcpListener)>,
+    predecessor: Option<&Predecessor>,
+) -> Result<Parts, NotStarted> {
     let started = Instant::now();
     // First, so that a signal that comes while starting is not lost.
     let signals = Signals::listen().context("signals cannot be listened to")?;
     let open_files = limits::raise_open_files();
-    let snapshot = given.snapshot;
+    let snapshot = config.snapshot.clone();
     let workers = workers(&snapshot);
-    let output = match access_log::open(snapshot.access_log.as_ref()) {
-        Ok(output) => output,
-        Err(error) => return Ok(exit::wrong(error)),
-    };
-    let answers = names::look_up(names::of(&snapshot)).await;
-
     let mut publisher = Publisher::new(workers, limits::seed());
-    for answer in answers {
+    let mut names = names::of(&snapshot);
+    if let Some(predecessor) = predecessor {
+        let live = predecessor.hello.live.clone();
+        names.retain(|name| live.names.iter().all(|known| *known.name != **name));
+        publisher.take_over(live, started.elapsed());
+    } else if let Some(path) = &snapshot.state_file {
+        let words = state_file::load(path).map_err(NotStarted::wrong)?;
+        publisher.take_over(words, started.elapsed());
+    }
+    if let Some(path) = &snapshot.state_file {
+        state_file::probe(path).map_err(NotStarted::wrong)?;
+    }
+    for answer in names::look_up(names).await {
         publisher.handle_event(answer, started.elapsed());
     }
     let (world, _) = publisher.apply(snapshot.clone(), started.elapsed());
 
     let (sender, messages) = unbounded_channel();
-    let report = sender.clone();
+    let to_shell = sender.clone();
     // Fails only when the loop has ended, and with it the process.
-    let send = move |message: Message| drop(sender.send(message));
+    let send = move |message: Message| drop(to_shell.send(message));
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     let hub = Hub::new(
         world.clone(),
@@ -144,68 +362,46 @@ async fn start(given: Given, serving: impl FnOnce(&Arc<Hub>)) -> anyhow::Result<
         Box::new(send),
     );
     let hub = Arc::new(hub);
+    let output = access_log::open(snapshot.access_log.as_ref()).map_err(NotStarted::wrong)?;
     let (access_log, records) = AccessLog::start(output).context("the access log")?;
     let engine = Engine::start(hub.clone(), limits::seed(), Some(records));
-    let mut engine = engine.context("the workers cannot be started")?;
-
-    let prepared = match engine.prepare(&snapshot) {
-        Ok(prepared) => prepared,
-        Err(errors) => return Ok(exit::refused(bind_messages(&errors).join("\nevenkeel: "))),
+    let engine = engine.context("the workers cannot be started")?;
+    let prepared = engine
+        .prepare_with(&snapshot, sockets)
+        .map_err(|errors| NotStarted {
+            errors: bind_messages(&errors),
+            ..NotStarted::refused("")
+        })?;
+    let admin = match snapshot.admin.as_ref() {
+        Some(wanted) => Some(admin_listener::take(wanted, admin).map_err(NotStarted::refused)?),
+        None => None,
     };
-    let admin = match snapshot
-        .admin
-        .as_ref()
-        .map(admin_listener::bind)
-        .transpose()
-    {
-        Ok(admin) => admin,
-        Err(error) => return Ok(exit::refused(error)),
-    };
-    engine.publish(prepared, world);
-    hub.set_phase(Phase::Running);
-
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        workers,
-        open_files,
-        connections_default_max = proxy::connection_default_max(open_files),
-        "started"
-    );
     let addresses = admin::Addresses::default();
-    let start_admin = |listener| {
-        let (hub, token) = (hub.clone(), given.token);
-        AdminTask::start(listener, hub, token, started, addresses.clone())
-    };
-    let admin = admin
-        .map(start_admin)
-        .transpose()
-        .context("the admin listener")?;
-    let report = move |event| drop(report.send(Message::Event(event)));
-    let agents = Agents::new(
-        tokio::runtime::Handle::current(),
-        Resolver::system(),
-        Arc::new(report),
-    );
-    let watching = given.watch.map(Watching::start);
-    serving(&hub);
-    let shell = Shell {
-        origin: given.origin,
-        strict: given.options.strict,
+    let bound = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let console = Console::new(AdminState {
+        hub: hub.clone(),
+        token: config.token.clone(),
+        bind: bound.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        version: env!("CARGO_PKG_VERSION"),
         started,
+        addresses: addresses.clone(),
+    });
+    Ok(Parts {
+        started,
+        signals,
+        open_files,
         publisher,
+        world,
         hub,
-        engine,
-        agents,
+        sender,
+        messages,
         access_log,
+        engine,
+        prepared,
         admin,
         addresses,
-        messages,
-        signals,
-        watching,
-        reloads: reload::Reloads::default(),
-        ending: None,
-    };
-    Ok(shell.run().await)
+        console,
+    })
 }
 
 fn workers(snapshot: &Snapshot) -> usize {

@@ -17,4 +17,4 @@ mod upstream;
 mod worker;
 
 pub use engine::{Engine, Prepared, connection_default_max};
-pub use sockets::{BindError, HandedOver, Inherited, NotAdopted};
+pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};

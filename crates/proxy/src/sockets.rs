@@ -54,7 +54,8 @@ impl std::fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 /// A bind as the user would write it.
-pub(crate) fn show(bind: &Bind) -> String {
+#[must_use]
+pub fn show(bind: &Bind) -> String {
     match bind {
         Bind::Tcp { address, .. } => address.to_string(),
         Bind::Unix(path) => format!("unix:{path}"),

@@ -11,6 +11,7 @@
 
 mod dir;
 mod evenkeel;
+mod foreign;
 mod http;
 mod load;
 mod origin;
@@ -23,6 +24,7 @@ mod wait;
 
 pub use dir::TempDir;
 pub use evenkeel::Evenkeel;
+pub use foreign::Foreign;
 pub use http::{Headers, Interim, Request, Response};
 pub use load::{Failure, Load, LoadPlan, LoadReport};
 pub use origin::{Conn, Origin, reply};

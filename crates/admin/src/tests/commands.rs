@@ -277,3 +277,25 @@ async fn the_end_waits_for_what_is_being_answered_and_takes_no_more() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn an_upgrade_is_asked_for_with_a_binary_and_a_bound() {
+    let fixture = Fixture::new(MAIN).await;
+    let done = fixture.write("POST /api/v1/upgrade", "").await;
+    assert_eq!(done.status, 200, "{done:?}");
+    assert_eq!(done.json(), json!({ "pid": 7, "version": "9" }));
+    let path = "POST /api/v1/upgrade?binary=%2Fa%20b&timeout=5s";
+    let refused = fixture.write(path, "").await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert_eq!(refused.json(), json!({ "errors": ["/a b: no"] }));
+    for (query, why) in [
+        ("timeout=soon", "soon"),
+        ("binary=%2", "is not a percent-encoded text"),
+        ("path=/x", "unknown parameter `path=/x`"),
+    ] {
+        let answer = fixture
+            .write(&format!("POST /api/v1/upgrade?{query}"), "")
+            .await;
+        assert!(answer.error(400).contains(why), "{answer:?}");
+    }
+}

@@ -185,6 +185,13 @@ async fn publish(
                     let loaded = load(&file.lock().unwrap());
                     reply(reload(&mut publisher, loaded, now, &hub));
                 }
+                Command::Upgrade { binary, .. } => reply(match binary {
+                    Some(binary) => Answer::Refused(vec![format!("{binary}: no")]),
+                    None => Answer::Upgraded {
+                        pid: 7,
+                        version: "9".to_owned(),
+                    },
+                }),
             },
         }
         publisher.handle_timeout(now);

@@ -491,3 +491,17 @@ routes: { spare: [{ pool: p }] }
         ],
     );
 }
+
+#[test]
+fn a_state_file_is_a_files_path() {
+    let found = Given::main(&format!(
+        "state_file: /var/lib/evenkeel/\nlisteners: {{ l: {{ bind: \":1\", pool: p }} }}\n{POOL}"
+    ))
+    .found();
+    assert_eq!(
+        found,
+        [
+            "1:13: error[value]: `state_file` is the path of a file, such as /var/lib/evenkeel/state.json"
+        ]
+    );
+}

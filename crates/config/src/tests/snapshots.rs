@@ -459,3 +459,17 @@ pools:
     let found = Given::main(&odd).found();
     assert_eq!(found.len(), 3, "{found:?}");
 }
+
+#[test]
+fn a_state_file_is_off_by_default_and_a_path_otherwise() {
+    let with = |line: &str| {
+        let listeners = "listeners: { web: { bind: ':1', routes: [{ filters: [{ respond: { status: 200 } }] }] } }";
+        snapshot(&format!("{line}\n{listeners}\n")).state_file
+    };
+    assert_eq!(with(""), None);
+    assert_eq!(with("state_file: off"), None);
+    assert_eq!(
+        with("state_file: /var/lib/evenkeel/state.json").as_deref(),
+        Some("/var/lib/evenkeel/state.json")
+    );
+}

@@ -2,12 +2,10 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::time::Instant;
+use std::os::fd::OwnedFd;
 
-use admin::{Addresses, AdminState};
+use admin::Console;
 use config::Admin;
-use control::world::Hub;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -44,6 +42,20 @@ pub(super) fn token(admin: Option<&Admin>) -> Result<Option<String>, String> {
         ));
     }
     Ok(Some(token.to_owned()))
+}
+
+/// Goes on with what another process had for the same address of its config, else binds anew.
+///
+/// # Errors
+/// What the system refused, in words for the user.
+pub(super) fn take(
+    wanted: &Admin,
+    given: Option<(SocketAddr, TcpListener)>,
+) -> Result<TcpListener, String> {
+    match given {
+        Some((bind, listener)) if bind == wanted.bind => Ok(listener),
+        _ => bind(wanted),
+    }
 }
 
 /// Binds what the config says; the default port gives way to the next free one.
@@ -84,6 +96,7 @@ fn bind_next(from: SocketAddr) -> io::Result<TcpListener> {
 /// The running admin listener.
 pub(super) struct AdminTask {
     pub(super) address: SocketAddr,
+    socket: TcpListener,
     end: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -93,30 +106,35 @@ impl AdminTask {
     ///
     /// # Errors
     /// What the system refused.
-    pub(super) fn start(
-        listener: TcpListener,
-        hub: Arc<Hub>,
-        token: Option<String>,
-        started: Instant,
-        addresses: Addresses,
-    ) -> io::Result<Self> {
+    pub(super) fn start(listener: TcpListener, console: &Console) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let socket = listener.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router = admin::router(AdminState {
-            hub,
-            token,
-            bind: address,
-            version: env!("CARGO_PKG_VERSION"),
-            started,
-            addresses,
-        });
         let (end, ended) = oneshot::channel();
         let ended = async move {
             let _ = ended.await;
         };
-        let task = tokio::spawn(admin::serve(listener, router, ended));
-        Ok(Self { address, end, task })
+        let task = tokio::spawn(admin::serve(listener, console.router(), ended));
+        Ok(Self {
+            address,
+            socket,
+            end,
+            task,
+        })
+    }
+
+    /// A further descriptor of its socket, for another process.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone().map(OwnedFd::from)
+    }
+
+    /// Another process has the socket: nothing new is accepted. What is being answered is finished, as long as it takes.
+    pub(super) fn hand_over(self) {
+        let _ = self.end.send(());
     }
 
     /// Finishes what is being answered, within a second.

@@ -97,6 +97,11 @@ impl Reloads {
         self.running.is_none()
     }
 
+    /// Whether one is under way.
+    pub(super) fn is_reading(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Begins the waiting reload, if there is one.
     pub(super) fn start(
         &mut self,

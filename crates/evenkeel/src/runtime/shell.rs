@@ -1,6 +1,9 @@
 //! The loop around the publisher: gives it messages and the time, and does what it says.
 //!
-//! It also takes new configs up, as transactions, and ends the process in order. It decides nothing about servers.
+//! It also takes new configs up, as transactions, hands over to another process, and ends in order. It decides nothing
+//! about servers.
+
+mod upgrading;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,9 +24,13 @@ use super::admin_listener::AdminTask;
 use super::ending::{self, Ending, Step};
 use super::reload::{self, Finished, Read, Reloads};
 use super::signals::{Asked, Signals};
+use super::state_file::{self, StateFile};
+use super::upgrade;
 use super::watching::Watching;
 use super::{bind_messages, log_findings, logging, names, workers};
 use crate::exit;
+
+pub(super) use upgrading::Upgrading;
 
 /// Messages taken in before the publisher is looked at again.
 const MESSAGES_BATCH: usize = 256;
@@ -41,6 +48,8 @@ pub(super) struct Shell {
     pub(super) engine: Engine,
     pub(super) agents: Agents,
     pub(super) access_log: AccessLog,
+    pub(super) state_file: StateFile,
+    pub(super) console: admin::Console,
     pub(super) admin: Option<AdminTask>,
     pub(super) addresses: admin::Addresses,
     pub(super) messages: UnboundedReceiver<Message>,
@@ -49,6 +58,7 @@ pub(super) struct Shell {
     pub(super) reloads: Reloads,
     /// Set once a signal has asked for the end.
     pub(super) ending: Option<Ending>,
+    pub(super) upgrading: Upgrading,
 }
 
 /// What the loop woke up for.
@@ -58,6 +68,7 @@ enum Woken {
     Read(Box<Finished>),
     Changed,
     Signal(Asked),
+    Upgrade(upgrade::Event),
 }
 
 impl Shell {
@@ -68,7 +79,8 @@ impl Shell {
             tracing::info!(address = %admin.address, "admin");
         }
         tracing::info!("ready");
-        notify(&[NotifyState::Ready]);
+        // After an upgrade the service is another process from here on.
+        notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
         loop {
             self.work();
             match self.wait().await {
@@ -77,11 +89,11 @@ impl Shell {
                 Woken::Read(finished) => self.end_reload(*finished),
                 Woken::Changed => self.begin_reload(None, "a file changed"),
                 Woken::Signal(Asked::Reload) => self.begin_reload(None, "SIGHUP"),
-                Woken::Signal(Asked::Upgrade) => {
-                    tracing::warn!("SIGUSR2: upgrading in place is not supported by this version");
-                }
+                Woken::Signal(Asked::Upgrade) => self.begin_upgrade_by_signal(),
+                Woken::Signal(Asked::End) if self.goes_on_draining() => {}
                 Woken::Signal(Asked::End) if self.ending.is_some() => return self.end_at_once(),
                 Woken::Signal(Asked::End) => self.begin_ending(),
+                Woken::Upgrade(event) => self.take_upgrade(event),
             }
             if self.look_at_end() == Some(Step::Stop) {
                 self.work();
@@ -116,6 +128,7 @@ impl Shell {
             biased;
             asked = self.signals.next() => Woken::Signal(asked),
             finished = self.reloads.finished() => Woken::Read(Box::new(finished)),
+            event = self.upgrading.next() => Woken::Upgrade(event),
             message = self.messages.recv() => Woken::Message(message),
             () = changed => Woken::Changed,
             () = due => Woken::Due,
@@ -125,7 +138,14 @@ impl Shell {
     /// Lets the publisher do what is due, and does what it says.
     fn work(&mut self) {
         self.publisher.handle_timeout(self.now());
+        self.tell_successor();
+        self.state_file.tell(&self.publisher);
         while let Some(action) = self.publisher.poll_action() {
+            // Probes and look-ups are another process's now.
+            let is_foreign = matches!(action, Action::Probe(_) | Action::Resolve(_));
+            if is_foreign && self.upgrading.has_handed_over() {
+                continue;
+            }
             match self.agents.perform(action) {
                 None => {}
                 Some(Action::Cut(member)) => self.engine.cut(member),
@@ -154,6 +174,12 @@ impl Shell {
     fn take(&mut self, message: Message) {
         let now = self.now();
         match message {
+            Message::Command(_, reply) if self.upgrading.has_handed_over() => {
+                reply(upgrading::refused_here());
+            }
+            Message::Command(Command::Upgrade { binary, timeout }, reply) => {
+                self.begin_upgrade(binary.as_deref(), timeout, Some(reply));
+            }
             Message::Event(event) => self.publisher.handle_event(event, now),
             Message::Command(Command::Reload, reply) => {
                 self.begin_reload(Some(reply), "the admin API");
@@ -188,6 +214,12 @@ impl Shell {
     fn begin_reload(&mut self, reply: Option<Reply>, asked_by: &'static str) {
         if self.ending.is_some() {
             answer(reply, &refused_at_the_end());
+            return;
+        }
+        if self.upgrading.is_under_way() {
+            let why = "an upgrade is under way: reload when it is over".to_owned();
+            tracing::warn!(asked_by, "not reloaded: {why}");
+            answer(reply, &Answer::Refused(vec![why]));
             return;
         }
         tracing::info!(asked_by, "reloading");
@@ -267,7 +299,10 @@ impl Shell {
             .map_err(|failed| errors.extend(bind_messages(&failed)));
         let output =
             access_log::open(snapshot.access_log.as_ref()).map_err(|failed| errors.push(failed));
-        let (Ok(prepared), Ok(output)) = (prepared, output) else {
+        if let Some(path) = &snapshot.state_file {
+            errors.extend(state_file::probe(path).err());
+        }
+        let (Ok(prepared), Ok(output), true) = (prepared, output, errors.is_empty()) else {
             return Answer::Refused(errors);
         };
         log_findings(&read.findings);
@@ -277,10 +312,12 @@ impl Shell {
         for name in read.names {
             self.publisher.handle_event(name, now);
         }
+        let state_file = snapshot.state_file.clone();
         let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
         self.hub.set_world(world.clone());
         self.engine.publish(prepared, world);
         self.access_log.change(output);
+        self.state_file.change(state_file.as_deref());
         self.tell_addresses();
         Answer::Reloaded(changes)
     }
@@ -299,6 +336,7 @@ impl Shell {
     }
 
     fn begin_ending(&mut self) {
+        self.give_up_upgrade();
         let shutdown = self.hub.world().snapshot.shutdown.clone();
         self.hub.set_phase(Phase::Draining);
         notify(&[NotifyState::Stopping]);
@@ -323,7 +361,10 @@ impl Shell {
         match step {
             Step::CloseListeners => {
                 self.engine.begin_drain();
-                self.engine.close_listeners();
+                match self.upgrading.adopted() {
+                    Some(adopted) => self.engine.hand_over(adopted),
+                    None => self.engine.close_listeners(),
+                }
             }
             Step::CloseIdle => self.engine.close_idle(),
             Step::Stop => {}
@@ -331,13 +372,15 @@ impl Shell {
         Some(step)
     }
 
-    async fn end(self) -> ExitCode {
+    async fn end(mut self) -> ExitCode {
+        self.state_file.end();
         let cut = self.engine.stop();
         // Every sender was a worker's.
         self.access_log.end();
         if let Some(admin) = self.admin {
             admin.end().await;
         }
+        self.upgrading.end(&self.console);
         tracing::info!(cut, "stopped: {}", cut_text(cut));
         exit::WELL
     }

@@ -1,6 +1,7 @@
 //! Signals, as what they ask for.
 
 use std::io;
+use std::task::{Context, Waker};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,6 +33,12 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             user2: signal(SignalKind::user_defined2())?,
         })
+    }
+
+    /// Whether the end is asked for. Looks once; what else has come is lost.
+    pub(super) fn ends(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.terminate.poll_recv(&mut cx).is_ready() || self.interrupt.poll_recv(&mut cx).is_ready()
     }
 
     /// The next one. May be dropped and called again.

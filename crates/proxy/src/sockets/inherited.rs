@@ -73,10 +73,10 @@ impl Inherited {
         Ok(())
     }
 
-    /// The addresses that nobody has taken, as a user would write them.
+    /// The addresses that nobody has taken.
     #[must_use]
-    pub fn left(&self) -> Vec<String> {
-        self.sockets.keys().map(show).collect()
+    pub fn left(&self) -> BTreeSet<Bind> {
+        self.sockets.keys().cloned().collect()
     }
 
     pub(crate) fn take(&mut self, bind: &Bind) -> Option<HandedOver> {

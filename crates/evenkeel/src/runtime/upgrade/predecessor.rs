@@ -1,0 +1,182 @@
+//! The new process's side of an upgrade: what it is given, and what it answers.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use admin::Console;
+use config::Bind;
+use proxy::{HandedOver, Inherited};
+
+use super::VARIABLE;
+use super::channel::{Channel, Patience};
+use super::document::{Answer, Hello, State, Update};
+
+/// The old process says everything at once.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+
+/// The process that hands over to this one.
+pub(crate) struct Predecessor {
+    channel: Channel,
+    pub(crate) hello: Hello,
+}
+
+/// The sockets that it had.
+pub(crate) struct Given {
+    pub(crate) sockets: Inherited,
+    /// The admin listener's address as the config had it, and its socket.
+    pub(crate) admin: Option<(SocketAddr, TcpListener)>,
+}
+
+impl Predecessor {
+    /// `None`: this process was started by somebody else.
+    ///
+    /// # Errors
+    /// When it cannot be understood, in words for the user.
+    pub(crate) fn find() -> Option<Result<(Self, Given), String>> {
+        std::env::var_os(VARIABLE)?;
+        Some(Self::meet())
+    }
+
+    fn meet() -> Result<(Self, Given), String> {
+        let wrong = |error: std::io::Error| {
+            format!("{VARIABLE} is set, but there is no process that hands over: {error}")
+        };
+        let stream = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+            .map_err(|error| wrong(error.into()))?;
+        // What this process starts must not hear it.
+        let nothing = OpenOptions::new()
+            .read(true)
+            .open("/dev/null")
+            .map_err(wrong)?;
+        rustix::stdio::dup2_stdin(&nothing).map_err(|error| wrong(error.into()))?;
+        let channel = Channel::new(UnixStream::from(stream)).map_err(wrong)?;
+        let patience = Patience::for_(HELLO_MAX);
+        let hello: Hello = channel.receive(&patience).map_err(wrong)?;
+        let this = Self { channel, hello };
+        if let Err(why) = this.hello.judge() {
+            this.fail(vec![why.clone()]);
+            return Err(why);
+        }
+        let hello = &this.hello;
+        let count = hello.sockets.iter().map(|it| it.count).sum::<usize>();
+        let count = count.saturating_add(usize::from(hello.admin.is_some()));
+        let sockets = this
+            .channel
+            .receive_sockets(count, &patience)
+            .map_err(wrong)?;
+        let given = Given::new(hello, sockets);
+        Ok((this, given))
+    }
+
+    /// Says that this process does not take over.
+    pub(crate) fn fail(&self, errors: Vec<String>) {
+        let _ = self.channel.send(&Answer {
+            stage: "failed".to_owned(),
+            errors,
+            ..Answer::default()
+        });
+    }
+
+    /// Says that nothing can fail any more, and waits for what is known by now.
+    ///
+    /// # Errors
+    /// When the old process goes on by itself, in words for the log.
+    pub(crate) fn prepared(&self, is_over: &dyn Fn() -> bool) -> Result<State, String> {
+        let gone = |error| format!("the process that hands over is gone: {error}");
+        self.say("prepared", Vec::new()).map_err(gone)?;
+        let patience = Patience {
+            until: None,
+            is_over,
+        };
+        self.channel.receive(&patience).map_err(gone)
+    }
+
+    /// Says that this process accepts, at these addresses among others; waits until the old one no longer does.
+    ///
+    /// # Errors
+    /// When the old process is gone before it heard, in words for the log.
+    pub(crate) fn ready(&self, left: &BTreeSet<Bind>) -> Result<(), String> {
+        let sockets = self.hello.sockets.iter().enumerate();
+        let adopted = sockets.filter(|(_, it)| it.bind().is_some_and(|bind| !left.contains(&bind)));
+        let adopted = adopted.map(|(at, _)| at).collect();
+        self.say("ready", adopted)
+            .map_err(|error| format!("the process that hands over is gone: {error}"))
+    }
+
+    /// Waits for its first update, then takes in further ones on a thread of its own until the old process has ended.
+    /// `drains` is true until then.
+    pub(crate) fn follow(self, console: Console, drains: Arc<AtomicBool>) {
+        let pid = self.hello.pid;
+        self.take_update(&console, Some(HELLO_MAX));
+        drains.store(true, Relaxed);
+        let follow = {
+            let drains = drains.clone();
+            move || {
+                while self.take_update(&console, None) {}
+                drains.store(false, Relaxed);
+                tracing::info!(predecessor = pid, "the process before this one has drained");
+            }
+        };
+        let thread = std::thread::Builder::new().name("predecessor".to_owned());
+        if let Err(error) = thread.spawn(follow) {
+            drains.store(false, Relaxed);
+            tracing::warn!(%error, "what the process before this one still counts is lost");
+        }
+    }
+
+    /// False once there is no more.
+    fn take_update(&self, console: &Console, within: Option<Duration>) -> bool {
+        let patience = match within {
+            Some(within) => Patience::for_(within),
+            None => Patience {
+                until: None,
+                is_over: &|| false,
+            },
+        };
+        match self.channel.receive::<Update>(&patience) {
+            Ok(update) => {
+                if !update.totals.is_empty() {
+                    console.carry(update.totals);
+                }
+                !update.ended
+            }
+            // A part that is not understood is passed over.
+            Err(error) => error.kind() == ErrorKind::InvalidData,
+        }
+    }
+
+    fn say(&self, stage: &str, adopted: Vec<usize>) -> std::io::Result<()> {
+        self.channel.send(&Answer {
+            stage: stage.to_owned(),
+            errors: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            adopted,
+        })
+    }
+}
+
+impl Given {
+    fn new(hello: &Hello, sockets: Vec<OwnedFd>) -> Self {
+        let mut rest = sockets.into_iter();
+        let mut inherited = Inherited::default();
+        for entry in &hello.sockets {
+            let sockets = rest.by_ref().take(entry.count).collect();
+            if let Some(bind) = entry.bind() {
+                let unlink = entry.unlink;
+                inherited.insert(bind, HandedOver { sockets, unlink });
+            }
+        }
+        let admin = hello.admin.as_ref().zip(rest.next());
+        Self {
+            sockets: inherited,
+            admin: admin.map(|(admin, socket)| (admin.bind, socket.into())),
+        }
+    }
+}

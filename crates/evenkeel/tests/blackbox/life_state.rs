@@ -1,0 +1,120 @@
+//! The state file: what an operator has said outlives the process.
+
+use std::net::SocketAddr;
+
+use testkit::{Evenkeel, Origin, reply, wait_until};
+
+use crate::command::BINARY;
+use crate::life_support::{SOON, ask, server, site, start, wait_all};
+use crate::upgrade::upgrade;
+
+fn origins<const N: usize>() -> [Origin; N] {
+    std::array::from_fn(|_| Origin::http(|_| reply(200, "here")).expect("an origin"))
+}
+
+fn with_file(path: &str, servers: &[SocketAddr], settings: &str) -> String {
+    format!("state_file: '{path}'\n{}", site(servers, settings))
+}
+
+fn say(evenkeel: &Evenkeel, args: &[&str]) {
+    let finished = ask(evenkeel, &[&["server"], args].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+/// State and weight.
+fn words(evenkeel: &Evenkeel, address: SocketAddr) -> (String, u64) {
+    let server = server(evenkeel, "site", &address.to_string());
+    let state = server.get("state").and_then(|it| it.as_str());
+    let weight = server.get("weight").and_then(|it| it.as_u64());
+    (
+        state.expect("a state").to_owned(),
+        weight.expect("a weight"),
+    )
+}
+
+#[test]
+fn words_outlive_a_restart_and_a_crash() {
+    let servers: [Origin; 3] = origins();
+    let addresses = servers.each_ref().map(Origin::address);
+    let dir = testkit::TempDir::new("state").expect("a folder");
+    let path = dir.path().join("state.json");
+    let shown = path.to_str().expect("a path");
+    let config = with_file(shown, &addresses, "");
+    let [one, two, three] = addresses.map(|it| it.to_string());
+    let mut evenkeel = start(&config);
+    wait_all(&evenkeel, &addresses, "healthy");
+    say(&evenkeel, &["drain", "site", &one]);
+    say(&evenkeel, &["weight", "site", &two, "7"]);
+    evenkeel.stop(SOON).expect("exit 0");
+
+    let mut evenkeel = start(&config);
+    let ready = |weight: u64| ("ready".to_owned(), weight);
+    assert_eq!(words(&evenkeel, addresses[0]), ("drain".to_owned(), 1));
+    assert_eq!(words(&evenkeel, addresses[1]), ready(7));
+    assert_eq!(words(&evenkeel, addresses[2]), ready(1));
+    // The process that an upgrade starts writes it from then on.
+    let newest = upgrade(&mut evenkeel, &[]);
+    say(&evenkeel, &["disable", "site", &three]);
+    say(&evenkeel, &["enable", "site", &one]);
+    wait_until("it is written", SOON, || {
+        let text = std::fs::read_to_string(&path).expect("a file");
+        text.contains("disabled") && !text.contains("drain")
+    })
+    .expect("it is written");
+    newest.signal(testkit::Signal::KILL).expect("a signal");
+    newest.wait_end(SOON).expect("an end");
+
+    let mut evenkeel = start(&config);
+    assert_eq!(words(&evenkeel, addresses[0]), ready(1));
+    assert_eq!(words(&evenkeel, addresses[1]), ready(7));
+    assert_eq!(words(&evenkeel, addresses[2]), ("disabled".to_owned(), 1));
+    evenkeel.stop(SOON).expect("exit 0");
+}
+
+#[test]
+fn a_damaged_state_file_is_set_aside_and_told() {
+    let [origin] = origins();
+    let dir = testkit::TempDir::new("state").expect("a folder");
+    let path = dir
+        .write("state.json", "{\"version\": 1, \"servers\": [{\"po")
+        .expect("written");
+    let config = with_file(path.to_str().expect("a path"), &[origin.address()], "");
+    let mut evenkeel = start(&config);
+    evenkeel
+        .wait_log("the state file is damaged", SOON)
+        .expect("a line");
+    let aside = std::fs::read_dir(dir.path()).expect("a folder").flatten();
+    let aside: Vec<_> = aside
+        .filter(|it| {
+            it.file_name()
+                .to_string_lossy()
+                .starts_with("state.json.damaged-")
+        })
+        .collect();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(words(&evenkeel, origin.address()), ("ready".to_owned(), 1));
+    say(
+        &evenkeel,
+        &["disable", "site", &origin.address().to_string()],
+    );
+    evenkeel.stop(SOON).expect("exit 0");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    assert!(text.contains("disabled"), "{text}");
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_an_error_at_the_start() {
+    let config = with_file(
+        "/nonexistent/state.json",
+        &["127.0.0.1:9".parse().expect("one")],
+        "",
+    );
+    let mut evenkeel = Evenkeel::launch(BINARY, &config, |_| {}).expect("started");
+    assert_eq!(evenkeel.wait_exit(SOON).expect("an end").code(), Some(1));
+    evenkeel
+        .wait_log(
+            "state_file: cannot write beside /nonexistent/state.json",
+            SOON,
+        )
+        .expect("a line");
+}

@@ -1,0 +1,121 @@
+//! Under systemd: sockets that it has opened, and what it is told. `systemd-socket-activate` and a socket of the test
+//! stand for it.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use testkit::{Evenkeel, Load, Origin, Port, Raw, Signal, missing, reply, wait_until};
+
+use crate::command::BINARY;
+use crate::life_support::{SOON, ask, reload, site, wait_all};
+use crate::upgrade::upgrade;
+
+/// As systemd would start it, at the first connection to `socket`.
+fn activated(socket: &str, config: &str) -> Evenkeel {
+    Evenkeel::launch(BINARY, config, |command| {
+        let mut outer = Command::new("systemd-socket-activate");
+        outer.args(["-l", socket, "--fdname=web", BINARY]);
+        outer.args(command.get_args());
+        if let Some(folder) = command.get_current_dir() {
+            outer.current_dir(folder);
+        }
+        *command = outer;
+    })
+    .expect("systemd-socket-activate starts")
+}
+
+/// The connection that has evenkeel started.
+fn first(address: std::net::SocketAddr) -> Raw {
+    let mut first = None;
+    wait_until("the socket is there", SOON, || {
+        first = Raw::connect(address).ok();
+        first.is_some()
+    })
+    .expect("the socket is there");
+    first.expect("a connection")
+}
+
+#[test]
+fn a_socket_that_systemd_has_opened_is_adopted_and_goes_with_an_upgrade() {
+    if missing("systemd-socket-activate") {
+        return;
+    }
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let port = Port::reserve().expect("a port");
+    let address = port.address().to_string();
+    let config = format!("workers: 3\n{}", site(&[origin.address()], "")).replace(
+        "web: { bind: '127.0.0.1:0'",
+        &format!("web: {{ bind: '{address}'"),
+    );
+    let mut evenkeel = activated(&address, &config);
+    // What came before it ran is answered too.
+    let mut waiting = first(port.address());
+    assert_eq!(waiting.get("/").expect("an answer").text(), "here");
+    evenkeel.wait_log("\"ready\"", SOON).expect("a line");
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let load = Load::to(port.address()).clients(6).start();
+    load.wait_ok(100, SOON).expect("traffic");
+    let _newest = upgrade(&mut evenkeel, &[]);
+    load.wait_ok(100, SOON).expect("traffic");
+    load.stop().assert_none_failed();
+}
+
+#[test]
+fn a_socket_that_no_listener_binds_is_told() {
+    if missing("systemd-socket-activate") {
+        return;
+    }
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let port = Port::reserve().expect("a port");
+    let mut evenkeel = activated(&port.address().to_string(), &site(&[origin.address()], ""));
+    let _first = first(port.address());
+    let line = evenkeel
+        .wait_log("no listener binds", SOON)
+        .expect("a warning");
+    assert!(line.contains(&port.address().to_string()), "{line}");
+    evenkeel.wait_log("\"ready\"", SOON).expect("a line");
+}
+
+#[test]
+fn systemd_is_told_what_happens() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let dir = testkit::TempDir::new("notify").expect("a folder");
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("set");
+    let next = || {
+        let mut message = [0; 4096];
+        let length = socket.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length])
+            .trim()
+            .to_owned()
+    };
+    let config = site(&[origin.address()], "");
+    let mut evenkeel = Evenkeel::start_with(BINARY, &config, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    })
+    .expect("evenkeel starts");
+    let ready = |pid: u32| format!("MAINPID={pid}\nREADY=1");
+    assert_eq!(next(), ready(evenkeel.pid()));
+    reload(&evenkeel, &config);
+    let reloading = next();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(next(), "READY=1");
+
+    // The process that systemd knows names the new one, which then speaks for itself.
+    let newest = upgrade(&mut evenkeel, &[]);
+    let mut said = [next(), next()];
+    said.sort();
+    assert_eq!(
+        said,
+        [format!("MAINPID={}", newest.pid()), ready(newest.pid())]
+    );
+    assert_eq!(evenkeel.wait_exit(SOON).expect("an end").code(), Some(0));
+    newest.signal(Signal::TERM).expect("a signal");
+    assert_eq!(next(), "STOPPING=1");
+    newest.wait_end(SOON).expect("an end");
+    assert_eq!(ask(&evenkeel, &["status"]).code, Some(3));
+}
