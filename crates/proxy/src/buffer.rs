@@ -79,38 +79,97 @@ impl Buffer {
     }
 }
 
+/// Things that are free to be used again, and how many of them nobody needed of late.
+pub(crate) struct Spares<T> {
+    free: RefCell<Vec<T>>,
+    /// The fewest that were free at once since the last [`Spares::trim`].
+    unused: Cell<usize>,
+    max: usize,
+}
+
+impl<T> Spares<T> {
+    /// At most `max` are kept.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            free: RefCell::default(),
+            unused: Cell::new(0),
+            max,
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        let mut free = self.free.borrow_mut();
+        let one = free.pop();
+        self.unused.set(self.unused.get().min(free.len()));
+        one
+    }
+
+    /// Keeps one for the next user; frees it when there are enough.
+    pub(crate) fn give(&self, one: T) {
+        let mut free = self.free.borrow_mut();
+        if free.len() < self.max {
+            free.push(one);
+        }
+    }
+
+    /// Frees those that nobody needed since the last time.
+    pub(crate) fn trim(&self) {
+        let mut free = self.free.borrow_mut();
+        let needed = free.len().saturating_sub(self.unused.get());
+        free.truncate(needed);
+        self.unused.set(needed);
+        // After a burst the list itself is most of what is left.
+        if free.capacity() > needed.saturating_mul(4) {
+            free.shrink_to(needed);
+        }
+    }
+}
+
 /// The free buffers of one worker.
-#[derive(Default)]
 pub(crate) struct Buffers {
-    usual: RefCell<Vec<Buffer>>,
-    bulk: RefCell<Vec<Buffer>>,
+    usual: Spares<Buffer>,
+    bulk: Spares<Buffer>,
     bulk_in_use: Cell<usize>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            usual: Spares::new(KEPT_MAX),
+            bulk: Spares::new(BULK_KEPT_MAX),
+            bulk_in_use: Cell::new(0),
+        }
+    }
 }
 
 impl Buffers {
     pub(crate) fn take(&self) -> Buffer {
-        let kept = self.usual.borrow_mut().pop();
-        kept.unwrap_or_else(|| Buffer::fresh(BUFFER_BYTES))
+        self.usual
+            .take()
+            .unwrap_or_else(|| Buffer::fresh(BUFFER_BYTES))
     }
 
     /// Takes a buffer back. One that grew for a head is freed, so that it does not stay.
     pub(crate) fn give(&self, mut buffer: Buffer) {
-        let (kept, max) = match buffer.bytes.len() {
-            BUFFER_BYTES => (&self.usual, KEPT_MAX),
+        let spares = match buffer.bytes.len() {
+            BUFFER_BYTES => &self.usual,
             BULK_BYTES => {
                 let in_use = self.bulk_in_use.get();
                 self.bulk_in_use.set(in_use.saturating_sub(1));
-                (&self.bulk, BULK_KEPT_MAX)
+                &self.bulk
             }
             _ => return,
         };
-        let mut kept = kept.borrow_mut();
-        if kept.len() < max {
-            buffer.start = 0;
-            buffer.end = 0;
-            buffer.was_full = false;
-            kept.push(buffer);
-        }
+        buffer.start = 0;
+        buffer.end = 0;
+        buffer.was_full = false;
+        spares.give(buffer);
+    }
+
+    /// Frees the buffers that nobody needed since the last time.
+    pub(crate) fn trim(&self) {
+        self.usual.trim();
+        self.bulk.trim();
     }
 
     /// Changes an empty buffer that the last read filled for a large one, while there are any.
@@ -122,7 +181,7 @@ impl Buffers {
             && in_use < BULK_MAX
         {
             self.bulk_in_use.set(in_use + 1);
-            let kept = self.bulk.borrow_mut().pop();
+            let kept = self.bulk.take();
             let large = kept.unwrap_or_else(|| Buffer::fresh(BULK_BYTES));
             self.give(std::mem::replace(buffer, large));
         }
@@ -152,7 +211,7 @@ mod tests {
         assert!(!buffer.grow(20_000));
         assert_eq!(buffer.room().len(), 20_000);
         buffers.give(buffer);
-        assert!(buffers.usual.borrow().is_empty());
+        assert!(buffers.usual.free.borrow().is_empty());
     }
 
     #[test]
@@ -175,6 +234,21 @@ mod tests {
         );
         wide.into_iter().for_each(|buffer| buffers.give(buffer));
         assert_eq!(buffers.bulk_in_use.get(), 0);
-        assert_eq!(buffers.bulk.borrow().len(), BULK_KEPT_MAX);
+        assert_eq!(buffers.bulk.free.borrow().len(), BULK_KEPT_MAX);
+    }
+
+    #[test]
+    fn spares_that_nobody_needed_for_a_while_are_freed_and_no_others() {
+        let spares = Spares::new(10);
+        (0..12).for_each(|n| spares.give(n));
+        let left = |spares: &Spares<i32>| spares.free.borrow().len();
+        assert_eq!(left(&spares), 10);
+        spares.trim();
+        let (a, b) = (spares.take(), spares.take());
+        [a, b].into_iter().flatten().for_each(|n| spares.give(n));
+        spares.trim();
+        assert_eq!(left(&spares), 2);
+        spares.trim();
+        assert_eq!(left(&spares), 0);
     }
 }

@@ -15,7 +15,7 @@ use control::reason::Reason;
 use control::record::Record;
 use control::world::{Hub, World};
 
-use crate::buffer::Buffers;
+use crate::buffer::{Buffers, Spares};
 use crate::handover::Mailboxes;
 use crate::http1::Block;
 use crate::listener::Listening;
@@ -48,11 +48,8 @@ pub(crate) struct Worker {
     /// Set later in a shutdown: a connection that becomes idle is closed at once.
     pub(crate) closes_idle: Cell<bool>,
     world: RefCell<Rc<LocalWorld>>,
-    #[expect(
-        clippy::vec_box,
-        reason = "a block goes to its connection and back as one pointer"
-    )]
-    blocks: RefCell<Vec<Box<Block>>>,
+    /// Boxed: a block goes to its connection and back as one pointer.
+    blocks: Spares<Box<Block>>,
     log: Option<SyncSender<Record>>,
     seed: Cell<u64>,
     date: RefCell<(u64, String)>,
@@ -140,7 +137,7 @@ impl Worker {
             draining: Cell::new(false),
             closes_idle: Cell::new(false),
             world: RefCell::new(Rc::new(world)),
-            blocks: RefCell::default(),
+            blocks: Spares::new(BLOCKS_MAX),
             log,
             seed,
             date: RefCell::new((u64::MAX, String::new())),
@@ -205,7 +202,7 @@ impl Worker {
     }
 
     pub(crate) fn take_block(&self) -> Box<Block> {
-        let mut block = self.blocks.borrow_mut().pop().unwrap_or_default();
+        let mut block = self.blocks.take().unwrap_or_default();
         block.client_in = self.buffers.take();
         block
     }
@@ -220,10 +217,7 @@ impl Worker {
         self.buffers.give(std::mem::take(&mut block.client_in));
         self.buffers.give(std::mem::take(&mut block.server_in));
         block.clear();
-        let mut blocks = self.blocks.borrow_mut();
-        if blocks.len() < BLOCKS_MAX {
-            blocks.push(block);
-        }
+        self.blocks.give(block);
     }
 
     /// Whether exchanges are recorded at all.
@@ -258,11 +252,13 @@ impl Worker {
         use_date(&date.1)
     }
 
-    /// Once a second: closes connections to servers that are idle for too long or hung up.
+    /// Once a second: closes connections to servers that are idle for too long or hung up, and frees what is spare.
     pub(crate) async fn sweep(self: Rc<Self>) {
         loop {
             net::sleep(Duration::from_secs(1)).await;
             self.idle.sweep(net::now());
+            self.buffers.trim();
+            self.blocks.trim();
             let panics = net::panics();
             let cells = self.cells();
             cells.panics.add(panics.saturating_sub(cells.panics.get()));
