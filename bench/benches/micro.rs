@@ -22,7 +22,10 @@ fn main() -> anyhow::Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     for name in cases::names() {
         let criterion = &mut criterion;
-        let mut timed = Timed { criterion, name: &name };
+        let mut timed = Timed {
+            criterion,
+            name: &name,
+        };
         cases::run(&name, &mut timed)?;
     }
     criterion.final_summary();

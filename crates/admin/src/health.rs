@@ -38,7 +38,16 @@ pub(crate) async fn health(State(admin): Shared) -> Response {
 fn report(admin: &Arc<Admin>, phase: Phase) -> Report {
     let mut checks = Map::new();
     checks.insert("config".to_owned(), json!({ "status": "up" }));
-    let mut all_up = true;
+    let away = admin.hub.crew.iter().filter(|load| load.is_away()).count();
+    checks.insert(
+        "workers".to_owned(),
+        json!({
+            "status": if away == 0 { "up" } else { "down" },
+            "workers": admin.hub.worker_count,
+            "away": away,
+        }),
+    );
+    let mut all_up = away == 0;
     for (config, pool) in shape::pools(&admin.hub.world()) {
         let view = pool.view();
         let usable = shape::usable(&view);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use control::crew::WorkerLoad;
 use control::live::Member;
 use control::metrics::{BUCKETS_US, Classes, Counter, PoolCells, RetryCause, WorkerCells};
 use control::reason::Reason;
@@ -278,13 +279,24 @@ fn workers(text: &mut Text, admin: &Admin) {
         text.single(family, cells.sum(number));
     }
     text.single("evenkeel_workers", admin.hub.worker_count);
-    text.family("evenkeel_worker_connections");
-    for (number, load) in admin.hub.crew.iter().enumerate() {
-        text.sample(&[("worker", &number.to_string())], load.connections());
+    type Load = fn(&WorkerLoad) -> u64;
+    let loads: [(&str, Load); 4] = [
+        ("evenkeel_worker_connections", |load| {
+            load.connections().into()
+        }),
+        ("evenkeel_worker_away", |load| load.is_away().into()),
+        ("evenkeel_worker_stalls_total", |load| load.stalls.get()),
+        ("evenkeel_worker_deaths_total", |load| load.deaths.get()),
+    ];
+    for (family, number) in loads {
+        text.family(family);
+        for (worker, load) in admin.hub.crew.iter().enumerate() {
+            text.sample(&[("worker", &worker.to_string())], number(load));
+        }
     }
     text.family("evenkeel_worker_handed_total");
-    for (number, cells) in cells.iter().enumerate() {
-        text.sample(&[("worker", &number.to_string())], cells.handed.get());
+    for (worker, cells) in cells.iter().enumerate() {
+        text.sample(&[("worker", &worker.to_string())], cells.handed.get());
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::metrics::PerWorker;
+use crate::metrics::{Counter, PerWorker};
 
 /// Set in `coming` while a worker is away: its load then passes every other.
 const AWAY: u32 = 1 << 31;
@@ -23,6 +23,10 @@ pub struct WorkerLoad {
     open: AtomicU32,
     /// Handed to it and not yet taken up; and [`AWAY`].
     coming: AtomicU32,
+    /// Times that its thread did not answer. Written by the control thread alone, as is the next.
+    pub stalls: Counter,
+    /// Times that its thread ended and was replaced.
+    pub deaths: Counter,
 }
 
 impl WorkerLoad {

@@ -18,6 +18,8 @@ pub enum Message {
     Event(Event),
     /// Somebody wants something, and an answer.
     Command(Command, Reply),
+    /// The thread of a worker has ended, though nobody asked it to: the workers are to be looked after.
+    WorkerEnded,
 }
 
 impl std::fmt::Debug for Message {
@@ -25,6 +27,7 @@ impl std::fmt::Debug for Message {
         match self {
             Self::Event(event) => event.fmt(f),
             Self::Command(command, _) => command.fmt(f),
+            Self::WorkerEnded => f.write_str("WorkerEnded"),
         }
     }
 }

@@ -79,6 +79,11 @@ pub(crate) fn run_with(
     if let Err(error) = logging::init() {
         return Ok(exit::wrong(error));
     }
+    if let Ok(faults) = std::env::var("EVENKEEL_FAULT")
+        && let Err(error) = proxy::arm_faults(&faults)
+    {
+        return Ok(exit::wrong(error));
+    }
     let inherited = match inherit(options) {
         Ok(inherited) => inherited,
         Err(why) => return Ok(exit::refused(why)),

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use config::{Bind, Snapshot};
@@ -16,9 +15,14 @@ use control::world::{Hub, World};
 use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
 use crate::listener::{self, Listening, StopAccepting};
-use crate::net::{self, Acceptor, Remote};
+use crate::net::{self, Acceptor};
 use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
 use crate::worker::Worker;
+
+mod tend;
+
+use tend::Handle;
+pub use tend::Notice;
 
 /// Descriptors that are not for connections: listening sockets, logs, probes, the admin listener.
 const OTHER_FILES: u64 = 512;
@@ -26,6 +30,9 @@ const OTHER_FILES: u64 = 512;
 /// How often, and how many times, a port that is being let go is looked at before it is bound anew.
 const LEAVING_LOOK: Duration = Duration::from_millis(5);
 const LEAVING_LOOKS_MAX: u32 = 100;
+/// How often, and how many times, a worker that was told to end is looked at.
+const STOP_LOOK: Duration = Duration::from_millis(1);
+const STOP_LOOKS_MAX: u32 = 2_000;
 
 /// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit.
 #[must_use]
@@ -38,7 +45,16 @@ pub fn connection_default_max(open_files: u64) -> u32 {
 /// The running data plane.
 pub struct Engine {
     hub: Arc<Hub>,
+    mailboxes: Arc<Mailboxes>,
+    log: Option<SyncSender<Record>>,
+    seed: u64,
     workers: Vec<Handle>,
+    /// Workers that are stuck or have no thread, and who polls their sockets meanwhile.
+    absent: BTreeMap<usize, Option<usize>>,
+    /// When the workers were last looked at.
+    looked: Duration,
+    /// What a worker that begins now must know of the end.
+    ending: End,
     held: BTreeMap<Bind, Bound>,
     /// Ports that no listener wants any more, and whether their sockets are still open.
     leaving: Vec<(u16, Weak<()>)>,
@@ -46,9 +62,19 @@ pub struct Engine {
     worlds: Vec<Arc<World>>,
 }
 
-struct Handle {
-    remote: Remote,
-    thread: JoinHandle<io::Result<()>>,
+#[derive(Clone, Copy, Default)]
+struct End {
+    draining: bool,
+    closes_idle: bool,
+}
+
+/// What a stop came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests and TCP connections that were cut.
+    pub cut: u64,
+    /// Workers that did not end in time.
+    pub stuck: usize,
 }
 
 /// What a config needs, made and not yet visible. Dropping it undoes it.
@@ -60,11 +86,16 @@ thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
 }
 
+/// Sockets by address and number, with their listener's name and a worker's own descriptor.
+type Shares = Vec<((Bind, usize), Arc<str>, Share)>;
+
 /// This thread's worker, and the accept loops that run on it.
 struct Here {
     worker: Rc<Worker>,
     /// By address, then by the number of the socket.
     accepting: BTreeMap<(Bind, usize), Rc<StopAccepting>>,
+    /// The sockets that it accepts from for others, by the worker that is absent.
+    standing_in: BTreeMap<usize, BTreeSet<(Bind, usize)>>,
     connections_default: u32,
 }
 
@@ -75,47 +106,25 @@ impl Engine {
     /// # Errors
     /// When a thread or its poll cannot be made.
     pub fn start(hub: Arc<Hub>, seed: u64, log: Option<SyncSender<Record>>) -> io::Result<Self> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let connections_default = connection_default_max(limit.current.unwrap_or(u64::MAX));
         let mailboxes = Arc::new(Mailboxes::new(hub.worker_count));
-        let mut workers = Vec::new();
-        for number in 0..hub.worker_count {
-            let (ready, started) = sync_channel(1);
-            let (hub, log, boxes) = (hub.clone(), log.clone(), mailboxes.clone());
-            let seed = seed ^ (number as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || {
-                    let start = |remote: Remote| {
-                        let (hub, boxes) = (hub.clone(), boxes.clone());
-                        let worker = Worker::new(number, hub, boxes, seed, log);
-                        net::spawn(worker.clone().sweep());
-                        HERE.set(Some(Here {
-                            worker,
-                            accepting: BTreeMap::new(),
-                            connections_default,
-                        }));
-                        let _ = ready.send(remote);
-                    };
-                    let result = net::run(start);
-                    HERE.set(None);
-                    drop(boxes.close(&hub.crew, number));
-                    result
-                })?;
-            let Ok(remote) = started.recv() else {
-                let error = thread.join().ok().and_then(Result::err);
-                return Err(error.unwrap_or_else(|| io::Error::other("a worker did not start")));
-            };
-            mailboxes.open(number, remote.clone());
-            workers.push(Handle { remote, thread });
-        }
-        Ok(Self {
+        let mut engine = Self {
             hub,
-            workers,
+            mailboxes,
+            log,
+            seed,
+            workers: Vec::new(),
+            absent: BTreeMap::new(),
+            looked: Duration::ZERO,
+            ending: End::default(),
             held: BTreeMap::new(),
             leaving: Vec::new(),
             worlds: Vec::new(),
-        })
+        };
+        for number in 0..engine.hub.worker_count {
+            let handle = engine.begin_worker(number, Duration::ZERO)?;
+            engine.workers.push(handle);
+        }
+        Ok(engine)
     }
 
     /// Binds what `snapshot` needs beyond what is bound.
@@ -163,26 +172,44 @@ impl Engine {
                 }
             }
         }
-        for (number, handle) in self.workers.iter().enumerate() {
-            let mut shares = Vec::new();
-            for (bind, bound) in start
-                .iter()
-                .filter_map(|bind| Some((bind, self.held.get(bind)?)))
-            {
-                for (socket, share) in bound.shares(number, self.workers.len()) {
-                    shares.push(((bind.clone(), socket), bound.listener.clone(), share));
-                }
+        for number in 0..self.workers.len() {
+            self.post(number, world.clone(), &start, &stop);
+        }
+        for (absent, stand_in) in &self.absent {
+            if let Some(stand_in) = stand_in {
+                self.adopt(*stand_in, *absent);
             }
-            let (world, stop) = (world.clone(), stop.clone());
-            handle
-                .remote
-                .run(move || with_here(|here| here.take_up(world, shares, &stop)));
         }
         self.leaving.retain(|(_, open)| open.strong_count() > 0);
         for bind in stop {
             let bound = self.held.remove(&bind);
             let left = bound.and_then(|bound| Some((bound.port?, Arc::downgrade(&bound.open))));
             self.leaving.extend(left);
+        }
+    }
+
+    /// A worker's descriptors of the sockets of these addresses.
+    fn shares_of<'a>(&self, number: usize, binds: impl IntoIterator<Item = &'a Bind>) -> Shares {
+        let mut shares = Vec::new();
+        for bind in binds {
+            let Some(bound) = self.held.get(bind) else {
+                continue;
+            };
+            for (socket, share) in bound.shares(number, self.hub.worker_count) {
+                shares.push(((bind.clone(), socket), bound.listener.clone(), share));
+            }
+        }
+        shares
+    }
+
+    /// Sends a worker a world, its descriptors of the sockets to accept from, and the binds to let go of.
+    fn post(&self, number: usize, world: Arc<World>, start: &[Bind], stop: &[Bind]) {
+        let shares = self.shares_of(number, start);
+        let stop = stop.to_vec();
+        if let Some(handle) = self.workers.get(number) {
+            handle
+                .remote
+                .run(move || with_here(|here| here.take_up(world, shares, &stop)));
         }
     }
 
@@ -222,7 +249,8 @@ impl Engine {
     }
 
     /// From now on answers say `Connection: close`.
-    pub fn begin_drain(&self) {
+    pub fn begin_drain(&mut self) {
+        self.ending.draining = true;
         self.everywhere(|here| here.worker.draining.set(true));
     }
 
@@ -273,7 +301,8 @@ impl Engine {
     }
 
     /// Closes connections that wait for a next request.
-    pub fn close_idle(&self) {
+    pub fn close_idle(&mut self) {
+        self.ending.closes_idle = true;
         self.everywhere(|here| {
             here.worker.closes_idle.set(true);
             net::expire(IDLE_TAG);
@@ -292,16 +321,27 @@ impl Engine {
             .saturating_sub(ended)
     }
 
-    /// Ends the workers; what they still serve is cut. Gives how many requests and TCP connections that were.
+    /// Ends the workers; what they still serve is cut. A worker that is stuck is not waited for without end.
     #[must_use]
-    pub fn stop(self) -> u64 {
+    pub fn stop(self) -> Stopped {
         let cut = self.active();
         self.everywhere(|_| net::stop());
-        for handle in self.workers {
-            // A worker that ended in a panic has nothing left to end.
-            let _ = handle.thread.join();
+        let mut left: Vec<_> = self
+            .workers
+            .into_iter()
+            .filter_map(|it| it.thread)
+            .collect();
+        for _ in 0..STOP_LOOKS_MAX {
+            left.retain(|thread| !thread.is_finished());
+            if left.is_empty() {
+                break;
+            }
+            std::thread::sleep(STOP_LOOK);
         }
-        cut
+        Stopped {
+            cut,
+            stuck: left.len(),
+        }
     }
 
     fn everywhere(&self, job: impl Fn(&mut Here) + Clone + Send + 'static) {
@@ -344,12 +384,7 @@ fn same_protocol(before: &World, name: &str, now: &config::Listener) -> bool {
 }
 
 impl Here {
-    fn take_up(
-        &mut self,
-        world: Arc<World>,
-        shares: Vec<((Bind, usize), Arc<str>, Share)>,
-        stop: &[Bind],
-    ) {
+    fn take_up(&mut self, world: Arc<World>, shares: Shares, stop: &[Bind]) {
         let before = self.worker.world();
         let mut known = std::mem::take(&mut *self.worker.listening.borrow_mut());
         let mut kept = BTreeMap::new();
@@ -388,6 +423,36 @@ impl Here {
         });
         for (socket, name, share) in shares {
             self.start_accepting(socket, &name, share);
+        }
+    }
+
+    /// Accepts for a worker that cannot; what this one accepts from anyway stays its own.
+    fn stand_in(&mut self, absent: usize, shares: Shares) {
+        let mut taken = self.standing_in.remove(&absent).unwrap_or_default();
+        for (socket, name, share) in shares {
+            let is_own = self.accepting.contains_key(&socket)
+                && !taken.contains(&socket)
+                && !self.stands_in_for(&socket);
+            if !is_own {
+                self.start_accepting(socket.clone(), &name, share);
+                taken.insert(socket);
+            }
+        }
+        self.standing_in.insert(absent, taken);
+    }
+
+    fn stands_in_for(&self, socket: &(Bind, usize)) -> bool {
+        self.standing_in.values().any(|of| of.contains(socket))
+    }
+
+    /// Leaves a worker's sockets to it again.
+    fn step_back(&mut self, returned: usize) {
+        for socket in self.standing_in.remove(&returned).unwrap_or_default() {
+            if !self.stands_in_for(&socket)
+                && let Some(running) = self.accepting.remove(&socket)
+            {
+                running.hand_over();
+            }
         }
     }
 

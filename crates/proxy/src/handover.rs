@@ -115,6 +115,15 @@ impl Mailboxes {
         Ok(())
     }
 
+    /// Runs `job` on a worker's thread.
+    #[cfg(debug_assertions)]
+    pub(crate) fn run(&self, worker: usize, job: impl FnOnce() + Send + 'static) {
+        let remote = self.of(worker).and_then(|mailbox| mailbox.remote.clone());
+        if let Some(remote) = remote {
+            remote.run(job);
+        }
+    }
+
     /// All that waits for a worker.
     pub(crate) fn take(&self, crew: &Crew, worker: usize) -> Vec<Handed> {
         let waiting = self

@@ -6,15 +6,18 @@
 
 mod buffer;
 mod engine;
+mod fault;
 mod handover;
 mod http1;
 mod listener;
 mod net;
+mod pulse;
 mod relay;
 mod sockets;
 mod tcp;
 mod upstream;
 mod worker;
 
-pub use engine::{Engine, Prepared, connection_default_max};
+pub use engine::{Engine, Notice, Prepared, Stopped, connection_default_max};
+pub use fault::arm_faults;
 pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};

@@ -254,14 +254,15 @@ impl Worker {
 
     /// Once a second: closes connections to servers that are idle for too long or hung up, and frees what is spare.
     pub(crate) async fn sweep(self: Rc<Self>) {
+        let mut counted = 0;
         loop {
             net::sleep(Duration::from_secs(1)).await;
             self.idle.sweep(net::now());
             self.buffers.trim();
             self.blocks.trim();
             let panics = net::panics();
-            let cells = self.cells();
-            cells.panics.add(panics.saturating_sub(cells.panics.get()));
+            self.cells().panics.add(panics.saturating_sub(counted));
+            counted = panics;
         }
     }
 }

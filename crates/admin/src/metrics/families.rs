@@ -194,6 +194,24 @@ pub const FAMILIES: &[Family] = &[
         "Client connections that a worker serves.",
     ),
     family(
+        "evenkeel_worker_away",
+        Gauge,
+        &["worker"],
+        "1 while a worker is stuck or has no thread: another accepts for it.",
+    ),
+    family(
+        "evenkeel_worker_stalls_total",
+        Counter,
+        &["worker"],
+        "Times that a worker made no turn for 5 s.",
+    ),
+    family(
+        "evenkeel_worker_deaths_total",
+        Counter,
+        &["worker"],
+        "Times that the thread of a worker ended and was replaced.",
+    ),
+    family(
         "evenkeel_worker_handed_total",
         Counter,
         &["worker"],

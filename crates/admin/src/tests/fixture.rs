@@ -163,7 +163,7 @@ async fn publish(
         };
         let now = began.elapsed();
         match message {
-            None => {}
+            None | Some(Message::WorkerEnded) => {}
             Some(Message::Event(event)) => publisher.handle_event(event, now),
             Some(Message::Command(command, reply)) => match command {
                 Command::Set {

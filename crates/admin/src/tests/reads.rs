@@ -18,7 +18,7 @@ async fn livez_and_health_have_their_shapes() {
     assert_eq!(health.status, 200);
     assert_eq!(
         health.body,
-        r#"{"status":"healthy","uptime_secs":0,"version":"0.1.0","checks":{"config":{"status":"up"},"pool:api":{"servers":2,"status":"up","usable":2},"pool:site":{"servers":2,"status":"up","usable":2}}}"#
+        r#"{"status":"healthy","uptime_secs":0,"version":"0.1.0","checks":{"config":{"status":"up"},"pool:api":{"servers":2,"status":"up","usable":2},"pool:site":{"servers":2,"status":"up","usable":2},"workers":{"away":0,"status":"up","workers":2}}}"#
     );
     for (phase, status, word) in [
         (Phase::Starting, 503, "starting"),

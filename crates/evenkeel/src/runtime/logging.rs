@@ -89,3 +89,45 @@ pub(super) fn notice(notice: &Notice) {
         }
     }
 }
+
+/// Writes what became of a worker.
+pub(super) fn worker(notice: &proxy::Notice) {
+    use proxy::Notice;
+    let ms = |time: &std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match notice {
+        Notice::Stuck {
+            worker,
+            silent,
+            stand_in,
+        } => tracing::error!(
+            worker,
+            silent_ms = ms(silent),
+            stand_in,
+            "a worker is stuck: its new connections go to another"
+        ),
+        Notice::Back { worker, silent } => {
+            tracing::warn!(worker, silent_ms = ms(silent), "a worker is back");
+        }
+        Notice::Lost { worker, silent } => tracing::error!(
+            worker,
+            silent_ms = ms(silent),
+            "a stuck worker did not come back: the process is lost"
+        ),
+        Notice::Ended { worker, error } => {
+            tracing::error!(
+                worker,
+                error,
+                "a worker has ended, and what it served with it"
+            );
+        }
+        Notice::Replaced { worker } => tracing::warn!(worker, "a worker was replaced"),
+        Notice::NotReplaced { worker, error } => {
+            tracing::error!(
+                worker,
+                error,
+                "a worker cannot be replaced; another polls its sockets"
+            );
+        }
+        _ => {}
+    }
+}

@@ -107,7 +107,12 @@ impl Shell {
     }
 
     async fn wait(&mut self) -> Woken {
-        let mut due = self.publisher.poll_timeout();
+        let next_look = self.engine.next_look();
+        let mut due = Some(
+            self.publisher
+                .poll_timeout()
+                .map_or(next_look, |due| due.min(next_look)),
+        );
         if self.ending.is_some() {
             let look = self.now() + ending::LOOK_EVERY;
             due = Some(due.map_or(look, |due| due.min(look)));
@@ -137,6 +142,13 @@ impl Shell {
 
     /// Lets the publisher do what is due, and does what it says.
     fn work(&mut self) {
+        for notice in self.engine.tend(self.now()) {
+            logging::worker(&notice);
+            if matches!(notice, proxy::Notice::Lost { .. }) && self.ending.is_none() {
+                // What it serves is lost already; a supervisor starts anew what would otherwise stay half dead.
+                std::process::abort();
+            }
+        }
         self.publisher.handle_timeout(self.now());
         self.tell_successor();
         self.state_file.tell(&self.publisher);
@@ -180,6 +192,8 @@ impl Shell {
             Message::Command(Command::Upgrade { binary, timeout }, reply) => {
                 self.begin_upgrade(binary.as_deref(), timeout, Some(reply));
             }
+            // They are looked after next.
+            Message::WorkerEnded => {}
             Message::Event(event) => self.publisher.handle_event(event, now),
             Message::Command(Command::Reload, reply) => {
                 self.begin_reload(Some(reply), "the admin API");
@@ -374,9 +388,13 @@ impl Shell {
 
     async fn end(mut self) -> ExitCode {
         self.state_file.end();
-        let cut = self.engine.stop();
-        // Every sender was a worker's.
-        self.access_log.end();
+        let proxy::Stopped { cut, stuck } = self.engine.stop();
+        if stuck == 0 {
+            // Every sender was a worker's.
+            self.access_log.end();
+        } else {
+            tracing::warn!(stuck, "workers did not end; they end with the process");
+        }
         if let Some(admin) = self.admin {
             admin.end().await;
         }

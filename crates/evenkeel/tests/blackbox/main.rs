@@ -19,6 +19,7 @@ mod http_smuggling;
 mod life_admin;
 mod life_death;
 mod life_end;
+mod life_faults;
 mod life_health;
 mod life_limits;
 mod life_operator;

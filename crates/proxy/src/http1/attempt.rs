@@ -11,6 +11,7 @@ use super::log::Log;
 use super::respond::{self, Responded, Responding, ResponseBuffers, ResponseFault, Seen};
 use super::upload::{self, Upload, UploadBuffers, UploadFault};
 use super::{Block, Next};
+use crate::fault;
 use crate::net::{self, First};
 use crate::relay::{self, WriteFault};
 use crate::upstream::{Lease, ServerStream};
@@ -45,6 +46,7 @@ pub(super) async fn attempt(
     let conn = cx.conn;
     conn.worker.ensure_server_buffer(block);
     let sent_whole = send(cx, block, upload, &server).await?;
+    fault::at(&conn.worker, &block.request_out);
     let sent_at = net::clock();
     let upload_done = Cell::new(upload.is_done() || !sent_whole);
     let seen = Seen::default();

@@ -139,6 +139,10 @@ impl Drop for Log {
         if self.silent {
             return;
         }
+        // Dropped by a panic: nobody has said how it ended.
+        if self.status == 0 && self.reason.is_none() && std::thread::panicking() {
+            self.note(Reason::Internal);
+        }
         let now = net::clock();
         let took = now.saturating_sub(self.started);
         let worker = self.worker.number;

@@ -5,6 +5,7 @@
     reason = "a slot that was popped from the free list exists"
 )]
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -48,17 +49,29 @@ thread_local! {
 }
 
 /// Turns this thread into a worker: calls `start` with the handle for other threads, then runs tasks until
-/// [`stop`].
+/// [`stop`]. However that ends, its inbox is closed and its tasks are dropped, so that their guards undo what they
+/// counted.
 ///
 /// # Errors
-/// When the kernel refuses an epoll descriptor or an eventfd.
+/// When the kernel refuses an epoll descriptor or an eventfd, or something panics that is no task.
 pub(crate) fn run(start: impl FnOnce(Remote)) -> io::Result<()> {
     let waker = reactor::open()?;
-    let (number, remote) = inbox::open(waker);
+    let (number, remote) = inbox::open(waker)?;
     WORKER.set(u32::from(number));
     STOP.set(false);
+    PANICS.set(0);
     timer::advance();
-    start(remote.clone());
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        start(remote.clone());
+        turn(&remote)
+    }));
+    inbox::close(&remote);
+    drop_tasks();
+    WORKER.set(NO_WORKER);
+    ended.unwrap_or_else(|panic| Err(io::Error::other(panic_text(&*panic))))
+}
+
+fn turn(remote: &Remote) -> io::Result<()> {
     while !STOP.get() {
         let idle = run_batch();
         if STOP.get() {
@@ -72,12 +85,18 @@ pub(crate) fn run(start: impl FnOnce(Remote)) -> io::Result<()> {
         let signalled = reactor::wait(timeout)?;
         timer::advance();
         if signalled {
-            inbox::drain(&remote);
+            inbox::drain(remote);
         }
     }
-    drop_tasks();
-    WORKER.set(NO_WORKER);
     Ok(())
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 /// Ends the loop of this thread after the present turn; its tasks are dropped.
@@ -210,9 +229,7 @@ fn next_ready() -> Option<(u32, u16, BoxedTask)> {
 
 fn retire(slot: u32, future: BoxedTask) {
     // Dropping may close sockets and wake others: nothing is borrowed here.
-    if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
-        PANICS.set(PANICS.get() + 1);
-    }
+    drop_caught(future);
     TASKS.with_borrow_mut(|tasks| {
         if let Some(entry) = tasks.slots.get_mut(slot as usize) {
             entry.generation = entry.generation.wrapping_add(1);
@@ -221,6 +238,12 @@ fn retire(slot: u32, future: BoxedTask) {
         }
         tasks.free.push(slot);
     });
+}
+
+fn drop_caught(future: BoxedTask) {
+    if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
+        PANICS.set(PANICS.get() + 1);
+    }
 }
 
 fn drop_tasks() {
@@ -236,7 +259,7 @@ fn drop_tasks() {
         if futures.is_empty() {
             break;
         }
-        drop(futures);
+        futures.into_iter().for_each(drop_caught);
     }
     TASKS.with_borrow_mut(|tasks| *tasks = Tasks::default());
 }
