@@ -271,8 +271,7 @@ impl Pipe<'_> {
                 Ok(0) => self.read_end = true,
                 Ok(count) => {
                     self.buffer.added(count);
-                    if count <= STAGED_MAX && net::others_ready() {
-                        cx.waker().wake_by_ref();
+                    if count <= STAGED_MAX && net::goes_behind(cx) {
                         return Step::Staged;
                     }
                 }

@@ -21,6 +21,8 @@ use super::waker::TaskId;
 
 /// Tasks run between two looks at the kernel, at most: so that a storm of wakes cannot starve sockets.
 const BATCH_MAX: usize = 512;
+/// Tasks that may wait behind others in one batch.
+const BEHIND_MAX: u32 = 64;
 /// No worker number: this thread runs no executor.
 const NO_WORKER: u32 = u32::MAX;
 
@@ -44,6 +46,8 @@ struct Tasks {
 thread_local! {
     static WORKER: Cell<u32> = const { Cell::new(NO_WORKER) };
     static STOP: Cell<bool> = const { Cell::new(false) };
+    /// Tasks of this batch that went behind others.
+    static BEHIND: Cell<u32> = const { Cell::new(0) };
     static PANICS: Cell<u64> = const { Cell::new(0) };
     static TASKS: RefCell<Tasks> = RefCell::new(Tasks::default());
 }
@@ -150,16 +154,29 @@ pub(crate) async fn yield_now() {
     .await
 }
 
-/// Whether other tasks of this thread are ready to run.
-pub(crate) fn others_ready() -> bool {
-    TASKS.with_borrow(|tasks| !tasks.ready.is_empty())
+/// Puts the task that is running behind those that are ready, if there are any; true when it is to be polled again. No
+/// more than [`BEHIND_MAX`] tasks between two looks at the kernel: each of them holds buffers meanwhile.
+pub(crate) fn goes_behind(cx: &Context<'_>) -> bool {
+    let behind = BEHIND.get();
+    if behind >= BEHIND_MAX || TASKS.with_borrow(|tasks| tasks.ready.is_empty()) {
+        return false;
+    }
+    BEHIND.set(behind + 1);
+    cx.waker().wake_by_ref();
+    true
 }
 
-/// Lets the tasks that are ready run first, if there are any.
+/// Lets the tasks that are ready run first; see [`goes_behind`].
 pub(crate) async fn after_ready() {
-    if others_ready() {
-        yield_now().await;
-    }
+    let mut asked = false;
+    std::future::poll_fn(move |cx| {
+        if asked || !goes_behind(cx) {
+            return Poll::Ready(());
+        }
+        asked = true;
+        Poll::Pending
+    })
+    .await
 }
 
 /// Queues a task of this thread; false when the task belongs to another thread.
@@ -182,6 +199,7 @@ pub(super) fn wake_local(id: TaskId) -> bool {
 
 /// Runs what is ready; true when nothing is left to run.
 fn run_batch() -> bool {
+    BEHIND.set(0);
     let worker = WORKER.get() as u16;
     for _ in 0..BATCH_MAX {
         let Some((slot, generation, mut future)) = next_ready() else {

@@ -17,7 +17,7 @@ mod tests;
 mod timer;
 mod waker;
 
-pub(crate) use executor::{after_ready, others_ready, panics, run, spawn, stop, yield_now};
+pub(crate) use executor::{after_ready, goes_behind, panics, run, spawn, stop, yield_now};
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};
 pub(crate) use timer::{Deadline, Elapsed, clock, expire, now, sleep};
