@@ -25,7 +25,17 @@ struct Claim {
 
 impl Maglev {
     /// The same table on every node, in whatever order it lists the servers.
+    ///
+    /// A server with a part of its weight first takes what its whole weight would give it, then
+    /// leaves entries to the owners of the next ones: so as its part grows entries only move to it.
     pub(crate) fn new(candidates: &[Candidate]) -> Self {
+        let mut table = Self::whole(candidates);
+        table.thin(candidates);
+        table
+    }
+
+    /// The table of the whole weights.
+    fn whole(candidates: &[Candidate]) -> Self {
         let size = if candidates.len() as u64 <= SMALL / 100 {
             SMALL
         } else {
@@ -64,6 +74,45 @@ impl Maglev {
         }
     }
 
+    /// Has each server keep the part of its entries that is its share, against the largest one.
+    fn thin(&mut self, candidates: &[Candidate]) {
+        let shares = candidates.iter().map(|candidate| candidate.share);
+        let (Some(least), Some(most)) = (shares.clone().min(), shares.max()) else {
+            return;
+        };
+        if least == most {
+            return;
+        }
+        // A hash up to this keeps the entry; that of the largest share keeps all.
+        let bounds: Vec<u64> = candidates
+            .iter()
+            .map(|it| {
+                let part = u128::from(it.share.units()) * u128::from(u64::MAX);
+                (part / u128::from(most.units())) as u64
+            })
+            .collect();
+        let kept: Vec<bool> = self
+            .0
+            .iter()
+            .enumerate()
+            .map(|(entry, owner)| {
+                let owner = *owner as usize;
+                mix(candidates[owner].hash_name, entry as u64) <= bounds[owner]
+            })
+            .collect();
+        let Some(first) = kept.iter().position(|kept| *kept) else {
+            return;
+        };
+        let mut next = self.0[first];
+        for (owner, kept) in self.0.iter_mut().zip(kept).rev() {
+            if kept {
+                next = *owner;
+            } else {
+                *owner = next;
+            }
+        }
+    }
+
     /// The owners from the key's entry on, once around.
     pub(crate) fn walk(&self, key: u64) -> impl Iterator<Item = usize> + '_ {
         let from = mix(key, 0).checked_rem(self.0.len() as u64).unwrap_or(0);
@@ -76,7 +125,7 @@ impl Claim {
     fn new(index: usize, candidate: &Candidate, size: u64) -> Self {
         Self {
             owner: index as u32,
-            weight: u64::from(candidate.units()),
+            weight: u64::from(candidate.weight),
             credit: 0,
             next: mix(candidate.hash_name, 1) % size,
             skip: mix(candidate.hash_name, 2) % (size - 1) + 1,

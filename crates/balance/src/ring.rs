@@ -1,6 +1,7 @@
 //! The ring of consistent hashing: keys and virtual nodes on one circle of 2^64 places.
 
 use crate::hash::mix;
+use crate::share::Share;
 use crate::view::Candidate;
 
 /// Virtual nodes per weight: shares then differ from the fair ones by about 1/√512, 4 %.
@@ -42,9 +43,10 @@ impl Ring {
         while (total.saturating_mul(POINTS_PER_WEIGHT) >> halvings) > POINTS_MAX {
             halvings += 1;
         }
+        let full = u64::from(Share::FULL.units());
         let mut places = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            let count = (u64::from(candidate.units()) * POINTS_PER_WEIGHT / 16) >> halvings;
+            let count = (u64::from(candidate.units()) * POINTS_PER_WEIGHT / full) >> halvings;
             for point in 0..count.max(1) {
                 places.push((mix(candidate.hash_name, point), index as u32));
             }

@@ -47,9 +47,9 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What its traffic is in proportion to: its weight in sixteenths.
+    /// What its traffic is in proportion to: its weight in the units of [`Share`].
     pub(crate) fn units(&self) -> u32 {
-        self.weight.saturating_mul(self.share.sixteenths())
+        self.weight.saturating_mul(self.share.units())
     }
 }
 
@@ -63,7 +63,7 @@ pub struct View {
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) plan: Plan,
     spread: Spread,
-    /// The sum of the weights, in sixteenths.
+    /// The sum of the weights, in units.
     total: u64,
     /// Tells a worker's scratch for this view from that for others.
     fingerprint: u64,
@@ -358,7 +358,7 @@ impl View {
         f64::from(candidate.server.in_use()) < room
     }
 
-    /// The requests in use per sixteenth of weight if all were shared out fairly, the one to come included.
+    /// The requests in use per unit of weight if all were shared out fairly, the one to come included.
     fn fair_share(&self, local: &mut Local) -> f64 {
         let count = |index: usize| self.candidates[index].server.in_use();
         let sum: u64 = if self.len() <= SCAN_MAX {

@@ -8,6 +8,7 @@ mod examples;
 mod large;
 mod shares;
 mod tried;
+mod warming;
 
 use std::sync::Arc;
 use std::time::Duration;
