@@ -134,6 +134,7 @@ struct ServerRow {
     sockets: u32,
     usable: bool,
     weight: u32,
+    traffic: f64,
 }
 
 fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
@@ -158,6 +159,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
                 sockets: member.sockets.load(Relaxed),
                 usable: shape::is_usable(standing, &view),
                 weight: standing.weight,
+                traffic: standing.traffic,
             });
         }
     }
@@ -183,6 +185,10 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     each("evenkeel_server_sockets", &|row| row.sockets.into());
     each("evenkeel_server_usable", &|row| row.usable.into());
     each("evenkeel_server_weight", &|row| row.weight.into());
+    text.family("evenkeel_server_traffic_ratio");
+    for row in &rows {
+        text.sample(&[("pool", &row.pool), ("server", &row.name)], row.traffic);
+    }
 }
 
 fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {

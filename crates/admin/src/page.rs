@@ -74,13 +74,22 @@ fn tables(html: &mut String, world: &World) {
                 server.state,
                 server.health,
                 server.health,
-                Escaped(&server.cause),
+                Escaped(&both(&server.cause, &server.note)),
                 server.weight,
                 server.active,
                 server.picks,
             );
         }
         html.push_str("</table>\n");
+    }
+}
+
+/// The two, as one text.
+fn both(cause: &str, note: &str) -> String {
+    if note.is_empty() {
+        cause.to_owned()
+    } else {
+        format!("{cause}; {note}")
     }
 }
 

@@ -23,6 +23,10 @@ pub(crate) struct Server {
     pub(crate) active: u32,
     pub(crate) picks: u64,
     pub(crate) usable: bool,
+    /// Its part of the pool's picks by weight, 0 to 1.
+    traffic: f64,
+    /// Why that is more or less than its weight says; empty if it is not.
+    pub(crate) note: Arc<str>,
 }
 
 impl Server {
@@ -39,6 +43,8 @@ impl Server {
             active: member.cell.in_use(),
             picks: member.cell.picks(),
             usable: is_usable(standing, view),
+            traffic: (standing.traffic * 1e4).round() / 1e4,
+            note: standing.note.clone(),
         }
     }
 }

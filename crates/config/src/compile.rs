@@ -4,10 +4,12 @@
 //! written or is already reported, so its default stands in and nothing is said twice.
 
 mod listener;
+mod place;
 mod pool;
 mod route;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::address::{AddressError, conflict, parse_admin};
 use crate::defaults;
@@ -27,7 +29,11 @@ pub(crate) fn compile(
 ) -> Option<Snapshot> {
     let raw_pools = raw.pools.map(|pools| pools.value).unwrap_or_default();
     let mut names = PoolNames::new(&raw_pools);
-    let pools = pool::compile_pools(raw_pools, source, report);
+    let zone = raw.zone.map(|zone| {
+        values::check_name(&zone.value.0, zone.span, report);
+        Arc::from(zone.value.0)
+    });
+    let pools = pool::compile_pools(raw_pools, zone.as_ref(), source, report);
     let mut routes = route::named_lists(raw.routes);
     let raw_listeners = raw
         .listeners

@@ -53,6 +53,12 @@ pub const RETRY_BUDGET: u32 = 20;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Counts in every algorithm.
 pub const WEIGHT: u32 = 1;
+/// How many times its fair part of the traffic a server can bear before it overflows: what Envoy uses.
+pub const OVERPROVISION: f64 = 1.4;
+/// The slope of a slow start.
+pub const SLOW_START_AGGRESSION: f64 = 1.0;
+/// Percent of its weight that a slow start begins with.
+pub const SLOW_START_FLOOR: u32 = 10;
 /// How long a resolved name is kept when its answer states no TTL.
 pub const NAME_TTL: Duration = Duration::from_secs(30);
 

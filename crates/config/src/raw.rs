@@ -5,14 +5,16 @@
 
 mod balance;
 mod listener;
+mod place;
 mod pool;
 mod route;
 
-pub(crate) use balance::{RawBalance, RawKey};
+pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,
     RawRoutes,
 };
+pub(crate) use place::{RawSlowStart, RawZones};
 pub(crate) use pool::{
     RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawRetries,
     RawServer,
@@ -35,6 +37,8 @@ section! {
         "workers" workers: Whole<1, 1024> = or("the cores that the process may use"),
         /// The admin listener: health, metrics and the API.
         "admin" admin: Off<RawAdmin> = or(format!("bind: {}", defaults::ADMIN)),
+        /// The zone that this instance is in: pools may prefer servers of it.
+        "zone" zone: Text = or("none"),
         /// How the process ends.
         "shutdown" shutdown: RawShutdown = or("its own defaults"),
         /// The access log.

@@ -225,12 +225,27 @@ pub struct Pool {
     pub connections_per_server: u32,
     /// When and how often another server is tried.
     pub retries: Retries,
+    /// Own zone, if its servers are preferred.
+    pub prefer_zone: Option<PreferZone>,
+    /// How many times its fair part of the traffic a server can bear; at least 1.
+    pub overprovision: f64,
+    /// How a server that begins to serve beside others gets its weight; `None` is `off`.
+    pub slow_start: Option<balance::SlowStart>,
     /// Active probes; `None` is `off`.
     pub health_check: Option<HealthCheck>,
     /// How long a drain waits, unless told otherwise.
     pub drain_timeout: Option<Duration>,
     /// How long a resolved name is kept when its answer states no TTL.
     pub name_ttl: Duration,
+}
+
+/// The zone whose servers a pool prefers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreferZone {
+    /// This instance's own.
+    pub zone: Arc<str>,
+    /// What percentage of the pool's whole traffic comes in there; `None`: as much as at each other zone.
+    pub traffic: Option<u32>,
 }
 
 /// A server as configured. A DNS name may become several members at run time.
@@ -244,6 +259,12 @@ pub struct Server {
     pub weight: u32,
     /// Requests in use at once.
     pub connections_max: Option<u32>,
+    /// Its group: 0 is used first.
+    pub priority: u32,
+    /// Used only while no other is fit to serve.
+    pub backup: bool,
+    /// Where it is, as other servers' zones and the own one are named.
+    pub zone: Option<Arc<str>>,
     /// Where the user wrote it: `FILE:LINE:COLUMN`.
     pub place: Arc<str>,
 }

@@ -134,8 +134,13 @@ pub struct Standing {
     pub weight: u32,
     /// The verdict of its probes.
     pub verdict: balance::health::Verdict,
-    /// Whether it may be picked.
+    /// Whether it may be picked, or could be if it were needed.
     pub usable: bool,
+    /// Its part of the pool's picks by weight, 0 to 1; 0 if none falls on it.
+    pub traffic: f64,
+    /// Why it gets more or less traffic than its weight says: "backup, not needed", "slow start at 35 %"; empty if
+    /// nothing of that kind is the case.
+    pub note: Arc<str>,
     /// Why it is as it is, in words: "503 where 200-299 was expected", "no probe has ended yet".
     pub cause: Arc<str>,
 }

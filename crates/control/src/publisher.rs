@@ -8,6 +8,7 @@ mod drain;
 mod handover;
 mod health;
 mod pools;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -388,11 +389,13 @@ impl Publisher {
     }
 
     fn mark_dirty(&mut self, pool: &Arc<str>, now: Duration) {
-        let at = self.pools.get(pool).map_or(now, |entry| {
-            let pause = entry.build_time().saturating_mul(VIEW_PAUSE);
-            entry.built.saturating_add(pause.max(VIEW_EVERY))
-        });
-        self.dirty.entry(pool.clone()).or_insert(at.max(now));
+        let at = self
+            .pools
+            .get(pool)
+            .map_or(now, |entry| entry.built.saturating_add(entry.pause()));
+        let at = at.max(now);
+        let due = self.dirty.entry(pool.clone()).or_insert(at);
+        *due = at.min(*due);
     }
 
     fn next_random(&mut self) -> u64 {

@@ -271,7 +271,7 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
                 number(server, "weight").to_string(),
                 number(server, "active").to_string(),
                 number(server, "picks").to_string(),
-                text(server, "cause").to_owned(),
+                both(text(server, "cause"), text(server, "note")),
             ]);
         }
         if servers.is_none_or(Vec::is_empty) {
@@ -323,6 +323,15 @@ fn text<'a>(object: &'a Value, key: &str) -> &'a str {
 
 fn number(object: &Value, key: &str) -> u64 {
     object.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// The two, as one text.
+fn both(cause: &str, note: &str) -> String {
+    if note.is_empty() {
+        cause.to_owned()
+    } else {
+        format!("{cause}; {note}")
+    }
 }
 
 #[cfg(test)]

@@ -236,6 +236,8 @@ pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> Stri
             } else {
                 "tried in vain"
             });
+        } else if standing.usable && !standing.note.is_empty() {
+            text.push_str(&standing.note);
         } else {
             text.push_str(&standing.cause);
         }

@@ -103,6 +103,12 @@ pub const FAMILIES: &[Family] = &[
         "The weight of a server that is in force.",
     ),
     family(
+        "evenkeel_server_traffic_ratio",
+        Gauge,
+        &["pool", "server"],
+        "A server's part of its pool's picks by weight, priority, zone and slow start, 0 to 1.",
+    ),
+    family(
         "evenkeel_pool_seconds",
         Histogram,
         &["pool"],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use balance::Algorithm;
 use rules::{Filter, On};
 
-use super::{address_error, check_unique, section_or_absent, wait_or_off};
+use super::{address_error, check_unique, place, section_or_absent, wait_or_off};
 use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
@@ -20,7 +20,7 @@ use crate::snapshot::{
     ServerTimeouts,
 };
 use crate::units::show_duration;
-use crate::values::{Named, Off, Text};
+use crate::values::{self, Named, Off, Text};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
@@ -29,6 +29,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Every pool that could be read, in the order of the file.
 pub(crate) fn compile_pools(
     raw: Named<RawPool>,
+    zone: Option<&Arc<str>>,
     source: &dyn Source,
     report: &mut Report,
 ) -> Vec<Pool> {
@@ -40,7 +41,7 @@ pub(crate) fn compile_pools(
     };
     raw.items
         .into_iter()
-        .map(|(name, pool)| compile_pool(&name, pool, &mut resolves, report))
+        .map(|(name, pool)| compile_pool(&name, pool, zone, &mut resolves, report))
         .collect()
 }
 
@@ -49,6 +50,7 @@ fn compile_pool(
     At {
         value: raw, key, ..
     }: At<RawPool>,
+    zone: Option<&Arc<str>>,
     resolves: &mut dyn FnMut(&Arc<str>) -> bool,
     report: &mut Report,
 ) -> Pool {
@@ -76,6 +78,8 @@ fn compile_pool(
         );
         report.note(Kind::TcpOnly, key, message);
     }
+    let prefer_zone = place::compile_zones(raw.zones, zone, &servers, report);
+    place::warn_all_backups(&servers, key, report);
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
     let drain = section_or_absent!(raw.drain, RawDrain);
@@ -88,6 +92,11 @@ fn compile_pool(
             .connections_per_server
             .map_or(defaults::CONNECTIONS_PER_SERVER, |n| n.value.u32()),
         retries: compile_retries(raw.retries),
+        prefer_zone,
+        overprovision: raw
+            .overprovision
+            .map_or(defaults::OVERPROVISION, |factor| factor.value.0),
+        slow_start: place::compile_slow_start(raw.slow_start, report),
         health_check: compile_health(raw.health_check, report),
         drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {
             time.value.on().map(|time| time.0)
@@ -127,6 +136,10 @@ fn compile_server(
             format!("`{host}` does not resolve now"),
         );
     }
+    let zone = raw.zone.map(|zone| {
+        values::check_name(&zone.value.0, zone.span, report);
+        Arc::from(zone.value.0)
+    });
     let place = report.files.place(written.span).to_string();
     unique.then(|| Server {
         name: name.into(),
@@ -135,6 +148,9 @@ fn compile_server(
             .weight
             .map_or(defaults::WEIGHT, |weight| weight.value.u32()),
         connections_max: raw.max_connections.map(|max| max.value.u32()),
+        priority: raw.priority.map_or(0, |priority| priority.value.u32()),
+        backup: raw.backup.is_some_and(|backup| backup.value),
+        zone,
         place: place.into(),
     })
 }

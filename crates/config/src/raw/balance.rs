@@ -2,8 +2,8 @@
 
 use super::no_options;
 use crate::diagnostic::{Kind, Report};
-use crate::read::{At, Read, Shape, Table, choice, one_key, or, section, text, wrong_type};
-use crate::scalar::{Scalar, ScalarKind};
+use crate::read::{At, Read, Shape, Table, choice, one_key, or, section, text};
+use crate::scalar::Scalar;
 use crate::tree::{Node, Value};
 use crate::values::Text;
 
@@ -197,31 +197,13 @@ fn hash_keys() -> Table {
     }
 }
 
-/// A bounded load, 1 to 100 times the fair share.
+/// How many times a fair share: 1 to 100.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoadFactor(pub(crate) f64);
 
 impl Read for LoadFactor {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let value = match &node.value {
-            Value::Scalar(Scalar {
-                kind: ScalarKind::Float(value),
-                ..
-            }) => *value,
-            Value::Scalar(Scalar {
-                text,
-                kind: ScalarKind::Int(_),
-            }) => text.parse().unwrap_or(f64::NAN),
-            _ => {
-                wrong_type(node, "a number from 1 to 100", report);
-                return None;
-            }
-        };
-        if (1.0..=100.0).contains(&value) {
-            return Some(Self(value));
-        }
-        report.error(Kind::Value, node.span, "expected a number from 1 to 100");
-        None
+        super::place::number(node, 1.0, 100.0, report).map(Self)
     }
 
     fn shape() -> Shape {

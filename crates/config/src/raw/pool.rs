@@ -1,6 +1,6 @@
 //! Pools as written: servers, balance, health and resilience.
 
-use super::{RawBalance, Weight, words};
+use super::{LoadFactor, RawBalance, RawSlowStart, RawZones, Weight, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::read::{
@@ -18,6 +18,12 @@ section! {
         "servers" servers: List<RawServer> = required(),
         /// The algorithm that picks a server.
         "balance" balance: RawBalance = or("power_of_two"),
+        /// What zones mean: `any` nothing, `prefer_own` that servers of the top's `zone` are used before others.
+        "zones" zones: RawZones = or("any"),
+        /// How many times its fair part of the traffic a server can bear, 1-100: what priority groups and zones take before they overflow.
+        "overprovision" overprovision: LoadFactor = or(format!("{:.1}", defaults::OVERPROVISION)),
+        /// How long a server that begins to serve beside others takes to get all of its weight, or the long form.
+        "slow_start" slow_start: Off<RawSlowStart> = or("off"),
         /// How servers are probed; without it by TCP connect.
         "health_check" health_check: RawHealth = or("tcp"),
         /// Server-side times.
@@ -32,7 +38,7 @@ section! {
         "http" http: HttpVersion = or(1),
         /// Below this share of usable servers all are used; only `0%` in this version.
         "panic_threshold" panic_threshold: NoPanic = or("0%"),
-    } later ["tls", "affinity", "zone"]
+    } later ["tls", "affinity"]
 }
 
 section! {
@@ -46,7 +52,13 @@ section! {
         "weight" weight: Weight = or(defaults::WEIGHT),
         /// Requests in use at once.
         "max_connections" max_connections: Whole<1, 1_000_000> = or("none"),
-    } later ["zone"]
+        /// Its group: servers of 0 are used first, and overflow to 1 and so on; 0-100.
+        "priority" priority: Whole<0, 100> = or(0),
+        /// Used only while no other server of the pool is fit to serve.
+        "backup" backup: bool = or(false),
+        /// Where it is.
+        "zone" zone: Text = or("none"),
+    } later []
 }
 
 section! {

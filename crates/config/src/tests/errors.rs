@@ -250,9 +250,8 @@ fn unsupported() {
         ],
     );
     check_pool(
-        "servers: [{ address: a:1, zone: x }], http: 2, panic_threshold: 50%, limits: { queue: 1, queue_wait: 1s }",
+        "servers: [{ address: a:1 }         ], http: 2, panic_threshold: 50%, limits: { queue: 1, queue_wait: 1s }",
         &[
-            "3:28: error[unsupported]: `zone` is not supported by this version",
             "3:46: error[unsupported]: `http: 2` is not supported by this version",
             "3:66: error[unsupported]: `panic_threshold` above `0%` is not supported by this version",
             "3:81: error[unsupported]: `queue` is not supported by this version",
@@ -503,5 +502,39 @@ fn a_state_file_is_a_files_path() {
         [
             "1:13: error[value]: `state_file` is the path of a file, such as /var/lib/evenkeel/state.json"
         ]
+    );
+}
+
+#[test]
+fn places_of_servers() {
+    check_pool(
+        "servers: [{ address: \"10.0.0.1:80\", priority: 101, backup: yes, zone: \"\" }], zones: prefer_own, overprovision: 0.5, slow_start: 30",
+        &[
+            "3:48: error[value]: expected a whole number from 0 to 100",
+            "3:61: error[type]: expected `true` or `false`, found the text `yes`",
+            "3:72: error[value]: a name cannot be empty",
+            "3:86: error[missing]: the own zone is not known (name it at the top: `zone: eu-1a`, or `zone: ${ZONE}`)",
+            "3:113: error[value]: expected a number from 1 to 100",
+            "3:130: error[type]: `30` lacks its unit (write `30s` if that is meant)",
+        ],
+    );
+    check_pool(
+        "servers: [{ address: \"10.0.0.1:80\", backup: true }], zones: own, slow_start: { duration: 0, aggression: 20, floor: 0% }",
+        &[
+            "2:10: warning[unused]: every server of the pool is a backup: they are used as any others",
+            "3:62: error[value]: `own` is not a use of zones (known: `any`, `prefer_own`)",
+            "3:106: error[value]: expected a number from 0.1 to 10",
+            "3:117: error[value]: `floor` is 1% to 100%",
+        ],
+    );
+    check(
+        "zone: eu-1a
+listeners: { l: { bind: \":1\", pool: p } }
+pools: { p: { servers: [{ address: \"10.0.0.1:80\", zone: eu-1b }], zones: { prefer_own: { traffic: 0% } } } }
+",
+        &[
+            "3:67: warning[unused]: no server of this pool is in the zone `eu-1a`: all are used alike",
+            "3:99: error[value]: `traffic` is 1% to 100%",
+        ],
     );
 }

@@ -473,3 +473,48 @@ fn a_state_file_is_off_by_default_and_a_path_otherwise() {
         Some("/var/lib/evenkeel/state.json")
     );
 }
+
+#[test]
+fn places_of_servers() {
+    let yaml = "\
+zone: ${ZONE:-eu-1a}
+listeners: { l: { bind: \":1\", pool: p } }
+pools:
+  p:
+    zones: { prefer_own: { traffic: 30% } }
+    overprovision: 2
+    slow_start: 30s
+    servers:
+      - 10.0.0.1:80
+      - { address: \"10.0.0.2:80\", priority: 1, backup: true, zone: eu-1a }
+";
+    let snapshot = snapshot(yaml);
+    let pool = &snapshot.pools[0];
+    let prefer = PreferZone {
+        zone: "eu-1a".into(),
+        traffic: Some(30),
+    };
+    assert_eq!(
+        (pool.prefer_zone.as_ref(), pool.overprovision),
+        (Some(&prefer), 2.0)
+    );
+    let slow = |duration, aggression, floor| balance::SlowStart {
+        duration: Duration::from_secs(duration),
+        aggression,
+        floor,
+    };
+    assert_eq!(pool.slow_start, Some(slow(30, 1.0, 0.1)));
+    let places: Vec<_> = pool
+        .servers
+        .iter()
+        .map(|it| (it.priority, it.backup, it.zone.as_deref()))
+        .collect();
+    assert_eq!(places, [(0, false, None), (1, true, Some("eu-1a"))]);
+
+    let long = yaml
+        .replace("30s", "{ duration: 1m, aggression: 2, floor: 20% }")
+        .replace("{ prefer_own: { traffic: 30% } }", "any");
+    let pool = &self::snapshot(&long).pools[0];
+    assert_eq!(pool.slow_start, Some(slow(60, 2.0, 0.2)));
+    assert_eq!(pool.prefer_zone, None);
+}

@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use balance::budget::RetryBudget;
 use balance::health::{Health, Thresholds, Verdict};
-use balance::{Candidate, Share, State};
+use balance::{Share, State};
 use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
 
+use super::view::{Seat, Warmth};
 use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
     RESOLVE_MIN,
 };
-use crate::live::{Endpoint, Member, PoolState, PoolView, Standing};
+use crate::live::{Endpoint, Member, PoolState, PoolView};
 use crate::metrics::PerWorker;
 
 /// Retries allowed in a second whatever the share of live requests is.
 const RETRIES_PER_SECOND_MIN: u32 = 10;
-/// What each server adds to the time of building a view, its algorithm's tables aside, in a release build.
-const BUILD_TIME_EACH: Duration = Duration::from_nanos(400);
 
 pub(super) struct PoolEntry {
     pub(super) state: Arc<PoolState>,
@@ -29,9 +28,11 @@ pub(super) struct PoolEntry {
     pub(super) slots: Vec<Slot>,
     /// When its view was built last.
     pub(super) built: Duration,
-    panic: bool,
+    pub(super) panic: bool,
+    /// Whether a server of it has ever been fit to serve.
+    pub(super) served: bool,
     /// Views that a worker may still hold: freed here, so that no worker stalls over a large one.
-    retired: Vec<Arc<PoolView>>,
+    pub(super) retired: Vec<Arc<PoolView>>,
 }
 
 /// Where a member is: a pool, and a position among its slots.
@@ -75,8 +76,11 @@ pub(super) struct Slot {
     /// The name that the config gives it; several members share one when it is a DNS name.
     pub(super) configured: Arc<str>,
     /// Its place in rings: alike on every node, so it does not hang on which addresses a name had before.
-    hash_name: u64,
+    pub(super) hash_name: u64,
     pub(super) file_weight: u32,
+    /// Where the config puts it.
+    pub(super) seat: Seat,
+    pub(super) warmth: Warmth,
     /// The operator's words, until the file's own value changes.
     pub(super) weight_word: Option<u32>,
     pub(super) word: Option<State>,
@@ -87,21 +91,21 @@ impl Slot {
         *self.member.name == *name || *self.configured == *name
     }
 
-    fn weight(&self) -> u32 {
+    pub(super) fn weight(&self) -> u32 {
         self.weight_word.unwrap_or(self.file_weight)
     }
 
     /// Whether real traffic has it out for a while.
-    fn is_ejected(&self) -> bool {
+    pub(super) fn is_ejected(&self) -> bool {
         false
     }
 
     /// Which part of its weight it has for now: the product of every factor that there is.
-    fn share(&self) -> Share {
+    pub(super) fn share(&self) -> Share {
         Share::FULL
     }
 
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         self.health
             .as_ref()
             .map_or(Verdict::Healthy, Health::verdict)
@@ -185,7 +189,7 @@ impl Publisher {
         changes: &mut Changes,
     ) -> PoolEntry {
         let check = pool.health_check.clone().map(Arc::new);
-        let (slots, state, same_check, built, panic, retired) = match old {
+        let (slots, state, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
                 let state = if old.config.retries.budget_percent == pool.retries.budget_percent {
@@ -203,13 +207,22 @@ impl Publisher {
                     same_check,
                     old.built,
                     old.panic,
+                    old.served,
                     old.retired,
                 )
             }
             None => {
                 let stats = Arc::new(PerWorker::new(self.workers));
                 let state = Arc::new(PoolState::new(pool.name.clone(), budget(pool), stats));
-                (Vec::new(), state, true, Duration::ZERO, false, Vec::new())
+                (
+                    Vec::new(),
+                    state,
+                    true,
+                    Duration::ZERO,
+                    false,
+                    false,
+                    Vec::new(),
+                )
             }
         };
         let words = words_of_names(&slots);
@@ -231,6 +244,7 @@ impl Publisher {
                         changes.servers_added += 1;
                         let mut slot =
                             self.create(pool, server, (name, endpoint), check.as_deref(), now);
+                        slot.warmth = Warmth::new(!served);
                         if let (Address::Name(..), Some(words)) =
                             (&server.address, words.get(&server.name))
                         {
@@ -256,6 +270,7 @@ impl Publisher {
             slots: kept,
             built,
             panic,
+            served,
             retired,
         }
     }
@@ -298,6 +313,7 @@ impl Publisher {
         now: Duration,
     ) -> Slot {
         slot.member.set_connections_max(server.connections_max);
+        slot.seat = Seat::new(server);
         if slot.file_weight != server.weight {
             slot.file_weight = server.weight;
             slot.weight_word = None;
@@ -352,6 +368,8 @@ impl Publisher {
             configured: server.name.clone(),
             hash_name,
             file_weight: server.weight,
+            seat: Seat::new(server),
+            warmth: Warmth::new(true),
             weight_word: None,
             word: None,
         };
@@ -463,86 +481,16 @@ impl Publisher {
             self.dirty.remove(&pool);
             if let Some(entry) = self.pools.get_mut(&pool) {
                 entry.built = now;
-                if let Some(on) = entry.build() {
+                if let Some(on) = entry.build(now) {
+                    let pool = pool.clone();
                     self.actions
                         .push_back(Action::Log(Notice::Panic { pool, on }));
                 }
+                if let Some(step) = entry.next_step(now) {
+                    self.dirty.insert(pool, step);
+                }
             }
         }
-    }
-}
-
-impl PoolEntry {
-    /// About how long a view takes to build.
-    pub(super) fn build_time(&self) -> Duration {
-        let algorithm = &self.config.balance.algorithm;
-        let own =
-            BUILD_TIME_EACH.saturating_mul(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        own.saturating_add(balance::View::build_time(algorithm, self.slots.len()))
-    }
-
-    /// Builds and swaps the view; says when the pool begins or ends to use servers that it would rather not.
-    fn build(&mut self) -> Option<bool> {
-        let inputs: Vec<balance::Standing> = self
-            .slots
-            .iter()
-            .map(|slot| balance::Standing {
-                verdict: slot.verdict(),
-                answers: slot.health.as_ref().is_none_or(Health::answers),
-                state: slot.member.cell.state(),
-                weight: slot.weight(),
-                ejected: slot.is_ejected(),
-                share: slot.share(),
-            })
-            .collect();
-        let usable = balance::usable(&inputs, 0);
-        let mut standings: Vec<Standing> = self
-            .slots
-            .iter()
-            .map(|slot| Standing {
-                member: slot.member.clone(),
-                weight: slot.weight(),
-                verdict: slot.verdict(),
-                usable: false,
-                cause: slot.cause(),
-            })
-            .collect();
-        let mut candidates = Vec::with_capacity(usable.indices.len());
-        for index in &usable.indices {
-            let (Some(standing), Some(slot)) = (standings.get_mut(*index), self.slots.get(*index))
-            else {
-                continue;
-            };
-            standing.usable = true;
-            candidates.push(Candidate {
-                server: standing.member.cell.clone(),
-                id: standing.member.id,
-                hash_name: slot.hash_name,
-                weight: standing.weight,
-                share: slot.share(),
-            });
-        }
-        let view = balance::View::build(&self.config.balance.algorithm, candidates);
-        let by_id: BTreeMap<u32, &Arc<Member>> = standings
-            .iter()
-            .map(|standing| (standing.member.id, &standing.member))
-            .collect();
-        let members = view
-            .candidates()
-            .iter()
-            .filter_map(|candidate| by_id.get(&candidate.id).copied().cloned())
-            .collect();
-        let before = self.state.set_view(PoolView {
-            view,
-            members,
-            standings,
-            panic: usable.panic,
-        });
-        self.retired.retain(|view| Arc::strong_count(view) > 1);
-        self.retired.push(before);
-        let changed = self.panic != usable.panic;
-        self.panic = usable.panic;
-        changed.then_some(usable.panic)
     }
 }
 

@@ -18,6 +18,7 @@ mod drains;
 mod handovers;
 mod health;
 mod names;
+mod places;
 mod reloads;
 
 /// A publisher, its clock, and servers that answer probes as the story wants.

@@ -273,6 +273,7 @@ fn whys(pool: &PoolState, view: &PoolView, now: Duration) -> Vec<(String, String
         let at = members.position(|member| member.id == standing.member.id);
         match at.and_then(|at| explanation.candidates.get(at)) {
             Some(why) => why.to_string(),
+            None if standing.usable => standing.note.to_string(),
             None => format!("not usable: {}", state(standing).1),
         }
     };

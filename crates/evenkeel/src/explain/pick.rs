@@ -108,7 +108,9 @@ fn servers(state: &PoolState, pool: &Pool, key: Option<u64>) -> Servers {
             .iter()
             .position(|member| member.id == standing.member.id);
         match at.and_then(|at| explanation.candidates.get(at)) {
-            Some(why) => why.to_string(),
+            Some(why) if standing.note.is_empty() => why.to_string(),
+            Some(why) => format!("{why}; {}", standing.note),
+            None if standing.usable && !standing.note.is_empty() => standing.note.to_string(),
             None if standing.weight == 0 => "weight 0: takes no new traffic".to_owned(),
             None => standing.cause.to_string(),
         }

@@ -28,6 +28,7 @@ mod life_state;
 mod life_support;
 mod life_systemd;
 mod life_workers;
+mod places;
 mod running;
 mod tcp_proxy;
 mod upgrade;

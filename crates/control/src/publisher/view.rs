@@ -1,0 +1,243 @@
+//! The view of a pool: who may serve, which part of the traffic each server gets, and why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::health::{Health, Verdict};
+use balance::{ALL, Candidate, Division, Role, Share, SlowStart, State};
+use config::Server;
+
+use super::pools::{PoolEntry, Slot};
+use super::{VIEW_EVERY, VIEW_PAUSE};
+use crate::live::{PoolView, Standing};
+
+/// What each server adds to the time of building a view, its algorithm's tables aside, in a release build.
+const BUILD_TIME_EACH: Duration = Duration::from_nanos(400);
+
+/// Where the config puts a server in its pool.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    priority: u32,
+    backup: bool,
+    zone: Option<Arc<str>>,
+}
+
+/// How long a server has served beside others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Warmth {
+    /// Whether it was there before its pool ever served, and has not been found down since: it begins with all of its
+    /// weight, as after a restart of this process.
+    fresh: bool,
+    /// Since when it has been fit to serve.
+    since: Option<Duration>,
+    /// Whether it warms up since then.
+    warming: bool,
+}
+
+impl Seat {
+    pub(super) fn new(server: &Server) -> Self {
+        Self {
+            priority: server.priority,
+            backup: server.backup,
+            zone: server.zone.clone(),
+        }
+    }
+}
+
+impl Warmth {
+    /// A server that has not served yet.
+    pub(super) fn new(fresh: bool) -> Self {
+        Self {
+            fresh,
+            since: None,
+            warming: false,
+        }
+    }
+
+    /// Takes in how a server stands now.
+    fn update(&mut self, fit: bool, down: bool, slow_start: Option<&SlowStart>, now: Duration) {
+        match (fit, self.since) {
+            (true, None) => {
+                self.since = Some(now);
+                self.warming = !self.fresh;
+                self.fresh = false;
+            }
+            (false, Some(_)) => self.since = None,
+            _ => {}
+        }
+        self.fresh &= !down;
+        let whole = slow_start.is_none_or(|slow| self.age(now) >= slow.duration);
+        self.warming &= self.since.is_some() && !whole;
+    }
+
+    fn age(&self, now: Duration) -> Duration {
+        self.since
+            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// Which part of its weight it has; in whole percents, so that round robin has a short period.
+    fn share(&self, slow_start: Option<&SlowStart>, now: Duration) -> Share {
+        match slow_start {
+            Some(slow) if self.warming => {
+                Share::exact((slow.factor(self.age(now)) * 100.0).round() / 100.0)
+            }
+            _ => Share::FULL,
+        }
+    }
+}
+
+impl PoolEntry {
+    /// Builds and swaps the view; says when the pool begins or ends to use servers that it would rather not.
+    pub(super) fn build(&mut self, now: Duration) -> Option<bool> {
+        let slow_start = self.config.slow_start;
+        for slot in &mut self.slots {
+            let verdict = slot.verdict();
+            let open = slot.member.cell.state() == State::Ready && slot.weight() > 0;
+            let fit = open && verdict == Verdict::Healthy && !slot.is_ejected();
+            let down = verdict == Verdict::Unhealthy || !open;
+            slot.warmth.update(fit, down, slow_start.as_ref(), now);
+            self.served |= fit;
+        }
+        let seats: Vec<balance::Seat<'_>> = self
+            .slots
+            .iter()
+            .map(|slot| seat(slot, slow_start.as_ref(), now))
+            .collect();
+        let placement = balance::place(&seats, &self.division());
+        let first = self.slots.iter().map(|slot| slot.seat.priority).min();
+        let mut candidates = Vec::new();
+        let mut members = Vec::new();
+        let mut standings = Vec::with_capacity(self.slots.len());
+        for (slot, role) in self.slots.iter().zip(&placement.roles) {
+            let traffic = match role {
+                Role::Used(used) => {
+                    candidates.push(Candidate {
+                        server: slot.member.cell.clone(),
+                        id: slot.member.id,
+                        hash_name: slot.hash_name,
+                        weight: slot.weight(),
+                        share: used.share,
+                    });
+                    members.push(slot.member.clone());
+                    used.traffic
+                }
+                _ => 0.0,
+            };
+            standings.push(Standing {
+                member: slot.member.clone(),
+                weight: slot.weight(),
+                verdict: slot.verdict(),
+                usable: !matches!(role, Role::Unfit),
+                traffic,
+                note: self.note(slot, role, first, now).into(),
+                cause: slot.cause(),
+            });
+        }
+        let view = balance::View::build(&self.config.balance.algorithm, candidates);
+        let before = self.state.set_view(PoolView {
+            view,
+            members,
+            standings,
+            panic: placement.panic,
+        });
+        self.retired.retain(|view| Arc::strong_count(view) > 1);
+        self.retired.push(before);
+        let changed = self.panic != placement.panic;
+        self.panic = placement.panic;
+        changed.then_some(placement.panic)
+    }
+
+    /// How far two builds of the view are apart at least: in proportion to how long one takes.
+    pub(super) fn pause(&self) -> Duration {
+        let count = self.slots.len();
+        let own = BUILD_TIME_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let algorithm = &self.config.balance.algorithm;
+        let time = own.saturating_add(balance::View::build_time(algorithm, count));
+        time.saturating_mul(VIEW_PAUSE).max(VIEW_EVERY)
+    }
+
+    /// When the view is to be built again because servers warm up.
+    pub(super) fn next_step(&self, now: Duration) -> Option<Duration> {
+        let slow = self.config.slow_start?;
+        let warming = self.slots.iter().any(|slot| slot.warmth.warming);
+        warming.then(|| now.saturating_add(slow.step().max(self.pause())))
+    }
+
+    fn division(&self) -> Division<'_> {
+        let prefer = self.config.prefer_zone.as_ref();
+        Division {
+            overprovision: self.config.overprovision,
+            own_zone: prefer.map(|prefer| &*prefer.zone),
+            traffic: prefer
+                .and_then(|prefer| prefer.traffic)
+                .map(|percent| f64::from(percent) / 100.0),
+            panic_threshold: 0,
+        }
+    }
+
+    /// Why a server gets more or less than its weight says.
+    fn note(&self, slot: &Slot, role: &Role, first: Option<u32>, now: Duration) -> String {
+        let Seat {
+            priority,
+            backup,
+            zone,
+        } = &slot.seat;
+        let in_zone = || match zone {
+            Some(zone) => format!("zone {zone}"),
+            None => "no zone".to_owned(),
+        };
+        let used = match role {
+            Role::Unfit => return String::new(),
+            Role::Backup => return "backup, not needed".to_owned(),
+            Role::Priority => return format!("priority {priority}: not needed"),
+            Role::Zone => return format!("{}: own zone suffices", in_zone()),
+            Role::Used(used) => used,
+            _ => return String::new(),
+        };
+        let mut parts = Vec::new();
+        if *backup {
+            parts.push("backup, in use".to_owned());
+        }
+        if Some(*priority) != first {
+            parts.push(format!(
+                "priority {priority}: {} overflow",
+                percent(used.group)
+            ));
+        } else if used.group < ALL {
+            parts.push(format!("priority {priority}: {}", percent(used.group)));
+        }
+        if used.side < ALL {
+            let own = self.config.prefer_zone.as_ref().map(|prefer| &prefer.zone);
+            let is_own = zone.is_some() && zone.as_ref() == own;
+            let what = if is_own { "own zone" } else { "spill-over" };
+            parts.push(format!("{}: {} {what}", in_zone(), percent(used.side)));
+        }
+        if slot.warmth.warming {
+            let share = slot.warmth.share(self.config.slow_start.as_ref(), now);
+            parts.push(format!("slow start at {share}"));
+        }
+        parts.join("; ")
+    }
+}
+
+fn seat<'a>(slot: &'a Slot, slow_start: Option<&SlowStart>, now: Duration) -> balance::Seat<'a> {
+    balance::Seat {
+        standing: balance::Standing {
+            verdict: slot.verdict(),
+            answers: slot.health.as_ref().is_none_or(Health::answers),
+            state: slot.member.cell.state(),
+            weight: slot.weight(),
+            ejected: slot.is_ejected(),
+            share: slot.share() * slot.warmth.share(slow_start, now),
+        },
+        priority: slot.seat.priority,
+        backup: slot.seat.backup,
+        zone: slot.seat.zone.as_deref(),
+        fresh: slot.warmth.fresh,
+    }
+}
+
+/// Parts of [`ALL`] as users read them.
+fn percent(parts: u32) -> String {
+    format!("{} %", f64::from(parts) / 100.0)
+}
