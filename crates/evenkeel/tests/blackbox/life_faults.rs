@@ -42,6 +42,14 @@ fn wait_metric(evenkeel: &Evenkeel, series: &str, value: f64) {
     .unwrap_or_else(|error| panic!("{error}, not {}", metric(evenkeel, series)));
 }
 
+/// What it wrote may be read a moment after it has ended.
+fn wait_log(evenkeel: &Evenkeel, text: &str) {
+    wait_until(&format!("the log has {text:?}"), SOON, || {
+        evenkeel.log().contains(text)
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", evenkeel.log()));
+}
+
 /// Has the thread of one worker end; so many have then.
 fn kill_worker(evenkeel: &Evenkeel, deaths: f64) {
     let mut client = connect(web(evenkeel));
@@ -110,7 +118,7 @@ fn a_worker_that_dies_is_replaced_and_only_its_own_connections_are_lost() {
     // Eight for each of the four, two more or fewer.
     assert!((20..=26).contains(&left), "{left} of 31 are left");
     wait_metric(&evenkeel, "evenkeel_worker_away{", 0.0);
-    assert!(evenkeel.log().contains("a worker was replaced"));
+    wait_log(&evenkeel, "a worker was replaced");
     assert_eq!(health(&evenkeel), "healthy");
     // The new one has its share.
     let more: Vec<Raw> = (0..20)
@@ -193,9 +201,8 @@ fn a_stuck_worker_is_stood_in_for_and_nobody_is_lost() {
         assert_eq!(ask(&mut connect(web(&evenkeel))), Some(200));
     }
     load.stop().assert_none_failed();
-    let log = evenkeel.log();
-    assert!(log.contains("a worker is stuck"), "{log}");
-    assert!(log.contains("a worker is back"), "{log}");
+    wait_log(&evenkeel, "a worker is stuck");
+    wait_log(&evenkeel, "a worker is back");
     evenkeel.stop(SOON).expect("exit 0");
 }
 
@@ -212,7 +219,7 @@ fn a_worker_that_stays_stuck_ends_the_process() {
         status.signal(),
         Some(rustix::process::Signal::ABORT.as_raw())
     );
-    assert!(evenkeel.log().contains("the process is lost"));
+    wait_log(&evenkeel, "the process is lost");
 }
 
 #[test]
@@ -237,5 +244,5 @@ fn a_fault_that_means_nothing_is_refused() {
     .expect("it is launched");
     let status = evenkeel.wait_exit(SOON).expect("it ends");
     assert!(!status.success());
-    assert!(evenkeel.log().contains("EVENKEEL_FAULT=panic"));
+    wait_log(&evenkeel, "EVENKEEL_FAULT=panic");
 }
