@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
-use crate::{Shared, shape};
+use crate::{Admin, Shared, shape};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -55,14 +55,14 @@ pub(crate) async fn pools(State(admin): Shared) -> Response {
 
 pub(crate) async fn servers(State(admin): Shared, Path(pool): Path<String>) -> Answered {
     let view = view(&admin.hub, &pool)?;
-    Ok(Json(shape::servers(&view)).into_response())
+    Ok(Json(shape::servers(&view, admin.started.elapsed())).into_response())
 }
 
 pub(crate) async fn server(
     State(admin): Shared,
     Path((pool, server)): Path<(String, String)>,
 ) -> Answered {
-    show(&admin.hub, &pool, &server)
+    show(&admin, &pool, &server)
 }
 
 /// `PATCH` with `{"state": …, "weight": …}`; answers what the server is then.
@@ -73,7 +73,7 @@ pub(crate) async fn set(
 ) -> Answered {
     let body = read(body).await?;
     let (state, weight) = parse_change(&body).map_err(|why| ApiError::new(400, why))?;
-    show(&admin.hub, &pool, &server)?;
+    show(&admin, &pool, &server)?;
     let command = Command::Set {
         pool: pool.clone(),
         server: server.clone(),
@@ -81,7 +81,7 @@ pub(crate) async fn set(
         weight,
     };
     match ask(&admin.hub, command, Some(SET_MAX)).await? {
-        Answer::Done => show(&admin.hub, &pool, &server),
+        Answer::Done => show(&admin, &pool, &server),
         other => Err(unexpected(other)),
     }
 }
@@ -95,7 +95,7 @@ pub(crate) async fn drain(
 ) -> Answered {
     expect_nothing(&read(body).await?)?;
     let timeout = parse_timeout(query.as_deref()).map_err(|why| ApiError::new(400, why))?;
-    show(&admin.hub, &pool, &server)?;
+    show(&admin, &pool, &server)?;
     let command = Command::Drain {
         pool,
         server,
@@ -161,12 +161,13 @@ pub(crate) async fn upgrade(
 }
 
 /// The server of this name; several, as an array, when the name is one of DNS with several addresses.
-fn show(hub: &Hub, pool: &str, server: &str) -> Answered {
-    let view = view(hub, pool)?;
+fn show(admin: &Admin, pool: &str, server: &str) -> Answered {
+    let view = view(&admin.hub, pool)?;
+    let now = admin.started.elapsed();
     let standings = view.standings.iter();
     let mut found: Vec<shape::Server> = standings
         .filter(|standing| shape::answers_to(&standing.member, server))
-        .map(|standing| shape::Server::new(standing, &view))
+        .map(|standing| shape::Server::new(standing, &view, now))
         .collect();
     match found.len() {
         0 => {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use balance::outlier::Cause;
 use control::crew::WorkerLoad;
 use control::live::Member;
 use control::metrics::{BUCKETS_US, Classes, Counter, PoolCells, RetryCause, WorkerCells};
@@ -128,13 +129,14 @@ fn routes(text: &mut Text, ledger: &mut Ledger, world: &World) {
 struct ServerRow {
     pool: Arc<str>,
     name: Arc<str>,
-    /// By class, then its picks.
+    /// By class, then its picks, then what failed.
     totals: Vec<u64>,
     active: u32,
     sockets: u32,
     usable: bool,
     weight: u32,
     traffic: f64,
+    effective_weight: f64,
 }
 
 fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
@@ -142,7 +144,10 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
         let classes = 0..Classes::LABELS.len();
         classes
             .map(|class| member.stats.sum(|cells| cells.classes.get(class)))
-            .chain([member.cell.picks()])
+            .chain([
+                member.cell.picks(),
+                member.stats.sum(|cells| cells.failed.get()),
+            ])
             .collect()
     };
     let mut rows = Vec::new();
@@ -160,6 +165,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
                 usable: shape::is_usable(standing, &view),
                 weight: standing.weight,
                 traffic: standing.traffic,
+                effective_weight: shape::effective_weight(standing),
             });
         }
     }
@@ -179,7 +185,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
         }
     };
     each("evenkeel_picks_total", &|row| {
-        row.totals.last().copied().unwrap_or(0)
+        row.totals.get(Classes::LABELS.len()).copied().unwrap_or(0)
     });
     each("evenkeel_active_connections", &|row| row.active.into());
     each("evenkeel_server_sockets", &|row| row.sockets.into());
@@ -189,6 +195,18 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     for row in &rows {
         text.sample(&[("pool", &row.pool), ("server", &row.name)], row.traffic);
     }
+    text.family("evenkeel_server_effective_weight");
+    for row in &rows {
+        text.sample(
+            &[("pool", &row.pool), ("server", &row.name)],
+            row.effective_weight,
+        );
+    }
+    text.family("evenkeel_server_failed_total");
+    for row in &rows {
+        let failed = row.totals.last().copied().unwrap_or(0);
+        text.sample(&[("pool", &row.pool), ("server", &row.name)], failed);
+    }
 }
 
 fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
@@ -197,7 +215,13 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
         let sum_us = cells.sum(|cells| cells.seconds.sum_us());
         let retries = (0..RetryCause::ALL.len())
             .map(|cause| cells.sum(|cells| cells.retries.get(cause).map_or(0, Counter::get)));
-        buckets.chain([sum_us]).chain(retries).collect()
+        let ejections = (0..Cause::LABELS.len())
+            .map(|cause| cells.sum(|cells| cells.ejections.get(cause).map_or(0, Counter::get)));
+        buckets
+            .chain([sum_us])
+            .chain(retries)
+            .chain(ejections)
+            .collect()
     };
     let rows: Vec<(&Arc<str>, Vec<u64>)> = world
         .pools
@@ -222,6 +246,13 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
     for (pool, totals) in &rows {
         for (cause, total) in RetryCause::ALL.iter().zip(totals.iter().skip(BUCKETS + 1)) {
             text.sample(&[("pool", pool), ("cause", cause.name())], total);
+        }
+    }
+    text.family("evenkeel_ejections_total");
+    for (pool, totals) in &rows {
+        let ejections = totals.iter().skip(BUCKETS + 1 + RetryCause::ALL.len());
+        for (cause, total) in Cause::LABELS.iter().zip(ejections) {
+            text.sample(&[("pool", pool), ("cause", cause)], total);
         }
     }
     text.family("evenkeel_pool_panic");

@@ -1,6 +1,7 @@
 //! The plain table at `/`: pools and their servers, without scripts, until there is a dashboard.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header;
@@ -38,7 +39,7 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
          <a href=\"/metrics\">/metrics</a> <a href=\"/api/v1/pools\">/api/v1/pools</a></p>",
         Escaped(admin.version)
     );
-    tables(&mut html, &admin.hub.world());
+    tables(&mut html, &admin.hub.world(), admin.started.elapsed());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -47,7 +48,7 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
     (headers, html).into_response()
 }
 
-fn tables(html: &mut String, world: &World) {
+fn tables(html: &mut String, world: &World, now: Duration) {
     for (config, state) in shape::pools(world) {
         let view = state.view();
         let pool = shape::Pool::new(config, &view);
@@ -65,7 +66,7 @@ fn tables(html: &mut String, world: &World) {
                 ""
             },
         );
-        for server in shape::servers(&view) {
+        for server in shape::servers(&view, now) {
             let _ = writeln!(
                 html,
                 "<tr><td>{}<td>{}<td>{}<td class={}>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}",

@@ -1,11 +1,11 @@
 //! The objects of the API, their keys in the order in which they are shown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use balance::State;
+use balance::{Condition, State};
 use config::{Bind, Protocol, Target};
 use control::live::{Member, PoolState, PoolView, Standing};
-use control::verdict_word;
 use control::world::World;
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ pub(crate) struct Server {
     pub(crate) health: &'static str,
     pub(crate) cause: Arc<str>,
     pub(crate) weight: u32,
+    /// What it gets by, for now: the weight, less what traffic takes off; 0 while it may not be picked.
+    effective_weight: f64,
     pub(crate) active: u32,
     pub(crate) picks: u64,
     pub(crate) usable: bool,
@@ -30,16 +32,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(standing: &Standing, view: &PoolView) -> Self {
+    /// `now`: since the start of the process, as the publisher counts.
+    pub(crate) fn new(standing: &Standing, view: &PoolView, now: Duration) -> Self {
         let Standing { member, .. } = standing;
         Self {
             pool: member.pool.clone(),
             name: member.name.clone(),
             address: member.endpoint.to_string(),
             state: member.cell.state().to_string(),
-            health: verdict_word(standing.verdict),
-            cause: standing.cause.clone(),
+            health: standing.condition.word(),
+            cause: cause(standing, now),
             weight: standing.weight,
+            effective_weight: effective_weight(standing),
             active: member.cell.in_use(),
             picks: member.cell.picks(),
             usable: is_usable(standing, view),
@@ -49,16 +53,38 @@ impl Server {
     }
 }
 
-/// Whether a server may be picked in its own right: not as one that a pool in panic falls back on.
-pub(crate) fn is_usable(standing: &Standing, view: &PoolView) -> bool {
-    // The operator's word is newer than the view, by a moment.
-    standing.usable && !view.panic && standing.member.cell.state() == State::Ready
+/// What a server's traffic is in proportion to; 0 while it may not be picked.
+pub(crate) fn effective_weight(standing: &Standing) -> f64 {
+    if standing.traffic > 0.0 && standing.member.cell.state() == State::Ready {
+        f64::from(standing.weight) * standing.share.factor()
+    } else {
+        0.0
+    }
 }
 
-pub(crate) fn servers(view: &PoolView) -> Vec<Server> {
+/// Whether a server may be picked in its own right: not as one that a pool in panic falls back on.
+pub(crate) fn is_usable(standing: &Standing, view: &PoolView) -> bool {
+    let falls_back =
+        view.panic && !matches!(standing.condition, Condition::Healthy | Condition::Degraded);
+    // The operator's word is newer than the view, by a moment.
+    standing.usable && !falls_back && standing.member.cell.state() == State::Ready
+}
+
+/// Why a server is as it is, and when an ejection ends.
+fn cause(standing: &Standing, now: Duration) -> Arc<str> {
+    match standing.back_at {
+        Some(until) if standing.condition == Condition::Ejected => {
+            let left = until.saturating_sub(now).as_secs_f64().ceil();
+            format!("{}; back in {left} s", standing.cause).into()
+        }
+        _ => standing.cause.clone(),
+    }
+}
+
+pub(crate) fn servers(view: &PoolView, now: Duration) -> Vec<Server> {
     let standings = view.standings.iter();
     standings
-        .map(|standing| Server::new(standing, view))
+        .map(|standing| Server::new(standing, view, now))
         .collect()
 }
 

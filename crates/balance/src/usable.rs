@@ -1,5 +1,7 @@
 //! Which servers of a pool may serve, from their health and their operator's word.
 
+use std::fmt;
+
 use crate::health::Verdict;
 use crate::server::State;
 use crate::share::Share;
@@ -33,7 +35,52 @@ pub struct Usable {
     pub panic: bool,
 }
 
+/// What a server is, in one word, for tables and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Not probed yet.
+    Unknown,
+    /// In service.
+    Healthy,
+    /// In service, with less than its weight.
+    Degraded,
+    /// Out for a while, by what its traffic shows.
+    Ejected,
+    /// Out, by its probes or by a refused connection, until they succeed.
+    Unhealthy,
+}
+
+impl Condition {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 impl Standing {
+    /// One word for it; `degraded`: traffic gives it less than its weight.
+    pub fn condition(&self, degraded: bool) -> Condition {
+        match self.verdict {
+            Verdict::Unhealthy => Condition::Unhealthy,
+            _ if self.ejected => Condition::Ejected,
+            Verdict::Unknown => Condition::Unknown,
+            Verdict::Healthy if degraded => Condition::Degraded,
+            Verdict::Healthy => Condition::Healthy,
+        }
+    }
+
     /// Whether its operator lets it serve.
     pub fn is_open(&self) -> bool {
         self.state == State::Ready && self.weight > 0
@@ -83,6 +130,32 @@ pub fn usable(standings: &[Standing], panic_threshold: u32) -> Usable {
         .or_else(|| select(|it| it.answers, true))
         .or_else(|| select(|_| true, true))
         .unwrap_or_default()
+}
+
+/// Whether the server at `index` may be ejected: another is left that serves, and no more than `ejected_max` percent
+/// of the open servers are out by their traffic; one of several may be, whatever the share.
+pub fn may_eject(standings: &[Standing], index: usize, ejected_max: u32) -> bool {
+    let open = standings.iter().filter(|it| it.is_open()).count() as u64;
+    let ejected = standings
+        .iter()
+        .filter(|it| it.is_open() && it.ejected)
+        .count() as u64;
+    let allowed = match ejected_max {
+        0 => 0,
+        percent => (open * u64::from(percent) / 100).max(1),
+    };
+    let others = || {
+        standings
+            .iter()
+            .enumerate()
+            .filter(|(other, it)| *other != index && it.is_open() && !it.ejected)
+            .map(|(_, it)| it.verdict)
+    };
+    let serving = |verdict| others().any(|it| it == verdict);
+    let fit = standings.get(index).is_some_and(Standing::is_fit);
+    // An unknown server does not serve beside a healthy one: it cannot take that one's place, as nobody knows it yet.
+    let another = serving(Verdict::Healthy) || !fit && serving(Verdict::Unknown);
+    another && ejected < allowed
 }
 
 #[cfg(test)]
@@ -159,5 +232,30 @@ mod tests {
         check_at("hdda", 60, &[0, 3], true);
         check_at("aaaa", 1, &[0, 1, 2, 3], true);
         check_at("xxxx", 100, &[0, 1, 2, 3], true);
+    }
+
+    #[test]
+    fn at_most_a_share_is_ejected_and_never_the_last() {
+        for (servers, index, ejected_max, expected) in [
+            ("h", 0, 50, false),
+            ("hh", 0, 50, true),
+            ("he", 0, 50, false),
+            ("hx", 0, 50, false),
+            ("ha", 0, 100, false),
+            ("hu", 0, 100, false),
+            ("uu", 0, 100, true),
+            ("hd", 0, 100, false),
+            ("h0", 0, 100, false),
+            ("hhh", 1, 10, true),
+            ("hhe", 1, 50, false),
+            ("hhe", 1, 100, true),
+            ("hhee", 1, 50, false),
+            ("hhhe", 1, 50, true),
+            ("hh", 0, 0, false),
+            ("xh", 0, 50, true),
+        ] {
+            let found = may_eject(&standings(servers), index, ejected_max);
+            assert_eq!(found, expected, "{servers}, {index} at {ejected_max} %");
+        }
     }
 }

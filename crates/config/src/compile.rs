@@ -4,6 +4,7 @@
 //! written or is already reported, so its default stands in and nothing is said twice.
 
 mod listener;
+mod outlier;
 mod place;
 mod pool;
 mod route;

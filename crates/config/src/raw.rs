@@ -5,6 +5,7 @@
 
 mod balance;
 mod listener;
+mod outlier;
 mod place;
 mod pool;
 mod route;
@@ -14,6 +15,7 @@ pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,
     RawRoutes,
 };
+pub(crate) use outlier::{Deviations, RawLatency, RawOutlier, RawSuccessRate};
 pub(crate) use place::{RawSlowStart, RawZones};
 pub(crate) use pool::{
     RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawRetries,

@@ -233,6 +233,10 @@ pub struct Pool {
     pub slow_start: Option<balance::SlowStart>,
     /// Active probes; `None` is `off`.
     pub health_check: Option<HealthCheck>,
+    /// How servers are judged by their traffic; `None` is `off`.
+    pub outlier_detection: Option<balance::outlier::Settings>,
+    /// Percent of the servers: with fewer than that not judged bad, those that answer serve too.
+    pub panic_threshold: u32,
     /// How long a drain waits, unless told otherwise.
     pub drain_timeout: Option<Duration>,
     /// How long a resolved name is kept when its answer states no TTL.

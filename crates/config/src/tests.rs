@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod fuzz;
+mod outlier;
 mod snapshots;
 mod surfaces;
 

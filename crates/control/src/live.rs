@@ -5,9 +5,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use balance::budget::RetryBudget;
+use balance::outlier::Streak;
 
 use crate::metrics::{ListenerCells, PerWorker, PoolCells, RouteCells, ServerCells};
 
@@ -50,6 +52,13 @@ pub struct Member {
     connections_max: AtomicU32,
     /// Set by a worker whose connection was refused, until the publisher has seen it: one message is enough.
     refused: AtomicBool,
+    /// Failures in a row, those of the gateway kind in the low half, all from 500 on in the high one: 0 in the common
+    /// case, so that a success is one load.
+    streaks: AtomicU32,
+    /// How many of each the publisher wants to hear of, in the same halves; 0 is never.
+    streaks_max: AtomicU32,
+    /// Set by a worker that saw so many, until the publisher has heard.
+    streak_told: AtomicBool,
     /// Set when a drain's deadline has come: what still runs on it is cut.
     cut: AtomicBool,
     /// Whether the config has let go of it.
@@ -76,6 +85,9 @@ impl Member {
             sockets: AtomicU32::new(0),
             connections_max: AtomicU32::new(0),
             refused: AtomicBool::new(false),
+            streaks: AtomicU32::new(0),
+            streaks_max: AtomicU32::new(0),
+            streak_told: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
@@ -104,6 +116,73 @@ impl Member {
         self.refused.store(false, Ordering::Relaxed);
     }
 
+    /// Notes an answer that is no failure: what came in a row has ended. One relaxed load, as a rule.
+    pub fn note_success(&self) {
+        if self.streaks.load(Ordering::Relaxed) != 0 {
+            self.streaks.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a failure of the `gateway` kind, or another status from 500 on. Gives the streak that is now as long as
+    /// the publisher wants to hear of, if nobody has told it.
+    pub fn note_failure(&self, gateway: bool) -> Option<Streak> {
+        let (gateway_max, server_max) = halves(self.streaks_max.load(Ordering::Relaxed));
+        if !gateway && server_max == 0 {
+            self.note_success();
+            return None;
+        }
+        let grown = |word| {
+            let (gateways, servers) = halves(word);
+            word_of(
+                if gateway {
+                    gateways.saturating_add(1)
+                } else {
+                    0
+                },
+                servers.saturating_add(1),
+            )
+        };
+        let before = self
+            .streaks
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(grown(word))
+            });
+        let (gateways, servers) = halves(grown(before.unwrap_or_else(|word| word)));
+        // Every so many: an ejection that was not possible may be by now.
+        let due = |count: u16, max: u16| max != 0 && count != 0 && count.is_multiple_of(max);
+        let streak = if due(gateways, gateway_max) {
+            Streak::GatewayErrors
+        } else if due(servers, server_max) {
+            Streak::ServerErrors
+        } else {
+            return None;
+        };
+        (!self.streak_told.swap(true, Ordering::Relaxed)).then_some(streak)
+    }
+
+    /// Says how many failures in a row the publisher wants to hear of.
+    pub(crate) fn set_streaks_max(&self, gateway: Option<u32>, server: Option<u32>) {
+        let half = |max: Option<u32>| u16::try_from(max.unwrap_or(0)).unwrap_or(u16::MAX);
+        let word = word_of(half(gateway), half(server));
+        self.streaks_max.store(word, Ordering::Relaxed);
+    }
+
+    /// Makes the next failure the last of a row, for a server that is to show that it has recovered.
+    pub(crate) fn set_on_trial(&self) {
+        let (gateway, server) = halves(self.streaks_max.load(Ordering::Relaxed));
+        let word = word_of(gateway.saturating_sub(1), server.saturating_sub(1));
+        self.streaks.store(word, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_streaks(&self) {
+        self.streaks.store(0, Ordering::Relaxed);
+        self.streak_told.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_told(&self) {
+        self.streak_told.store(false, Ordering::Relaxed);
+    }
+
     /// Whether what runs on it is to be cut.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -125,6 +204,15 @@ impl Member {
     }
 }
 
+/// A word of two counts: low and high half.
+fn halves(word: u32) -> (u16, u16) {
+    ((word & 0xffff) as u16, (word >> 16) as u16)
+}
+
+fn word_of(low: u16, high: u16) -> u32 {
+    u32::from(high) << 16 | u32::from(low)
+}
+
 /// What is known of one server at the moment a view was built: for tables, metrics, logs and `explain`.
 #[derive(Debug, Clone)]
 pub struct Standing {
@@ -141,6 +229,12 @@ pub struct Standing {
     /// Why it gets more or less traffic than its weight says: "backup, not needed", "slow start at 35 %"; empty if
     /// nothing of that kind is the case.
     pub note: Arc<str>,
+    /// The word for it in tables, logs and the API.
+    pub condition: balance::Condition,
+    /// Which part of its weight it gets for now.
+    pub share: balance::Share,
+    /// When an ejection ends, on the publisher's clock.
+    pub back_at: Option<Duration>,
     /// Why it is as it is, in words: "503 where 200-299 was expected", "no probe has ended yet".
     pub cause: Arc<str>,
 }
@@ -237,4 +331,63 @@ pub struct RouteState {
     pub stats: PerWorker<RouteCells>,
     /// Position in the rotation over the arms of a split.
     pub rotation: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(gateway: Option<u32>, server: Option<u32>) -> Member {
+        let endpoint = Endpoint::Unix("/x".into());
+        let member = Member::new(1, "p".into(), "s".into(), endpoint, 1);
+        member.set_streaks_max(gateway, server);
+        member
+    }
+
+    /// `g`ateway error, `5`00, `s`uccess; `G` and `S`: as `g` and `5`, and the streak is told.
+    fn check(member: &Member, story: &str) {
+        for (at, letter) in story.chars().enumerate() {
+            let told = match letter {
+                's' => {
+                    member.note_success();
+                    continue;
+                }
+                letter => member.note_failure(letter.eq_ignore_ascii_case(&'g')),
+            };
+            let expected = match letter {
+                'G' => Some(Streak::GatewayErrors),
+                'S' => Some(Streak::ServerErrors),
+                _ => None,
+            };
+            assert_eq!(told, expected, "{story} at {at}");
+            if told.is_some() {
+                member.forget_told();
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_in_a_row_are_told() {
+        check(&member(Some(3), None), "ggsggGggG");
+        check(&member(Some(3), None), "gg5ggG");
+        check(&member(Some(5), Some(3)), "55SggSggS");
+        check(&member(None, None), "gggggg555555");
+        check(&member(Some(1), None), "GGsG");
+    }
+
+    #[test]
+    fn it_is_told_once_until_heard() {
+        let member = member(Some(2), None);
+        let told = (0..6).filter_map(|_| member.note_failure(true)).count();
+        assert_eq!(told, 1);
+    }
+
+    #[test]
+    fn on_trial_the_next_failure_counts() {
+        let member = member(Some(5), None);
+        member.set_on_trial();
+        check(&member, "G");
+        member.set_on_trial();
+        check(&member, "sggggG");
+    }
 }

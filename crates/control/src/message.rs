@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use balance::State;
 use balance::health::Outcome;
+use balance::outlier::{Failure, Streak};
 
 use crate::publisher::Changes;
 
@@ -39,6 +40,15 @@ pub enum Event {
     Refused {
         /// Which member.
         member: u32,
+    },
+    /// So many failures in a row as eject a server have come from real traffic.
+    Failing {
+        /// Which member.
+        member: u32,
+        /// Of which kind.
+        streak: Streak,
+        /// The last of them.
+        last: Failure,
     },
     /// A probe has ended.
     Probed {

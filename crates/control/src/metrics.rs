@@ -152,6 +152,9 @@ pub struct PoolCells {
     pub seconds: Histogram,
     /// Further tries by cause, by the order of [`RetryCause::ALL`].
     pub retries: [Counter; RetryCause::ALL.len()],
+    /// Servers taken out by traffic, by cause, in the order of [`balance::outlier::Cause::LABELS`]. The publisher
+    /// counts them, in the first block.
+    pub ejections: [Counter; balance::outlier::Cause::LABELS.len()],
 }
 
 /// What is counted for a server.
@@ -159,6 +162,8 @@ pub struct PoolCells {
 pub struct ServerCells {
     /// Responses by class; "none" where the server gave none.
     pub classes: Classes,
+    /// Tries that failed as a gateway error does: no connection, no whole answer, or 502, 503, 504.
+    pub failed: Counter,
 }
 
 /// What is counted for a listener.

@@ -7,6 +7,7 @@ mod changes;
 mod drain;
 mod handover;
 mod health;
+mod outlier;
 mod pools;
 mod view;
 
@@ -160,6 +161,8 @@ pub struct Publisher {
     /// What another process knew of servers that are still to come.
     given: handover::Given,
     words_version: u64,
+    /// When the traffic of a pool's servers is to be looked at next; `None` while no pool wants that.
+    sweep_at: Option<Duration>,
     actions: VecDeque<Action>,
 }
 
@@ -185,6 +188,7 @@ impl Publisher {
             drains: Vec::new(),
             given: handover::Given::default(),
             words_version: 0,
+            sweep_at: None,
             actions: VecDeque::new(),
         }
     }
@@ -198,6 +202,7 @@ impl Publisher {
         self.count_connections(before.as_deref(), &snapshot, &mut changes);
         self.take_names(&snapshot, now);
         self.take_pools(&snapshot, now, &mut changes);
+        self.plan_sweep();
         let (listeners, routes) = self.take_listeners(&snapshot);
         let pools = snapshot
             .pools
@@ -238,6 +243,11 @@ impl Publisher {
     pub fn handle_event(&mut self, event: Event, now: Duration) {
         match event {
             Event::Refused { member } => self.handle_refused(member, now),
+            Event::Failing {
+                member,
+                streak,
+                last,
+            } => self.handle_failing(member, streak, last, now),
             Event::Probed {
                 member,
                 probe,
@@ -277,7 +287,10 @@ impl Publisher {
             .map(|name| name.due)
             .min();
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
-        [probe, view, name, drain].into_iter().flatten().min()
+        [probe, view, name, drain, self.sweep_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -285,6 +298,7 @@ impl Publisher {
         self.send_due_probes(now);
         self.ask_due_names(now);
         self.look_at_drains(now);
+        self.sweep_due_pools(now);
         self.build_due_views(now);
     }
 
@@ -366,6 +380,9 @@ impl Publisher {
                 slot.member.cell.set_state(state);
                 slot.member.set_cut(false);
                 slot.word = Some(state);
+                if state == State::Ready {
+                    slot.forgive(now);
+                }
                 self.actions.push_back(Action::Log(Notice::Operator {
                     pool: name.clone(),
                     server: slot.member.name.clone(),

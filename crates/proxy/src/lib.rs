@@ -11,6 +11,7 @@ mod handover;
 mod http1;
 mod listener;
 mod net;
+mod outcome;
 mod pulse;
 mod relay;
 mod sockets;

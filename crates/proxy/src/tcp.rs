@@ -13,6 +13,7 @@ use control::record::Record;
 use crate::buffer::Buffer;
 use crate::listener::Listening;
 use crate::net::{self, Deadline, Stream};
+use crate::outcome;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{Active, Worker};
@@ -73,8 +74,7 @@ pub(crate) async fn serve(
             )
             .await;
             let reason = judge(end, &lease, &client, &server.stream);
-            let cells = lease.member.stats.of(worker.number);
-            cells.classes.record(if reason.is_none() { 200 } else { 0 });
+            outcome::tunnelled(&worker, &lease.member, reason, down > 0);
             (
                 reason,
                 Some((lease.member.pool.clone(), lease.member.name.clone())),
@@ -180,7 +180,7 @@ async fn connect(
             .timeouts
             .connect
             .map(|connect| net::now().saturating_add(connect));
-        let outcome = upstream::connect(
+        let connected = upstream::connect(
             worker,
             &lease.member,
             until,
@@ -188,7 +188,7 @@ async fn connect(
             deadline,
         )
         .await;
-        let (reason, cause) = match outcome {
+        let why = match connected {
             Ok(server) => {
                 let times = TunnelTimes {
                     idle: tcp.idle,
@@ -200,13 +200,15 @@ async fn connect(
                     times,
                 });
             }
-            Err(NoConnection::Refused) => {
-                (Reason::ConnectRefused, Some(RetryCause::ConnectRefused))
+            Err(why) => {
+                outcome::not_connected(worker, &lease.member, why);
+                why
             }
-            Err(NoConnection::TimedOut) => {
-                (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout))
-            }
-            Err(NoConnection::Limit) => (Reason::ServerLimit, None),
+        };
+        let (reason, cause) = match why {
+            NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
+            NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
+            NoConnection::Limit => (Reason::ServerLimit, None),
         };
         last = Some(reason);
         tried.push(lease.member.id);

@@ -109,6 +109,18 @@ pub const FAMILIES: &[Family] = &[
         "A server's part of its pool's picks by weight, priority, zone and slow start, 0 to 1.",
     ),
     family(
+        "evenkeel_server_effective_weight",
+        Gauge,
+        &["pool", "server"],
+        "What a server's traffic is in proportion to: its weight, less while it is degraded or recovers; 0 while it may not be picked.",
+    ),
+    family(
+        "evenkeel_server_failed_total",
+        Counter,
+        &["pool", "server"],
+        "Tries that failed as a gateway error does: no connection, no whole answer, or 502, 503, 504.",
+    ),
+    family(
         "evenkeel_pool_seconds",
         Histogram,
         &["pool"],
@@ -121,10 +133,16 @@ pub const FAMILIES: &[Family] = &[
         "Further tries on another server, by why the one before failed.",
     ),
     family(
+        "evenkeel_ejections_total",
+        Counter,
+        &["pool", "cause"],
+        "Servers taken out by what their traffic showed.",
+    ),
+    family(
         "evenkeel_pool_panic",
         Gauge,
         &["pool"],
-        "1 while a pool has no usable server and falls back on those that are not.",
+        "1 while too few servers of a pool are fit, so that it falls back on others.",
     ),
     family(
         "evenkeel_listener_connections",

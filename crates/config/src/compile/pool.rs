@@ -7,6 +7,7 @@ use std::time::Duration;
 use balance::Algorithm;
 use rules::{Filter, On};
 
+use super::outlier::compile_outlier;
 use super::{address_error, check_unique, place, section_or_absent, wait_or_off};
 use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
@@ -98,6 +99,8 @@ fn compile_pool(
             .map_or(defaults::OVERPROVISION, |factor| factor.value.0),
         slow_start: place::compile_slow_start(raw.slow_start, report),
         health_check: compile_health(raw.health_check, report),
+        outlier_detection: compile_outlier(raw.outlier_detection, report),
+        panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
         drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {
             time.value.on().map(|time| time.0)
         }),

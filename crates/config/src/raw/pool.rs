@@ -1,6 +1,6 @@
 //! Pools as written: servers, balance, health and resilience.
 
-use super::{LoadFactor, RawBalance, RawSlowStart, RawZones, Weight, words};
+use super::{LoadFactor, RawBalance, RawOutlier, RawSlowStart, RawZones, Weight, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::read::{
@@ -36,8 +36,10 @@ section! {
         "drain" drain: RawDrain = or("its own defaults"),
         /// The HTTP version that its servers speak.
         "http" http: HttpVersion = or(1),
-        /// Below this share of usable servers all are used; only `0%` in this version.
-        "panic_threshold" panic_threshold: NoPanic = or("0%"),
+        /// How servers are judged by their traffic; on by default.
+        "outlier_detection" outlier_detection: Off<RawOutlier> = or("its own defaults"),
+        /// When fewer than this share of the servers are not judged bad, those that answer serve too, however they are judged.
+        "panic_threshold" panic_threshold: Percent = or("0%"),
     } later ["tls", "affinity"]
 }
 
@@ -301,27 +303,5 @@ impl Read for HttpVersion {
 
     fn shape() -> Shape {
         Shape::Integer { min: 1, max: 1 }
-    }
-}
-
-/// `panic_threshold: 0%`.
-#[derive(Debug)]
-pub(crate) struct NoPanic;
-
-impl Read for NoPanic {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let Percent(percent) = Percent::read(node, report)?;
-        if percent > 0 {
-            unsupported(node.span, "panic_threshold` above `0%", report);
-            return None;
-        }
-        Some(Self)
-    }
-
-    fn shape() -> Shape {
-        Shape::Measure {
-            what: "percentage",
-            pattern: "^(0|0%)$",
-        }
     }
 }

@@ -76,16 +76,9 @@ impl Publisher {
         self.schedule.insert((due, id));
     }
 
-    pub(super) fn handle_refused(&mut self, id: u32, now: Duration) {
-        self.with_slot(id, now, |slot| {
-            slot.member.forget_refused();
-            slot.health.as_mut()?.handle_refused(now)
-        });
-    }
-
     /// Lets `change` work on one member's health, then logs a transition, has the view built again, and sees to the
     /// next probe.
-    fn with_slot(
+    pub(super) fn with_slot(
         &mut self,
         id: u32,
         now: Duration,
@@ -118,6 +111,10 @@ impl Publisher {
             self.schedule.insert((due, id));
         }
         if let Some(transition) = transition {
+            if transition.to == balance::health::Verdict::Healthy {
+                slot.outlier.handle_recovery();
+                slot.member.forget_streaks();
+            }
             self.actions
                 .push_back(Action::Log(notice(&pool, slot, &transition)));
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use balance::budget::RetryBudget;
 use balance::health::{Health, Thresholds, Verdict};
-use balance::{Share, State};
+use balance::outlier::Outlier;
+use balance::{Condition, Share, State};
 use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
 
 use super::view::{Seat, Warmth};
@@ -31,14 +32,16 @@ pub(super) struct PoolEntry {
     pub(super) panic: bool,
     /// Whether a server of it has ever been fit to serve.
     pub(super) served: bool,
+    /// When its servers' traffic was last looked at.
+    pub(super) swept: Duration,
     /// Views that a worker may still hold: freed here, so that no worker stalls over a large one.
     pub(super) retired: Vec<Arc<PoolView>>,
 }
 
 /// Where a member is: a pool, and a position among its slots.
 pub(super) struct Place {
-    pool: Arc<str>,
-    at: usize,
+    pub(super) pool: Arc<str>,
+    pub(super) at: usize,
 }
 
 impl Place {
@@ -69,6 +72,8 @@ pub(super) struct InPool<'a> {
 pub(super) struct Slot {
     pub(super) member: Arc<Member>,
     pub(super) health: Option<Health>,
+    /// What its traffic says of it.
+    pub(super) outlier: Outlier,
     /// When it is in the schedule.
     pub(super) due: Option<Duration>,
     /// The number of the probe that is out.
@@ -97,12 +102,31 @@ impl Slot {
 
     /// Whether real traffic has it out for a while.
     pub(super) fn is_ejected(&self) -> bool {
-        false
+        self.outlier.ejection().is_some()
     }
 
     /// Which part of its weight it has for now: the product of every factor that there is.
     pub(super) fn share(&self) -> Share {
-        Share::FULL
+        self.outlier.share()
+    }
+
+    /// As `usable` and `may_eject` see it.
+    pub(super) fn standing(&self) -> balance::Standing {
+        let ejection = self.outlier.ejection();
+        balance::Standing {
+            verdict: self.verdict(),
+            answers: self.health.as_ref().is_none_or(Health::answers)
+                && ejection.is_none_or(|ejection| ejection.cause.answers()),
+            state: self.member.cell.state(),
+            weight: self.weight(),
+            ejected: ejection.is_some(),
+            share: self.share(),
+        }
+    }
+
+    /// The word for it in tables and logs.
+    pub(super) fn condition(&self) -> Condition {
+        self.standing().condition(!self.outlier.share().is_full())
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -123,6 +147,13 @@ impl Slot {
     }
 
     pub(super) fn cause(&self) -> Arc<str> {
+        let by_probes = self.verdict() == Verdict::Unhealthy;
+        if let Some(ejection) = self.outlier.ejection().filter(|_| !by_probes) {
+            return ejection.cause.to_string().into();
+        }
+        if let Some(lessened) = self.outlier.lessened().filter(|_| !by_probes) {
+            return format!("{lessened}; {} of its weight", self.outlier.share()).into();
+        }
         match &self.health {
             None => "not probed".into(),
             Some(health) => match (health.cause(), health.verdict()) {
@@ -189,6 +220,7 @@ impl Publisher {
         changes: &mut Changes,
     ) -> PoolEntry {
         let check = pool.health_check.clone().map(Arc::new);
+        let swept = old.as_ref().map_or(now, |old| old.swept);
         let (slots, state, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
@@ -238,7 +270,7 @@ impl Publisher {
         let mut kept = Vec::new();
         for server in &pool.servers {
             for (name, endpoint) in self.expand(server) {
-                let slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
+                let mut slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
                     Some(slot) => self.keep(slot, server, check.as_deref(), same_check, now),
                     None => {
                         changes.servers_added += 1;
@@ -254,6 +286,7 @@ impl Publisher {
                         slot
                     }
                 };
+                slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 let (pool, at) = (pool.name.clone(), kept.len());
                 self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);
@@ -269,6 +302,7 @@ impl Publisher {
             check,
             slots: kept,
             built,
+            swept,
             panic,
             served,
             retired,
@@ -363,6 +397,7 @@ impl Publisher {
         let mut slot = Slot {
             member,
             health,
+            outlier: Outlier::new(now),
             due: None,
             asked: None,
             configured: server.name.clone(),

@@ -18,6 +18,7 @@ mod drains;
 mod handovers;
 mod health;
 mod names;
+mod outlier;
 mod places;
 mod reloads;
 

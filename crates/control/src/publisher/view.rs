@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::health::{Health, Verdict};
+use balance::health::Verdict;
 use balance::{ALL, Candidate, Division, Role, Share, SlowStart, State};
 use config::Server;
 
@@ -130,6 +130,9 @@ impl PoolEntry {
                 usable: !matches!(role, Role::Unfit),
                 traffic,
                 note: self.note(slot, role, first, now).into(),
+                condition: slot.condition(),
+                share: slot.share(),
+                back_at: slot.outlier.ejection().map(|ejection| ejection.until),
                 cause: slot.cause(),
             });
         }
@@ -171,7 +174,7 @@ impl PoolEntry {
             traffic: prefer
                 .and_then(|prefer| prefer.traffic)
                 .map(|percent| f64::from(percent) / 100.0),
-            panic_threshold: 0,
+            panic_threshold: self.config.panic_threshold,
         }
     }
 
@@ -223,12 +226,8 @@ impl PoolEntry {
 fn seat<'a>(slot: &'a Slot, slow_start: Option<&SlowStart>, now: Duration) -> balance::Seat<'a> {
     balance::Seat {
         standing: balance::Standing {
-            verdict: slot.verdict(),
-            answers: slot.health.as_ref().is_none_or(Health::answers),
-            state: slot.member.cell.state(),
-            weight: slot.weight(),
-            ejected: slot.is_ejected(),
             share: slot.share() * slot.warmth.share(slow_start, now),
+            ..slot.standing()
         },
         priority: slot.seat.priority,
         backup: slot.seat.backup,

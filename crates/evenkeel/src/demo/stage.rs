@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::health::Verdict;
-use balance::{Local, State};
+use balance::{Condition, Local, State};
 use control::live::{PoolState, PoolView, Standing};
 use control::message::{Answer, Command, Message, Receipt};
 use control::world::Hub;
@@ -245,13 +244,12 @@ fn state(standing: &Standing) -> (Style, String) {
     let cause = &standing.cause;
     match standing.member.cell.state() {
         State::Ready => {
-            let style = match standing.verdict {
-                Verdict::Healthy => Style::Good,
-                Verdict::Unhealthy => Style::Bad,
+            let style = match standing.condition {
+                Condition::Healthy => Style::Good,
+                Condition::Unhealthy | Condition::Ejected => Style::Bad,
                 _ => Style::Warn,
             };
-            let verdict = control::verdict_word(standing.verdict);
-            (style, format!("{verdict}: {cause}"))
+            (style, format!("{}: {cause}", standing.condition))
         }
         State::Drain => (
             Style::Warn,

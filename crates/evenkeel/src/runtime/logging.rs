@@ -58,14 +58,14 @@ pub(super) fn notice(notice: &Notice) {
             to,
             cause,
         } => {
-            if *to == "unhealthy" {
+            if matches!(*to, "unhealthy" | "ejected" | "degraded") && *from != "ejected" {
                 tracing::warn!(%pool, %server, from, to, %cause, "server is {to}");
             } else {
                 tracing::info!(%pool, %server, from, to, %cause, "server is {to}");
             }
         }
         Notice::Panic { pool, on: true } => {
-            tracing::warn!(%pool, "no server is fit: those that still answer, or else all, are used again");
+            tracing::warn!(%pool, "no server is fit, or too few: those that still answer, or else all, are used again");
         }
         Notice::Panic { pool, on: false } => {
             tracing::info!(%pool, "a server is fit again");

@@ -32,7 +32,7 @@ fn a_close_before_any_byte_is_retried_for_what_may_be_repeated() -> Outcome {
     let evenkeel = proxy_with(
         &[bad.address(), good.address()],
         &[],
-        &["balance: round_robin"],
+        &["balance: round_robin", "outlier_detection: off"],
     )?;
     let mut client = client(&evenkeel)?;
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
@@ -123,7 +123,7 @@ fn a_body_within_the_bound_is_sent_again() -> Outcome {
     let evenkeel = proxy_with(
         &[bad.address(), good.address()],
         &[],
-        &["balance: round_robin"],
+        &["balance: round_robin", "outlier_detection: off"],
     )?;
     let mut client = client(&evenkeel)?;
     for size in [10, 16_000, 17_000, 40_000, 64 * 1024] {

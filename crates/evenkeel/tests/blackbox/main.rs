@@ -23,6 +23,7 @@ mod life_faults;
 mod life_health;
 mod life_limits;
 mod life_operator;
+mod life_outlier;
 mod life_reload;
 mod life_state;
 mod life_support;

@@ -13,6 +13,7 @@ use super::upload::{self, Upload, UploadBuffers, UploadFault};
 use super::{Block, Next};
 use crate::fault;
 use crate::net::{self, First};
+use crate::outcome;
 use crate::relay::{self, WriteFault};
 use crate::upstream::{Lease, ServerStream};
 
@@ -26,6 +27,23 @@ pub(super) enum Fault {
     Final(Unserved),
     /// The answer has begun and cannot be finished.
     Cut(Reason),
+}
+
+impl Fault {
+    /// Why the try came to nothing.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::NotSent | Self::Ended { reset: false } => Reason::ServerClosed,
+            Self::Ended { reset: true } => Reason::ServerReset,
+            Self::Final(unserved) => unserved.reason,
+            Self::Cut(reason) => *reason,
+        }
+    }
+
+    /// Whether the connection ended before a byte of the response.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::NotSent | Self::Ended { .. })
+    }
 }
 
 /// How one try ended well.
@@ -99,12 +117,7 @@ pub(super) async fn attempt(
         Ok(responded) => responded,
         Err(fault) => return Err(response_fault(fault, &seen, &lease)),
     };
-    lease
-        .member
-        .stats
-        .of(conn.worker.number)
-        .classes
-        .record(log.status);
+    outcome::answered(&conn.worker, &lease.member, log.status);
     // Let go of before anything else is read: what is left is the next request, or a tunnel's first bytes.
     upload.release(&mut block.client_in);
     if after == After::Upgrade {

@@ -16,6 +16,7 @@ use super::respond;
 use super::upload::Upload;
 use super::{Block, Conn, Next, Tunnel};
 use crate::net;
+use crate::outcome;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{LocalPool, LocalWorld};
 
@@ -177,7 +178,7 @@ async fn forward(
                 let (reason, cause) = no_connection_reason(no_connection);
                 last = Some(reason);
                 block.tried.push(member.id);
-                member.stats.of(cx.conn.worker.number).classes.record(0);
+                outcome::not_connected(&cx.conn.worker, &member, no_connection);
                 if reason == Reason::ConnectTimeout {
                     if attempts_left == 0 || is_past(cx.until) {
                         return Err((Unserved::new(reason), log));
@@ -205,7 +206,12 @@ async fn forward(
             Err(fault) => fault,
         };
         upload.rewind(&mut block.client_in, &mut block.replay);
-        member.stats.of(cx.conn.worker.number).classes.record(0);
+        outcome::ended(
+            &cx.conn.worker,
+            &member,
+            fault.reason(),
+            reused && fault.is_unanswered(),
+        );
         if !reused {
             block.tried.push(member.id);
         }

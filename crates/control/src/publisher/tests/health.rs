@@ -150,9 +150,9 @@ fn initial_says_what_a_server_is_before_its_first_probe() {
 }
 
 #[test]
-fn without_a_check_nobody_is_probed_and_a_refusal_takes_nobody_out() {
+fn without_a_check_and_with_traffic_not_judged_a_refusal_takes_nobody_out() {
     let mut scene = Scene::running(&site(
-        "servers: ['10.0.0.1:80', '10.0.0.2:80'], health_check: off",
+        "servers: ['10.0.0.1:80', '10.0.0.2:80'], health_check: off, outlier_detection: off",
     ));
     scene.pass(60_000);
     scene.refuse("10.0.0.1:80");
