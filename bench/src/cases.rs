@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use balance::{Algorithm, Candidate, Local, Rotation, Server, View, hash_key};
+use balance::{Algorithm, Candidate, Local, Rotation, Server, Share, View, hash_key};
 use control::metrics::RouteCells;
 use rules::{HostPattern, Match, NoTrace, PathPattern, Request, RouteTable, Scratch};
 use wire::http1::{Decoded, HeadLimits, RequestHead, decode_request, encode};
@@ -186,6 +186,7 @@ fn candidates(count: usize) -> Vec<Candidate> {
             id: index as u32,
             hash_name: hash_key(&index.to_le_bytes()),
             weight: 1 + index as u32 % 5,
+            share: Share::FULL,
         }
     };
     (0..count).map(candidate).collect()

@@ -99,5 +99,14 @@ pub(crate) fn raise_open_files(wanted: u64) -> bool {
         current: Some(wanted),
         maximum: Some(hard.max(wanted)),
     };
-    setrlimit(Resource::Nofile, new).is_ok()
+    if setrlimit(Resource::Nofile, new).is_ok() {
+        return true;
+    }
+    let most = Rlimit {
+        current: Some(hard),
+        maximum: Some(hard),
+    };
+    // As many as there are to be had.
+    let _ = setrlimit(Resource::Nofile, most);
+    false
 }

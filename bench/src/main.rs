@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod results;
 mod run;
+mod scale;
 mod scenario;
 mod svg;
 
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
+        ["--scale"] => scale::run(true, root()).and_then(|()| rewrite_page()),
+        ["--scale", "--no-record"] => scale::run(false, root()),
         ["count", options @ ..] => counts::run(options, root()),
         options => bench(options),
     };
@@ -68,6 +71,14 @@ fn bench(args: &[&str]) -> Result<()> {
         report::record(&all, root())?;
     }
     Ok(())
+}
+
+/// Puts new figures on scale beside those of the last run.
+fn rewrite_page() -> Result<()> {
+    match run::recorded(&root().join("bench/results/latest.json")) {
+        Some(known) => report::write_page(&known, root()),
+        None => Ok(()),
+    }
 }
 
 /// The folder of the workspace.

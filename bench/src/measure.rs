@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::load::{Loads, Served};
+use crate::options::WARM_AGAIN;
 use crate::peers::evenkeel;
 use crate::peers::{Found, Setup, sibling};
 use crate::process::{Cores, Running, machine_us, which};
@@ -41,18 +42,26 @@ pub(crate) struct Bench {
 }
 
 /// A peer that answers.
-struct Up {
-    running: Running,
-    target: SocketAddr,
-    setup: Setup,
+pub(crate) struct Up {
+    pub(crate) running: Running,
+    pub(crate) target: SocketAddr,
+    pub(crate) setup: Setup,
 }
 
 impl Bench {
     /// Servers on ports of 127.0.0.1, or each on an address of its own.
     pub(crate) fn origin(&self, count: usize, spread: bool) -> Result<Origin> {
+        self.origin_with(count, spread.then_some("--spread"))
+    }
+
+    /// One port that answers at every address of 127.0.0.0/8.
+    pub(crate) fn origin_everywhere(&self) -> Result<Origin> {
+        self.origin_with(1, Some("--everywhere"))
+    }
+
+    fn origin_with(&self, count: usize, option: Option<&str>) -> Result<Origin> {
         let mut command = Command::new(sibling("origin")?);
-        command.arg(count.to_string());
-        command.args(spread.then_some("--spread"));
+        command.arg(count.to_string()).args(option);
         let log = self.folder.join("origin.log");
         let mut running = Running::start_piped(&command, self.cores.load, &log)?;
         let mut servers = Vec::new();
@@ -81,14 +90,42 @@ impl Bench {
             bulk: scenario.bulk,
             close: matches!(&scenario.load, Load::Requests(shape) if shape.close),
             routes: scenario.routes,
+            workers: 1,
+            both_cores: false,
             algorithm,
             connections: scenario.connections(),
             folder: self.folder.clone(),
         }
     }
 
-    /// Everything but the fixed rate.
-    pub(crate) fn round(&self, found: &Found, setup: &Setup, load: &Load) -> Result<Sample> {
+    /// Requests at full speed, and then at a fixed rate if there is one: CPU of the first, latency of the second.
+    pub(crate) fn round(
+        &self,
+        found: &Found,
+        setup: &Setup,
+        shape: &Shape,
+        rate: Option<f64>,
+    ) -> Result<Sample> {
+        let mut up = self.start(found, setup)?;
+        let mut sample = self.full_speed(&up, shape)?;
+        up.running.ensure_runs()?;
+        let reached = sample.get("rate").copied().unwrap_or(0.0);
+        if let Some(rate) = rate.filter(|rate| reached > *rate) {
+            let warm = self.loads.fixed(up.target, shape, rate, WARM_AGAIN)?;
+            self.loads.end(warm, WARM_AGAIN)?;
+            let fixed = self.around(&up, "fixed_", || {
+                let load = self.loads.fixed(up.target, shape, rate, self.measure)?;
+                self.loads.end(load, self.measure)
+            });
+            sample.extend(fixed?);
+            up.running.ensure_runs()?;
+            sample.insert("fixed_rate".into(), rate);
+        }
+        Ok(sample)
+    }
+
+    /// What is not one kind of request at full speed.
+    pub(crate) fn beside(&self, found: &Found, setup: &Setup, load: &Load) -> Result<Sample> {
         let mut up = self.start(found, setup)?;
         let sample = match load {
             Load::Requests(shape) => self.full_speed(&up, shape),
@@ -105,31 +142,10 @@ impl Bench {
         sample
     }
 
-    /// Latency, and CPU per request where the rate is the same for all.
-    pub(crate) fn fixed_round(
-        &self,
-        found: &Found,
-        setup: &Setup,
-        shape: &Shape,
-        rate: f64,
-    ) -> Result<Sample> {
-        let mut up = self.start(found, setup)?;
-        let warm = self.loads.fixed(up.target, shape, rate, self.warm)?;
-        self.loads.end(warm, self.warm)?;
-        let mut sample = self.around(&up, "fixed_", || {
-            let load = self.loads.fixed(up.target, shape, rate, self.measure)?;
-            self.loads.end(load, self.measure)
-        })?;
-        up.running.ensure_runs()?;
-        sample.insert("fixed_rate".into(), rate);
-        Ok(sample)
-    }
-
     /// System calls per request, counted by the kernel's own tracepoint, in a round of its own since that costs time.
     pub(crate) fn system_calls(&self, found: &Found, setup: &Setup, shape: &Shape) -> Result<f64> {
         let perf = which("perf").context("perf is missing: apt-get install linux-perf")?;
         let up = self.start(found, setup)?;
-        self.loads.full(up.target, shape, self.warm)?;
         let pids: Vec<String> = up.running.pids().iter().map(u32::to_string).collect();
         let mut stat = Command::new(perf);
         stat.args([
@@ -152,7 +168,7 @@ impl Bench {
         Ok(count / served.get("requests").max(1.0))
     }
 
-    fn start(&self, found: &Found, setup: &Setup) -> Result<Up> {
+    pub(crate) fn start(&self, found: &Found, setup: &Setup) -> Result<Up> {
         let name = found.peer.name();
         let mut setup = setup.clone();
         setup.folder = self.folder.join(name);
@@ -164,7 +180,10 @@ impl Bench {
         setup.port = doors.0.local_addr()?.port();
         setup.admin_port = doors.1.local_addr()?.port();
         drop(doors);
-        let command = found.lay_out(&setup)?;
+        let mut command = found.lay_out(&setup)?;
+        if setup.both_cores {
+            command = self.cores.both(&command);
+        }
         let log = self.folder.join(format!("{name}.log"));
         let mut running = Running::start(&command, self.cores.proxy, &log)?;
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port));
@@ -186,7 +205,7 @@ impl Bench {
         })
     }
 
-    fn full_speed(&self, up: &Up, shape: &Shape) -> Result<Sample> {
+    pub(crate) fn full_speed(&self, up: &Up, shape: &Shape) -> Result<Sample> {
         self.loads.full(up.target, shape, self.warm)?;
         let mut sample = self.around(up, "", || self.loads.full(up.target, shape, self.measure))?;
         sample.insert("memory_mib".into(), up.running.memory_kib() / 1024.0);
@@ -296,11 +315,7 @@ impl Bench {
         while started.elapsed() + every < time {
             std::thread::sleep(every);
             reloads += 1;
-            // By a rename, so that no half of it is ever read.
-            let config = up.setup.folder.join(evenkeel::CONFIG);
-            let new = config.with_extension("new");
-            std::fs::write(&new, evenkeel::config(&up.setup, reloads)?)?;
-            std::fs::rename(&new, &config)?;
+            evenkeel::rewrite(&up.setup, reloads)?;
             up.running.signal(Signal::HUP);
         }
         let served = self.loads.end(load, time)?;

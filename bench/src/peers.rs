@@ -48,6 +48,10 @@ pub(crate) struct Setup {
     /// Clients close after each request.
     pub(crate) close: bool,
     pub(crate) routes: usize,
+    /// Threads of Evenkeel's data plane; the others have one.
+    pub(crate) workers: usize,
+    /// It shares both cores with the load and the servers.
+    pub(crate) both_cores: bool,
     /// By the name that Evenkeel's config has for it; the others only know round robin here.
     pub(crate) algorithm: &'static str,
     /// Connections of clients at once, at most.
@@ -65,6 +69,9 @@ pub(crate) struct Found {
 }
 
 impl Peer {
+    /// Those of every scenario.
+    pub(crate) const MAIN: &[Self] = &[Self::Evenkeel, Self::Floor, Self::Haproxy, Self::Nginx];
+
     pub(crate) const ALL: &[Self] = &[
         Self::Evenkeel,
         Self::Floor,

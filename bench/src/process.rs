@@ -36,6 +36,16 @@ impl Cores {
     }
 }
 
+impl Cores {
+    /// Runs a program on both cores, wherever it is started.
+    pub(crate) fn both(&self, command: &Command) -> Command {
+        let mut free = Command::new("taskset");
+        free.args(["-c", &format!("{},{}", self.proxy, self.load)]);
+        free.arg(command.get_program()).args(command.get_args());
+        free
+    }
+}
+
 fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);

@@ -61,7 +61,9 @@ pub(crate) struct Results {
 pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) about: String,
-    pub(crate) target: Option<f64>,
+    /// What was not measured as its words say, and why; mostly empty.
+    #[serde(default)]
+    pub(crate) note: String,
     pub(crate) seconds: f64,
     pub(crate) rounds: usize,
     /// Of Evenkeel's source, since a run may measure some scenarios only.
@@ -183,6 +185,10 @@ impl Results {
         self
     }
 
+    pub(crate) fn scenario(&self, name: &str) -> Option<&Outcome> {
+        self.scenarios.iter().find(|outcome| outcome.name == name)
+    }
+
     /// Every peer and its version.
     pub(crate) fn versions(&self) -> BTreeMap<&str, &str> {
         let subjects = self.scenarios.iter().flat_map(|outcome| &outcome.subjects);
@@ -218,7 +224,7 @@ mod tests {
         let mut outcome = Outcome {
             name: "x".into(),
             about: String::new(),
-            target: None,
+            note: String::new(),
             seconds: 1.0,
             rounds: 3,
             commit: String::new(),

@@ -17,10 +17,10 @@ use crate::scenario::{ALGORITHMS, Load, Scenario, Shape, Subjects};
 /// Servers of a scenario that says nothing else.
 const SERVERS: usize = 3;
 const MANY_SERVERS: usize = 1_000;
-/// The fixed rate, as a share of what the slowest subject reached.
-const FIXED_SHARE: f64 = 0.4;
-/// For each connection of a client a proxy needs two files, HAProxy some more for its pipes.
-const FILES_PER_CONNECTION: u64 = 3;
+/// Half load: the fixed rate, as a share of what HAProxy reaches at full speed.
+const FIXED_SHARE: f64 = 0.5;
+/// Who reaches less than this many times the fixed rate is not asked for it: its queue would only grow.
+const FIXED_ROOM: f64 = 1.1;
 /// Above this share of all cores the machine is not ours alone.
 const BUSY_SHARE: f64 = 0.05;
 /// A run ends after this much more than it should have taken.
@@ -32,8 +32,6 @@ struct Entry {
     found: Found,
     setup: Setup,
     subject: Subject,
-    /// Its rounds at the fixed rate, until they join those at full speed.
-    fixed: Vec<Sample>,
 }
 
 /// All that lives through a run.
@@ -55,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     // Before the servers start, which inherit it.
     let machine = Machine::describe();
     warn_if_busy(&machine);
-    let files = options.scenarios.iter().map(files_needed).max();
+    let files = options.scenarios.iter().map(Scenario::files_needed).max();
     machine::raise_open_files(files.unwrap_or(0));
     let folder = std::env::temp_dir().join(format!("evenkeel-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -71,13 +69,12 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     let found = find(options);
     let few = bench.origin(SERVERS, false)?;
     let expected = options.expected();
+    let seconds = expected.as_secs();
     println!(
-        "{} scenarios, {} peers, {} rounds of {:?}: about {} s",
+        "{} scenarios: about {} min {} s",
         options.scenarios.len(),
-        found.len(),
-        options.rounds,
-        options.measure,
-        expected.as_secs()
+        seconds / 60,
+        seconds % 60
     );
     let limit = expected.mul_f64(OVERTIME).max(expected + OVERTIME_AT_LEAST);
     let mut run = Run {
@@ -100,10 +97,9 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
 
 /// The peers that any scenario needs.
 fn find(options: &Options) -> Vec<Result<Found, (Peer, String)>> {
-    let has_peers = |scenario: &Scenario| scenario.subjects == Subjects::Peers;
-    let needed = match options.scenarios.iter().any(has_peers) {
-        true => options.peers.as_slice(),
-        false => &[Peer::Evenkeel],
+    let any_has = |peer: &&Peer| {
+        let mut scenarios = options.scenarios.iter();
+        scenarios.any(|scenario| options.peers(scenario).contains(peer))
     };
     let find = |peer: &Peer| {
         let found = peer.find();
@@ -112,7 +108,7 @@ fn find(options: &Options) -> Vec<Result<Found, (Peer, String)>> {
             (*peer, format!("missing: {error:#}"))
         })
     };
-    needed.iter().map(find).collect()
+    Peer::ALL.iter().filter(any_has).map(find).collect()
 }
 
 /// Says so if others use the machine: then the figures are worth little.
@@ -123,40 +119,40 @@ fn warn_if_busy(machine: &Machine) {
     }
 }
 
-fn files_needed(scenario: &Scenario) -> u64 {
-    scenario.connections() as u64 * FILES_PER_CONNECTION + 3_000
-}
-
 impl Run<'_> {
     fn scenario(&mut self, scenario: &Scenario) -> Result<Outcome> {
-        println!("{}: {}", scenario.name, scenario.about);
+        let (scenario, note) = &scenario.clone().within(machine::open_files());
+        println!(
+            "{}: {}; {} rounds, about {} s{}",
+            scenario.name,
+            scenario.about,
+            self.options.rounds(scenario),
+            self.options.expected_of(scenario).as_secs(),
+            note.as_ref()
+                .map_or(String::new(), |note| format!("; {note}"))
+        );
         let many = match scenario.subjects {
             Subjects::Algorithms => Some(self.bench.origin(MANY_SERVERS, true)?),
             _ => None,
         };
         let (mut entries, absent) = self.entries(scenario, many.as_ref())?;
-        if machine::open_files() < files_needed(scenario) {
-            let why = format!("left out: {} open files are needed", files_needed(scenario));
-            println!("  {why}");
-            entries
-                .iter_mut()
-                .for_each(|entry| entry.subject.notes.push(why.clone()));
-        } else {
-            self.full_speed(scenario, &mut entries);
-            if let Load::Requests(shape) = &scenario.load {
-                self.system_calls(shape, &mut entries);
-                if scenario.legs() > 1 && !self.options.quick {
-                    self.fixed_rate(shape, &mut entries);
-                }
+        let rate = match &scenario.load {
+            Load::Requests(shape) if scenario.legs() > 1 && !self.options.quick => {
+                self.half_load(shape, &entries)
             }
+            _ => None,
+        };
+        self.rounds(scenario, rate, &mut entries);
+        if let Load::Requests(shape) = &scenario.load {
+            self.system_calls(shape, &mut entries);
         }
         let measured = entries.into_iter().map(|entry| entry.subject);
         Ok(Outcome {
             name: scenario.name.into(),
             about: scenario.about.into(),
-            target: scenario.target,
+            note: note.clone().unwrap_or_default(),
             seconds: self.options.measure.as_secs_f64(),
-            rounds: self.options.rounds,
+            rounds: self.options.rounds(scenario),
             commit: self.commit.clone(),
             subjects: measured.chain(absent).collect(),
         })
@@ -188,9 +184,12 @@ impl Run<'_> {
             ));
         }
         let (mut entries, mut absent) = (Vec::new(), Vec::new());
+        let asked = self.options.peers(scenario);
         for found in &self.found {
             let found = match found {
-                Ok(found) => found,
+                Ok(found) if asked.contains(&found.peer) => found,
+                Err((peer, _)) if !asked.contains(peer) => continue,
+                Ok(_) => continue,
                 Err((peer, why)) => {
                     absent.push(subject(
                         peer.name().into(),
@@ -200,9 +199,6 @@ impl Run<'_> {
                     continue;
                 }
             };
-            if scenario.subjects == Subjects::Alone && found.peer != Peer::Evenkeel {
-                continue;
-            }
             let mut setup = self.bench.setup(scenario, &self.few.servers, "round_robin");
             let label = found.peer.name().to_owned();
             setup.folder = setup.folder.join(&label);
@@ -216,36 +212,35 @@ impl Run<'_> {
         Ok((entries, absent))
     }
 
-    fn full_speed(&self, scenario: &Scenario, entries: &mut [Entry]) {
-        self.rounds(entries, |entry| {
-            let sample = self.bench.round(&entry.found, &entry.setup, &scenario.load);
-            let sample = sample.unwrap_or_else(|error| entry.failed(&error));
-            entry.subject.samples.push(sample);
-        });
+    /// The fixed rate: half of what HAProxy, or else the first of them, reaches in a round that does not count.
+    fn half_load(&self, shape: &Shape, entries: &[Entry]) -> Option<f64> {
+        let haproxy = |entry: &&Entry| entry.found.peer == Peer::Haproxy;
+        let base = entries.iter().find(haproxy).or(entries.first())?;
+        let sample = self.bench.round(&base.found, &base.setup, shape, None);
+        let rate = sample.ok()?.get("rate")? * FIXED_SHARE;
+        println!("  half load: {rate:.0} requests/s");
+        (rate >= 1.0).then_some(rate)
     }
 
-    /// What was measured at full speed and at the fixed rate in the same round becomes one sample.
-    fn fixed_rate(&self, shape: &Shape, entries: &mut [Entry]) {
-        let rates = entries
-            .iter()
-            .filter_map(|entry| entry.subject.spread("rate"));
-        let Some(slowest) = rates.map(|rate| rate.median).min_by(f64::total_cmp) else {
-            return;
-        };
-        let rate = (slowest * FIXED_SHARE).max(1.0);
-        println!("  at {rate:.0} requests/s");
-        self.rounds(entries, |entry| {
-            let sample = self
-                .bench
-                .fixed_round(&entry.found, &entry.setup, shape, rate);
-            let sample = sample.unwrap_or_else(|error| entry.failed(&error));
-            entry.fixed.push(sample);
-        });
-        for entry in entries {
-            for (whole, fixed) in entry.subject.samples.iter_mut().zip(entry.fixed.drain(..)) {
-                whole.extend(fixed);
+    fn round(&self, scenario: &Scenario, rate: Option<f64>, entry: &mut Entry) {
+        let (found, setup) = (&entry.found, &entry.setup);
+        let sample = match &scenario.load {
+            Load::Requests(shape) => {
+                let reached = entry.subject.spread("rate").map(|rate| rate.median);
+                let rate =
+                    rate.filter(|rate| reached.is_none_or(|reached| reached > rate * FIXED_ROOM));
+                self.bench.round(found, setup, shape, rate)
             }
+            load => self.bench.beside(found, setup, load),
+        };
+        let sample = sample.unwrap_or_else(|error| entry.failed(&error));
+        if let Some(rate) = rate
+            && sample.contains_key("cpu_us")
+            && !sample.contains_key("fixed_rate")
+        {
+            entry.note(format!("does not reach {rate:.0} requests/s"));
         }
+        entry.subject.samples.push(sample);
     }
 
     fn system_calls(&self, shape: &Shape, entries: &mut [Entry]) {
@@ -262,15 +257,15 @@ impl Run<'_> {
     }
 
     /// All rounds, each beginning with another subject.
-    fn rounds(&self, entries: &mut [Entry], mut measure: impl FnMut(&mut Entry)) {
-        for round in 0..self.options.rounds {
+    fn rounds(&self, scenario: &Scenario, rate: Option<f64>, entries: &mut [Entry]) {
+        for round in 0..self.options.rounds(scenario) {
             let count = entries.len();
             for at in 0..count {
                 let entry = &mut entries[(at + round) % count];
                 if Instant::now() > self.deadline {
                     entry.note("cut short: the run took too long".into());
                 } else {
-                    measure(entry);
+                    self.round(scenario, rate, entry);
                 }
             }
         }
@@ -299,7 +294,6 @@ fn entry(found: &Found, setup: Setup, label: String, base: String) -> Entry {
         found: found.clone(),
         setup,
         subject,
-        fixed: Vec::new(),
     }
 }
 
@@ -314,7 +308,7 @@ fn subject(label: String, version: String, notes: Vec<String>) -> Subject {
 }
 
 /// Takes the folder away on every way out.
-struct Sweep(std::path::PathBuf);
+pub(crate) struct Sweep(pub(crate) std::path::PathBuf);
 
 impl Drop for Sweep {
     fn drop(&mut self) {

@@ -9,7 +9,17 @@ pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
     if before.is_empty() {
         build(&["-p", "evenkeel"])?;
     }
-    build(&["-p", "evenkeel-bench", "--bins"])?;
+    build(match before {
+        ["count"] => &[
+            "-p",
+            "evenkeel-bench",
+            "--bin",
+            "count",
+            "--bin",
+            "evenkeel-bench",
+        ],
+        _ => &["-p", "evenkeel-bench", "--bins"],
+    })?;
     let mut harness = shell::cargo();
     harness.args(["run", "--quiet", "--release", "-p", "evenkeel-bench", "--"]);
     let status = harness.args(before).args(args).status()?;

@@ -19,7 +19,7 @@ cargo xtask CHORE
   ci                 what ./test runs: fmt, clippy, tidy, doc, test, with the seconds of each
   stress NAME [-p CRATE] [--runs 20] [--limit SECONDS]
                      runs one test again and again beside a CPU hog on every core
-  bench [--quick] [--scenario NAME]… [--peer NAME]… [--rounds N]
+  bench [--quick] [--scenario NAME,…] [--peer NAME,…] [--scale]
                      CPU per request beside other proxies; more by `bench --help`
   count [NAME]… [--bless]
                      instructions by callgrind of our own work, beside the baseline

@@ -2,8 +2,9 @@
 //! the path says which: `/1k`, `/64k`, `/1m`, `/chunked` (64 KiB in eight chunks); a request with a body is answered
 //! with two bytes once the body has come. Quick rather than correct: it takes no chunked requests.
 //!
-//! `origin COUNT [--spread]` listens on COUNT ports of 127.0.0.1 or, spread, on COUNT addresses of 127.1.0.0/16, prints
-//! `IP:port` for each, and ends when its standard input does.
+//! `origin COUNT [--spread | --everywhere]` listens on COUNT ports of 127.0.0.1 or, spread, on COUNT addresses of
+//! 127.1.0.0/16, or on COUNT ports of every address that there is; it prints `IP:port` for each, and ends when its standard
+//! input does.
 //!
 //! A request with `Connection: close` is answered with the same but the connection stays: proxies never send it, and
 //! the floor, which cannot take it out, keeps its server connection as proxies do.
@@ -56,13 +57,15 @@ struct Answers {
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let count: u16 = args.first().context("origin COUNT [--spread]")?.parse()?;
-    let spread = args.iter().any(|arg| arg == "--spread");
+    let asked = |option: &str| args.iter().any(|arg| arg == option);
     let poll = Poll::new()?;
     let mut doors = BTreeMap::new();
     for number in 0..count {
         let [high, low] = (number + 1).to_be_bytes();
-        let ip = if spread {
+        let ip = if asked("--spread") {
             Ipv4Addr::new(127, 1, high, low)
+        } else if asked("--everywhere") {
+            Ipv4Addr::UNSPECIFIED
         } else {
             Ipv4Addr::LOCALHOST
         };

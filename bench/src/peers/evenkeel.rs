@@ -8,8 +8,8 @@ use anyhow::Result;
 
 use super::{Mode, Setup};
 
-/// The config's name in its folder; `reload` writes it anew.
-pub(crate) const CONFIG: &str = "evenkeel.yaml";
+/// The config's name in its folder.
+const CONFIG: &str = "evenkeel.yaml";
 
 pub(super) fn find() -> Result<(PathBuf, String)> {
     let program = super::sibling("evenkeel")?;
@@ -24,12 +24,21 @@ pub(super) fn lay_out(program: &Path, setup: &Setup) -> Result<Command> {
     Ok(command)
 }
 
-/// The config; `edition` makes it another one that does the same.
-pub(crate) fn config(setup: &Setup, edition: u64) -> Result<String> {
+/// Writes another config that does the same, by a rename, so that no half of it is ever read.
+pub(crate) fn rewrite(setup: &Setup, edition: u64) -> Result<()> {
+    let path = setup.folder.join(CONFIG);
+    let new = path.with_extension("new");
+    std::fs::write(&new, config(setup, edition)?)?;
+    Ok(std::fs::rename(&new, &path)?)
+}
+
+/// The config; each `edition` is another one that does the same.
+fn config(setup: &Setup, edition: u64) -> Result<String> {
     let Setup {
         port,
         admin_port,
         algorithm,
+        workers,
         ..
     } = setup;
     let protocol = match setup.mode {
@@ -37,7 +46,7 @@ pub(crate) fn config(setup: &Setup, edition: u64) -> Result<String> {
         Mode::Tcp => "tcp",
     };
     let mut text = format!(
-        "workers: 1\nadmin: {{ bind: \"127.0.0.1:{admin_port}\" }}\naccess_log: off\n\
+        "workers: {workers}\nadmin: {{ bind: \"127.0.0.1:{admin_port}\" }}\naccess_log: off\n\
          shutdown: {{ idle_wait: 0s, timeout: 500ms }}\n\
          listeners:\n  main:\n    bind: \"127.0.0.1:{port}\"\n    protocol: {protocol}\n"
     );

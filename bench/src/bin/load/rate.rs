@@ -39,6 +39,8 @@ struct Client {
     due: Option<Duration>,
     /// Bytes of it that are out.
     sent: usize,
+    /// Whether room to write is waited for.
+    full: bool,
     answer: Answer,
 }
 
@@ -158,6 +160,7 @@ impl Run<'_> {
         socket.set_nodelay(true)?;
         self.poll.add(&socket, number as u64, Interest::Read)?;
         self.clients[number].socket = Some(socket);
+        self.clients[number].full = false;
         Ok(())
     }
 
@@ -166,19 +169,20 @@ impl Run<'_> {
         let Some(mut socket) = client.socket.as_ref() else {
             return Ok(());
         };
-        let interest = match socket.write(&self.plan.request[client.sent..]) {
+        let full = match socket.write(&self.plan.request[client.sent..]) {
             Ok(count) => {
                 client.sent += count;
-                if client.sent == self.plan.request.len() {
-                    Interest::Read
-                } else {
-                    Interest::Both
-                }
+                client.sent < self.plan.request.len()
             }
-            Err(error) if would_wait(&error) => Interest::Both,
+            Err(error) if would_wait(&error) => true,
             Err(_) => return self.fail(number),
         };
-        Ok(self.poll.modify(socket, number as u64, interest)?)
+        if full != client.full {
+            client.full = full;
+            let interest = if full { Interest::Both } else { Interest::Read };
+            self.poll.modify(socket, number as u64, interest)?;
+        }
+        Ok(())
     }
 
     fn handle(&mut self, number: usize, read: bool, write: bool) -> Result<()> {
