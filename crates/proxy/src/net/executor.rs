@@ -12,7 +12,7 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::inbox::{self, Remote};
 use super::reactor;
@@ -46,6 +46,8 @@ struct Tasks {
 thread_local! {
     static WORKER: Cell<u32> = const { Cell::new(NO_WORKER) };
     static STOP: Cell<bool> = const { Cell::new(false) };
+    /// Tasks that run again after the next look at the kernel.
+    static YIELDED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
     /// Tasks of this batch that went behind others.
     static BEHIND: Cell<u32> = const { Cell::new(0) };
     static PANICS: Cell<u64> = const { Cell::new(0) };
@@ -81,12 +83,13 @@ fn turn(remote: &Remote) -> io::Result<()> {
         if STOP.get() {
             break;
         }
-        let timeout = if idle {
+        let timeout = if idle && YIELDED.with_borrow(Vec::is_empty) {
             timer::until_next()
         } else {
             Some(std::time::Duration::ZERO)
         };
         let signalled = reactor::wait(timeout)?;
+        wake_yielded();
         timer::advance();
         if signalled {
             inbox::drain(remote);
@@ -140,7 +143,7 @@ fn spawn_boxed(future: BoxedTask) {
     });
 }
 
-/// Lets every other ready task run once.
+/// Lets every other task run that is ready, those included whose sockets have become so meanwhile.
 pub(crate) async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(move |cx| {
@@ -148,10 +151,17 @@ pub(crate) async fn yield_now() {
             return Poll::Ready(());
         }
         yielded = true;
-        cx.waker().wake_by_ref();
+        YIELDED.with_borrow_mut(|wakers| wakers.push(cx.waker().clone()));
         Poll::Pending
     })
     .await
+}
+
+fn wake_yielded() {
+    // One at a time: waking borrows nothing here, and a task may yield again only when it runs.
+    while let Some(waker) = YIELDED.with_borrow_mut(Vec::pop) {
+        waker.wake();
+    }
 }
 
 /// Puts the task that is running behind those that are ready, if there are any; true when it is to be polled again. No
@@ -265,6 +275,7 @@ fn drop_caught(future: BoxedTask) {
 }
 
 fn drop_tasks() {
+    YIELDED.with_borrow_mut(Vec::clear);
     loop {
         let futures: Vec<BoxedTask> = TASKS.with_borrow_mut(|tasks| {
             tasks.ready.clear();

@@ -228,3 +228,29 @@ fn what_waits_for_the_close_arrives_whole_with_it() {
     });
     assert_eq!(said, 5005);
 }
+
+#[test]
+fn a_task_that_yields_lets_a_socket_that_became_ready_go_first() {
+    let turns = on_worker(|_| async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(address).expect("a connection");
+        let (socket, _) = listener.accept().expect("a client");
+        socket.set_nonblocking(true).expect("a mode");
+        let stream = Stream::from_std(socket);
+        stream.watch().expect("a poll");
+        let turns = Rc::new(std::cell::Cell::new(0));
+        let counted = turns.clone();
+        spawn(async move {
+            client.write_all(b"x").expect("room");
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        let mut byte = [0];
+        stream.read(&mut byte).await.expect("a byte");
+        turns.get()
+    });
+    assert!(turns <= 2, "{turns} turns of the other task");
+}
