@@ -1,0 +1,411 @@
+//! The clock of a run: what happens next, and who is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use config::Snapshot;
+use control::message::{Answer, Event};
+use control::publisher::{Action, Publisher};
+use control::world::World;
+
+use crate::decisions::Decisions;
+use crate::exchange::{Outcome, Request, Stage};
+use crate::hosts::Host;
+use crate::judge::{Judge, Rule, TryEnd};
+use crate::random::Random;
+use crate::report::Report;
+use crate::scenario::{Condition, Life, Scenario, Step};
+use crate::workers::Worker;
+
+/// When a scenario starts, on the publisher's clock.
+pub(crate) const START: Duration = Duration::from_secs(100);
+/// The pool has this long to come to know its servers before requests come.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Every request has to have ended this long after the last has come.
+const LAST_END: Duration = Duration::from_secs(120);
+/// How long a message to the publisher, or a world to a worker, is on its way at most.
+const MESSAGE_MAX: Duration = Duration::from_millis(2);
+
+/// What may happen.
+pub(crate) enum Happening {
+    /// A request comes.
+    Arrives,
+    /// What comes of a try.
+    Stage {
+        request: usize,
+        number: u32,
+        stage: Stage,
+    },
+    /// The publisher hears something.
+    Hears(Event),
+    /// A worker takes up a world.
+    World(usize, Arc<World>),
+    /// A step of the scenario, by its number.
+    Step(usize),
+}
+
+/// One run.
+pub(crate) struct Engine<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) decisions: &'a mut dyn Decisions,
+    pub(crate) random: Random,
+    pub(crate) now: Duration,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) judge: Judge,
+    publisher: Publisher,
+    world: Arc<World>,
+    queue: BTreeMap<(Duration, u64), Happening>,
+    sequence: u64,
+    running: BTreeSet<usize>,
+    answers: (Sender<Answer>, Receiver<Answer>),
+    traced: bool,
+    report: Report,
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(
+        scenario: &'a Scenario,
+        decisions: &'a mut dyn Decisions,
+        traced: bool,
+    ) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let mut publisher = Publisher::new(scenario.workers, random.bits());
+        let first = scenario.first_servers();
+        let (world, _) = publisher.apply(snapshot(scenario, &first), START);
+        let workers = (0..scenario.workers)
+            .filter_map(|_| Worker::new(&world, random.bits()))
+            .collect();
+        let servers = &scenario.servers;
+        let mut engine = Self {
+            scenario,
+            decisions,
+            random,
+            now: START,
+            hosts: servers.iter().map(|plan| Host::new(plan.latency)).collect(),
+            workers,
+            requests: Vec::new(),
+            judge: Judge::new(scenario),
+            publisher,
+            world,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            running: BTreeSet::new(),
+            answers: channel(),
+            traced,
+            report: Report {
+                seed: scenario.seed,
+                ..Report::default()
+            },
+        };
+        for (number, (at, _)) in scenario.steps.iter().enumerate() {
+            engine.at(START + *at, Happening::Step(number));
+        }
+        engine.at(START + WARM_UP, Happening::Arrives);
+        engine
+    }
+
+    pub(crate) fn run(mut self) -> Report {
+        self.judge_world();
+        let last = START + self.scenario.length + LAST_END;
+        loop {
+            let next = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let publisher = self.publisher.poll_timeout();
+            let over = self.now >= START + self.scenario.length && self.running.is_empty();
+            let at = match (next, publisher) {
+                (Some(next), Some(publisher)) => next.min(publisher),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) => break,
+            };
+            if over || at > last {
+                break;
+            }
+            self.now = self.now.max(at);
+            if publisher.is_some_and(|publisher| publisher <= self.now) {
+                self.publisher.handle_timeout(self.now);
+            } else if let Some((_, happening)) = self.queue.pop_first() {
+                self.handle(happening);
+            }
+            self.take_actions();
+        }
+        for id in std::mem::take(&mut self.running) {
+            self.judge.object(
+                self.now,
+                Rule::Ends,
+                format!("request {id} has not ended {LAST_END:?} after the last one came"),
+            );
+        }
+        self.judge.finish(self.now, &mut self.report);
+        self.report
+    }
+
+    /// Something is to happen.
+    pub(crate) fn at(&mut self, at: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), happening);
+    }
+
+    /// A worker tells the publisher something.
+    pub(crate) fn tell(&mut self, event: Event) {
+        let after = self.random.time(Duration::from_micros(20), MESSAGE_MAX);
+        self.at(self.now + after, Happening::Hears(event));
+    }
+
+    /// A line of the trace.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.traced {
+            let at = self.now.saturating_sub(START).as_secs_f64();
+            self.report.trace.push(format!("{at:9.4} s: {}", line()));
+        }
+    }
+
+    pub(crate) fn finish(&mut self, id: usize, outcome: Outcome) {
+        self.running.remove(&id);
+        self.note(|| format!("request {id}: {outcome:?}"));
+        let bits = match outcome {
+            Outcome::Answered(status) => {
+                self.report.answered += 1;
+                self.report.errors += u64::from(status >= 500);
+                u64::from(status)
+            }
+            Outcome::Failed(reason) => {
+                *self.report.failed.entry(reason.name()).or_default() += 1;
+                1000 + reason as u64
+            }
+        };
+        self.digest(id as u64);
+        self.digest(bits);
+        self.judge
+            .handle_end(self.now, id, &self.requests[id], outcome);
+    }
+
+    fn digest(&mut self, bits: u64) {
+        let mixed = self.report.digest ^ bits ^ (self.now.as_nanos() as u64).rotate_left(20);
+        self.report.digest = Random::new(mixed).bits();
+    }
+
+    fn handle(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrives => self.handle_arrival(),
+            Happening::Stage {
+                request,
+                number,
+                stage,
+            } => self.handle_stage(request, number, stage),
+            Happening::Hears(event) => {
+                self.note(|| format!("{event:?}"));
+                self.judge.handle_event(self.now, &event);
+                if let Some(event) = self.decisions.hear(event) {
+                    self.publisher.handle_event(event, self.now);
+                    // As the shell does, before it waits.
+                    self.publisher.handle_timeout(self.now);
+                }
+            }
+            Happening::World(worker, world) => {
+                let seed = self.random.bits();
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.take_world(&world, seed);
+                }
+            }
+            Happening::Step(number) => {
+                if let Some((_, step)) = self.scenario.steps.get(number) {
+                    self.handle_step(step);
+                }
+            }
+        }
+    }
+
+    fn handle_arrival(&mut self) {
+        let gap = Duration::from_secs_f64(1.0 / self.scenario.rate.max(0.001));
+        let next = self.now + self.random.exponential(gap);
+        if next < START + self.scenario.length {
+            self.at(next, Happening::Arrives);
+        }
+        let worker = self.random.below(self.workers.len());
+        let idempotent = self.random.chance(self.scenario.idempotent);
+        let key = self.random.bits();
+        let id = self.requests.len();
+        self.requests
+            .push(Request::new(self.scenario, worker, idempotent, key));
+        self.running.insert(id);
+        self.report.requests += 1;
+        self.judge.handle_request(self.now);
+        if let Some(worker) = self.workers.get(worker) {
+            worker.pool.budget.handle_request(self.now);
+        }
+        self.next_try(id);
+    }
+
+    fn handle_step(&mut self, step: &Step) {
+        self.note(|| format!("{step:?}"));
+        let now = self.now;
+        self.judge.handle_disturbance(now);
+        match step {
+            Step::Becomes(server, condition) => self.turn(*server, *condition),
+            Step::State(server, state) => {
+                let reply = self.reply();
+                let name = Scenario::name(*server);
+                self.publisher
+                    .handle_set("site", &name, Some(*state), None, reply, now);
+                self.judge.handle_state(now, *server, *state);
+            }
+            Step::Weight(server, weight) => {
+                let reply = self.reply();
+                let name = Scenario::name(*server);
+                self.publisher
+                    .handle_set("site", &name, None, Some(*weight), reply, now);
+                self.judge.handle_weight(now, *server, *weight);
+            }
+            Step::Drain(server, timeout) => {
+                let reply = self.reply();
+                let name = Scenario::name(*server);
+                self.publisher
+                    .handle_drain("site", &name, Some(*timeout), reply, now);
+                self.judge.handle_drain(now, *server, *timeout);
+            }
+            Step::Reload(servers) => {
+                let snapshot = snapshot(self.scenario, servers);
+                let (world, _) = self.publisher.apply(snapshot, now);
+                self.world = world;
+                self.judge.handle_reload(now, servers);
+                self.judge_world();
+                for worker in 0..self.workers.len() {
+                    let after = self.random.time(Duration::ZERO, MESSAGE_MAX);
+                    let world = self.world.clone();
+                    self.at(now + after, Happening::World(worker, world));
+                }
+            }
+        }
+        let well = self.hosts.iter().all(|it| it.condition == Condition::WELL);
+        self.judge.handle_step(now, well);
+    }
+
+    fn turn(&mut self, server: usize, condition: Condition) {
+        let Some(host) = self.hosts.get_mut(server) else {
+            return;
+        };
+        let dies = host.turn(condition, self.now);
+        let runs = condition.life == Life::Up;
+        self.judge.handle_turn(server, &condition);
+        for id in self.running_on(|host, _| host == server) {
+            if dies {
+                self.break_try(id);
+            } else if runs {
+                self.resume_try(id);
+            }
+        }
+    }
+
+    /// Requests whose server, or member, is such.
+    fn running_on(&self, is: impl Fn(usize, u32) -> bool) -> Vec<usize> {
+        let running = self.running.iter().copied();
+        let of = |id: &usize| self.requests[*id].current.as_ref();
+        running
+            .filter(|id| of(id).is_some_and(|current| is(current.host, current.member.id)))
+            .collect()
+    }
+
+    fn reply(&self) -> control::message::Reply {
+        let sender = self.answers.0.clone();
+        Box::new(move |answer| drop(sender.send(answer)))
+    }
+
+    fn take_actions(&mut self) {
+        while let Some(action) = self.publisher.poll_action() {
+            match action {
+                Action::Probe(probe) => self.send_probe(&probe),
+                Action::Cut(member) => self.cut(member),
+                Action::Log(notice) => {
+                    self.note(|| format!("{notice:?}"));
+                    self.judge.handle_notice(self.now, &notice);
+                }
+                Action::Reply(reply, answer) => reply(answer),
+                // No config here has a name.
+                Action::Resolve(_) => {}
+            }
+        }
+        while let Ok(answer) = self.answers.1.try_recv() {
+            self.note(|| format!("{answer:?}"));
+            self.judge.handle_answer(self.now, &answer);
+        }
+        self.judge_view();
+    }
+
+    fn send_probe(&mut self, probe: &control::publisher::Probe) {
+        self.report.probes += 1;
+        let Some(host) = self.judge.server_of(probe.member) else {
+            return;
+        };
+        let (took, outcome) = self.hosts[host].probe(&probe.check, &mut self.random);
+        let event = Event::Probed {
+            member: probe.member,
+            probe: probe.number,
+            outcome,
+        };
+        self.at(self.now + took, Happening::Hears(event));
+    }
+
+    /// The deadline of a drain has come.
+    fn cut(&mut self, member: u32) {
+        self.judge.handle_cut(self.now, member);
+        for id in self.running_on(|_, on| on == member) {
+            self.end_try(id, TryEnd::Cut);
+            self.finish(id, Outcome::Failed(control::reason::Reason::Draining));
+        }
+    }
+
+    fn judge_world(&mut self) {
+        if let Some(pool) = self.world.pools.first() {
+            self.judge.handle_members(self.now, &pool.view());
+        }
+        self.take_actions();
+    }
+
+    fn judge_view(&mut self) {
+        let Some(pool) = self.world.pools.first().cloned() else {
+            return;
+        };
+        if self.judge.is_new(pool.version()) {
+            let view = pool.view();
+            self.note(|| {
+                let names: Vec<&str> = view.members.iter().map(|it| &*it.name).collect();
+                format!("usable: {}", names.join(" "))
+            });
+            self.judge.handle_view(self.now, pool.version(), view);
+        }
+    }
+}
+
+/// Configs as the scenario writes them are valid.
+fn snapshot(scenario: &Scenario, servers: &[(usize, u32)]) -> Arc<Snapshot> {
+    let loaded = config::load("evenkeel.yaml", &Text(&scenario.config(servers)));
+    let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    Arc::new(
+        loaded
+            .snapshot
+            .unwrap_or_else(|| panic!("the scenario's config is refused: {found:#?}")),
+    )
+}
+
+struct Text<'a>(&'a str);
+
+impl config::Source for Text<'_> {
+    fn read(&self, _: &str) -> Result<String, String> {
+        Ok(self.0.to_owned())
+    }
+
+    fn glob(&self, _: &str) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+
+    fn env(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn resolves(&self, _: &str) -> Option<bool> {
+        None
+    }
+}

@@ -1,0 +1,89 @@
+//! What each worker has for itself: its picks' local state and its idle connections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use balance::Local;
+use control::live::{PoolState, PoolView};
+use control::world::World;
+
+/// An idle connection is kept this long, by default.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// One used longer ago than this is not given to a request that may not be sent twice.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// One worker.
+pub(crate) struct Worker {
+    pub(crate) pool: Arc<PoolState>,
+    pub(crate) view: Arc<PoolView>,
+    pub(crate) local: Local,
+    version: u64,
+    idle: BTreeMap<u32, Vec<Idle>>,
+}
+
+/// An idle connection.
+struct Idle {
+    since: Duration,
+    /// Of its server, when it was made.
+    lives: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(world: &World, seed: u64) -> Option<Self> {
+        let pool = world.pools.first()?.clone();
+        Some(Self {
+            version: pool.version(),
+            view: pool.view(),
+            pool,
+            local: Local::new(seed),
+            idle: BTreeMap::new(),
+        })
+    }
+
+    /// Takes up another world; connections stay.
+    pub(crate) fn take_world(&mut self, world: &World, seed: u64) {
+        if let Some(new) = Self::new(world, seed) {
+            let idle = std::mem::take(&mut self.idle);
+            *self = Self { idle, ..new };
+        }
+    }
+
+    /// Takes up a newer view, if there is one.
+    pub(crate) fn refresh(&mut self) {
+        let version = self.pool.version();
+        if version != self.version {
+            self.view = self.pool.view();
+            self.version = version;
+        }
+    }
+
+    /// An idle connection to a member: the life of the server that it was made in. `seen_dead`: the life whose end
+    /// has been seen here; connections of it or of one before are thrown away.
+    pub(crate) fn take_idle(
+        &mut self,
+        member: u32,
+        fresh: bool,
+        seen_dead: Option<u32>,
+        now: Duration,
+    ) -> Option<u32> {
+        let kept = self.idle.get_mut(&member)?;
+        while let Some(idle) = kept.pop() {
+            let hung_up = seen_dead.is_some_and(|dead| idle.lives <= dead);
+            if hung_up || idle.since + KEEP_ALIVE <= now {
+                continue;
+            }
+            if fresh && now.saturating_sub(idle.since) > FRESH {
+                kept.push(idle);
+                return None;
+            }
+            return Some(idle.lives);
+        }
+        None
+    }
+
+    pub(crate) fn give_idle(&mut self, member: u32, lives: u32, now: Duration) {
+        let kept = self.idle.entry(member).or_default();
+        kept.push(Idle { since: now, lives });
+    }
+}
