@@ -195,7 +195,12 @@ impl View {
             tried,
             now: stamp(now),
         };
-        let choice = self.choose(&mut Turns::Taken(rotation), local, &request)?;
+        let mut turns = if tried.is_empty() {
+            Turns::Taken(rotation)
+        } else {
+            Turns::Further(rotation)
+        };
+        let choice = self.choose(&mut turns, local, &request)?;
         if matches!(self.plan, Plan::Least(_) | Plan::Two(_)) {
             self.note(
                 choice.index,

@@ -134,3 +134,41 @@ fn explain_has_a_word_for_each_candidate() {
     assert_eq!(words, ["picked", "draining", "disabled", busier]);
     assert_eq!(pool.pick(0), said.picked);
 }
+
+/// First tries and answers of each server over so many requests, where some servers always fail and a request tries
+/// at most three.
+fn first_tries_and_answers(weights: &[u32], failing: &[u32], requests: u32) -> Vec<(u32, u32)> {
+    let mut pool = Pool::new(Algorithm::RoundRobin, weights);
+    let mut counts = vec![(0, 0); weights.len()];
+    for _ in 0..requests {
+        let mut tried = Vec::new();
+        while let Some(server) = pool.pick_untried(0, &tried) {
+            if tried.is_empty() {
+                counts[server].0 += 1;
+            }
+            let id = u32::try_from(server).expect("few servers");
+            if !failing.contains(&id) {
+                counts[server].1 += 1;
+                break;
+            }
+            tried.push(id);
+        }
+    }
+    counts
+}
+
+#[test]
+fn a_failing_server_meets_its_share_of_first_tries_and_the_others_share_what_it_drops() {
+    assert_eq!(
+        first_tries_and_answers(&[1, 1], &[0], 600),
+        [(300, 0), (300, 600)]
+    );
+    assert_eq!(
+        first_tries_and_answers(&[1, 1, 1], &[0], 600),
+        [(200, 0), (200, 300), (200, 300)]
+    );
+    assert_eq!(
+        first_tries_and_answers(&[1, 1, 1, 1], &[1], 1200),
+        [(300, 400), (300, 0), (300, 400), (300, 400)]
+    );
+}

@@ -224,18 +224,10 @@ impl Publisher {
         let (slots, state, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
-                let state = if old.config.retries.budget_percent == pool.retries.budget_percent {
-                    old.state
-                } else {
-                    Arc::new(PoolState::new(
-                        pool.name.clone(),
-                        budget(pool),
-                        old.state.stats.clone(),
-                    ))
-                };
+                old.state.budget.set_percent(pool.retries.budget_percent);
                 (
                     old.slots,
-                    state,
+                    old.state,
                     same_check,
                     old.built,
                     old.panic,
