@@ -72,7 +72,12 @@ impl View {
             now: stamp(now),
         };
         let mut local = local.clone();
-        let choice = self.choose(&mut Turns::Peeked(rotation.turns()), &mut local, &request);
+        let turn = if tried.is_empty() {
+            rotation.turns()
+        } else {
+            rotation.further_turns()
+        };
+        let choice = self.choose(&mut Turns::Peeked(turn), &mut local, &request);
         let candidates = (0..self.len())
             .map(|index| match choice {
                 Some(choice) if choice.index == index => Why::Picked,

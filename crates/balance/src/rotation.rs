@@ -39,6 +39,11 @@ impl Rotation {
     pub fn turns(&self) -> u64 {
         self.first.load(Ordering::Relaxed)
     }
+
+    /// Turns taken so far by further tries.
+    pub(crate) fn further_turns(&self) -> u64 {
+        self.further.load(Ordering::Relaxed)
+    }
 }
 
 impl Turns<'_> {

@@ -7,6 +7,7 @@ mod listener;
 mod outlier;
 mod place;
 mod pool;
+mod retries;
 mod route;
 
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub(crate) fn compile(
         &mut binds,
         report,
     );
-    routes.check_unused(&mut names, report);
+    routes.check_unused(&pools, &mut names, report);
     let admin = compile_admin(raw.admin, &mut binds, report);
     check_binds(&binds, report);
     names.warn_unused(report);

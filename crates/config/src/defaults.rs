@@ -49,6 +49,12 @@ pub const CONNECTIONS_PER_SERVER: u32 = 10_000;
 pub const RETRY_ATTEMPTS: u32 = 2;
 /// Percent of live requests that may be retries.
 pub const RETRY_BUDGET: u32 = 20;
+/// Bound of the wait before a further try, where waits are asked for.
+pub const BACKOFF_BASE: Duration = Duration::from_millis(25);
+/// Bound of every such wait.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// Further tries beside a slow one, where they are asked for.
+pub const HEDGE_MAX: u32 = 1;
 /// How long a drain waits.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Counts in every algorithm.

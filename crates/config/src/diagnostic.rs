@@ -100,6 +100,8 @@ pub enum Kind {
     Resolve,
     /// A pool whose health is judged by TCP connect alone.
     TcpOnly,
+    /// Requests that may be done twice.
+    Repeats,
 }
 
 impl Kind {
@@ -125,6 +127,7 @@ impl Kind {
             Self::Weight => "weight",
             Self::Resolve => "resolve",
             Self::TcpOnly => "tcp_only",
+            Self::Repeats => "repeats",
         }
     }
 }

@@ -38,7 +38,7 @@ pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
 pub use snapshot::*;
-pub use units::parse_duration;
+pub use units::{parse_duration, show_duration};
 
 use diagnostic::Report;
 use read::Read as _;

@@ -8,6 +8,7 @@ mod listener;
 mod outlier;
 mod place;
 mod pool;
+mod retries;
 mod route;
 
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
@@ -18,9 +19,10 @@ pub(crate) use listener::{
 pub(crate) use outlier::{Deviations, RawLatency, RawOutlier, RawSuccessRate};
 pub(crate) use place::{RawSlowStart, RawZones};
 pub(crate) use pool::{
-    RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawRetries,
-    RawServer,
+    RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawServer,
+    RawStatus,
 };
+pub(crate) use retries::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, RetryMethod};
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight,
 };

@@ -180,8 +180,18 @@ pub struct Route {
     pub target: Target,
     /// Overrides the pool's `timeouts.request`: `None` not given, `Some(None)` off.
     pub request_timeout: Option<Option<Duration>>,
-    /// `retries: off` on this route, or its own attempts; `None`: as the pool says.
-    pub retry_attempts: Option<u32>,
+    /// Its own policy for each pool that it leads to; empty: as the pools say.
+    pub retries: Vec<(usize, Retries)>,
+}
+
+impl Route {
+    /// Its policy for requests that go to the pool with this index: its own, or the pool's. A route without one of its
+    /// own costs no search.
+    #[must_use]
+    pub fn retries_of<'a>(&'a self, index: usize, pool: &'a Pool) -> &'a Retries {
+        let own = self.retries.iter().find(|(of, _)| *of == index);
+        own.map_or(&pool.retries, |(_, own)| own)
+    }
 }
 
 /// Client-side times; `None` is `off`.
@@ -332,8 +342,62 @@ pub struct ServerTimeouts {
 pub struct Retries {
     /// Further tries after the first.
     pub attempts: u32,
-    /// Share of live requests that may be retries, percent.
+    /// Share of live requests that may be retries, percent; the pool's, whatever a route says.
     pub budget_percent: u32,
+    /// From the last byte of the request to the whole response head, before another server is tried.
+    pub per_try_timeout: Option<Duration>,
+    /// Statuses after which another server is tried, as inclusive ranges.
+    pub statuses: Vec<(u16, u16)>,
+    /// Waits before a request that was sent is sent again.
+    pub backoff: Option<Backoff>,
+    /// POST may be done twice.
+    pub repeats_post: bool,
+    /// PATCH may be done twice.
+    pub repeats_patch: bool,
+    /// A further try beside a slow one.
+    pub hedge: Option<Hedge>,
+}
+
+impl Retries {
+    /// Whether a server is ever given up that has not failed: for its slowness, or for its answer.
+    #[must_use]
+    pub fn gives_up(&self) -> bool {
+        self.attempts > 0 && (self.per_try_timeout.is_some() || !self.statuses.is_empty())
+    }
+
+    /// Whether another server is tried after an answer with `status`.
+    #[must_use]
+    pub fn is_retried(&self, status: u16) -> bool {
+        let mut ranges = self.statuses.iter();
+        ranges.any(|(from, to)| (*from..=*to).contains(&status))
+    }
+}
+
+/// Bounds of the random wait before a further try: `base`, doubled each time, at most `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Bound of the first wait.
+    pub base: Duration,
+    /// Bound of each.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The bound of the wait before the further try with this number, from 1.
+    #[must_use]
+    pub fn bound(&self, retry: u32) -> Duration {
+        let doublings = retry.saturating_sub(1).min(31);
+        self.base.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+/// A further try beside a slow one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    /// How long the response head of the try before may take.
+    pub after: Duration,
+    /// Such tries of one request, at most.
+    pub max: u32,
 }
 
 /// Active probes of a pool's servers.

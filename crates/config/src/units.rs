@@ -109,7 +109,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// `75s`, in the largest unit that divides it; below a microsecond is dropped.
-pub(crate) fn show_duration(duration: Duration) -> String {
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let divides = |(_, factor): &(&str, u64)| micros >= *factor && micros.is_multiple_of(*factor);
     let (unit, factor) = TIME_UNITS

@@ -229,15 +229,24 @@ pub enum RetryCause {
     ServerClosed,
     /// The connection was reset before a response byte.
     ServerReset,
+    /// No response head came within `retries.per_try_timeout`.
+    PerTryTimeout,
+    /// The answer had a status of `retries.on`.
+    Status,
+    /// No response head had come after `hedge.after`: the further try ran beside the one before.
+    Hedge,
 }
 
 impl RetryCause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ServerClosed,
         Self::ServerReset,
+        Self::PerTryTimeout,
+        Self::Status,
+        Self::Hedge,
     ];
 
     /// Its label in metrics.
@@ -248,6 +257,9 @@ impl RetryCause {
             Self::ConnectTimeout => "connect_timeout",
             Self::ServerClosed => "server_closed",
             Self::ServerReset => "server_reset",
+            Self::PerTryTimeout => "per_try_timeout",
+            Self::Status => "status",
+            Self::Hedge => "hedge",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use config::LogFormat;
 
+use crate::metrics::RetryCause;
 use crate::reason::Reason;
 
 /// One finished exchange.
@@ -44,6 +45,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// Servers tried.
     pub tries: u32,
+    /// Tries that came to nothing: the server, and why.
+    pub failed: Vec<(Arc<str>, RetryCause)>,
     /// `X-Request-ID`, when there is one.
     pub request_id: String,
     /// `User-Agent` and `Referer`, for the common format's readers.
@@ -96,6 +99,7 @@ impl Record {
         if !self.user_agent.is_empty() {
             text(&mut line, "user_agent", &self.user_agent);
         }
+        self.json_of_failed(&mut line);
         let _ = write!(
             line,
             "\"tries\":{},\"bytes_in\":{},\"bytes_out\":{},\"took_ms\":{:.3}}}",
@@ -105,6 +109,22 @@ impl Record {
             self.took.as_secs_f64() * 1000.0
         );
         line
+    }
+
+    fn json_of_failed(&self, line: &mut String) {
+        if self.failed.is_empty() {
+            return;
+        }
+        line.push_str("\"failed\":[");
+        for (server, cause) in &self.failed {
+            line.push('{');
+            text(line, "server", server);
+            text(line, "cause", cause.name());
+            line.pop();
+            line.push_str("},");
+        }
+        line.pop();
+        line.push_str("],");
     }
 
     fn common(&self) -> String {
@@ -219,6 +239,7 @@ mod tests {
             bytes_out: 5,
             reason: None,
             tries: 1,
+            failed: Vec::new(),
             request_id: String::new(),
             user_agent: String::new(),
             detail: String::new(),
@@ -231,6 +252,22 @@ mod tests {
             record().line(LogFormat::Json),
             r#"{"time":"2024-02-29T12:34:56.007Z","listener":"web","route":"1","pool":"site","server":"a","source":"192.0.2.1","method":"GET","host":"example.com","target":"/a\"b\u000a","version":"HTTP/1.1","status":200,"tries":1,"bytes_in":0,"bytes_out":5,"took_ms":1.500}"#
         );
+    }
+
+    #[test]
+    fn json_says_which_tries_failed_and_why() {
+        let failed = vec![
+            ("a".into(), RetryCause::PerTryTimeout),
+            ("b\"".into(), RetryCause::Status),
+        ];
+        let line = Record {
+            failed,
+            tries: 3,
+            ..record()
+        }
+        .line(LogFormat::Json);
+        let part = r#""status":200,"failed":[{"server":"a","cause":"per_try_timeout"},{"server":"b\"","cause":"status"}],"tries":3,"#;
+        assert!(line.contains(part), "{line}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use config::{HttpListener, Listener, Protocol, Snapshot, Target};
+use config::{HttpListener, Listener, Protocol, Route, Snapshot, Target};
 use control::decide;
 use control::reason::Reason;
 use control::world::World;
@@ -233,7 +233,7 @@ fn walk(
     let mut edits = Edits::new();
     explained.answer = filter(&route.filters, &request, &mut edits, &mut explained.filters);
     if explained.answer.is_none() {
-        explained.pools = shares(world, &route.target, &request);
+        explained.pools = shares(world, route, &request);
     }
     Ok(())
 }
@@ -324,11 +324,11 @@ fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
 }
 
 /// The pools of a target with their shares, and the server that each would pick.
-fn shares(world: &World, target: &Target, request: &rules::Request<'_>) -> Vec<Share> {
+fn shares(world: &World, route: &Route, request: &rules::Request<'_>) -> Vec<Share> {
     let share = |pool: usize, share: f64| {
-        pick::pick(world, pool, request).map(|pick| Share { share, pick })
+        pick::pick(world, pool, route, request).map(|pick| Share { share, pick })
     };
-    match target {
+    match &route.target {
         Target::Answer => Vec::new(),
         Target::Pool(pool) => share(*pool, 100.0).into_iter().collect(),
         Target::Split(arms) => {

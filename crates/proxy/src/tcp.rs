@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{HashKey, Protocol, Target, TcpListener};
@@ -34,6 +35,8 @@ struct Tries {
     count: u32,
     /// Why none of the pool's could be used; empty when one was.
     detail: String,
+    /// Those that came to nothing.
+    failed: Vec<(Arc<str>, RetryCause)>,
 }
 
 /// Serves one connection.
@@ -103,6 +106,7 @@ pub(crate) async fn serve(
             bytes_out: bytes.1,
             reason,
             tries: tries.count,
+            failed: tries.failed,
             request_id: String::new(),
             user_agent: String::new(),
             detail: tries.detail,
@@ -221,6 +225,9 @@ async fn connect(
         }
         if let Some(cause) = cause {
             pool.borrow().count_retry(worker.number, cause);
+            if worker.logs() {
+                tries.failed.push((lease.member.name.clone(), cause));
+            }
         }
     }
 }

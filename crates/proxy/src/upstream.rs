@@ -1,6 +1,6 @@
 //! Connections to servers: picking, connecting, and the one gate through which they are used again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,14 +32,24 @@ impl Drop for ServerStream {
     }
 }
 
-/// One request's claim on a server: gives the slot back when dropped.
+/// One request's claim on a server: gives the slot back when dropped, if not before.
 pub(crate) struct Lease {
     pub(crate) member: Arc<Member>,
+    held: Cell<bool>,
+}
+
+impl Lease {
+    /// Gives the slot back: the server has done all that it had to do.
+    pub(crate) fn release(&self) {
+        if self.held.replace(false) {
+            self.member.cell.release();
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.member.cell.release();
+        self.release();
     }
 }
 
@@ -72,6 +82,7 @@ pub(crate) fn pick(
             Ok(()) => {
                 return Ok(Lease {
                     member: member.clone(),
+                    held: Cell::new(true),
                 });
             }
             Err(refused) => {

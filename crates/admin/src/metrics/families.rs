@@ -130,7 +130,7 @@ pub const FAMILIES: &[Family] = &[
         "evenkeel_retries_total",
         Counter,
         &["pool", "cause"],
-        "Further tries on another server, by why the one before failed.",
+        "Further tries on another server, by why the one before failed or, with `hedge`, was not waited for alone.",
     ),
     family(
         "evenkeel_ejections_total",

@@ -62,7 +62,8 @@ fn compile_listener(
     let protocol = if tcp {
         compile_tcp(raw, key, pools, names, report).map(Protocol::Tcp)
     } else {
-        compile_http(raw, key, lists, names, report).map(|http| Protocol::Http(Box::new(http)))
+        compile_http(raw, key, lists, pools, names, report)
+            .map(|http| Protocol::Http(Box::new(http)))
     };
     Some(Listener {
         name: name.into(),
@@ -204,6 +205,7 @@ fn compile_http(
     raw: RawListener,
     key: Span,
     lists: &mut NamedLists,
+    pools: &[Pool],
     names: &mut PoolNames,
     report: &mut Report,
 ) -> Option<HttpListener> {
@@ -240,7 +242,7 @@ fn compile_http(
                     "the listener's list of routes is empty: every request would be a 404",
                 );
             }
-            compile_routes(list, names, report)
+            compile_routes(list, pools, names, report)
         }
         None if short.is_some() => catch_all(compile_target(
             raw.pool.as_ref(),

@@ -8,20 +8,21 @@ use balance::Algorithm;
 use rules::{Filter, On};
 
 use super::outlier::compile_outlier;
+use super::retries::compile_retries;
 use super::{address_error, check_unique, place, section_or_absent, wait_or_off};
 use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
     RawBalance, RawDrain, RawHealth, RawHealthCheck, RawKey, RawPool, RawPoolLimits,
-    RawPoolTimeouts, RawRetries, RawServer,
+    RawPoolTimeouts, RawServer,
 };
 use crate::read::At;
 use crate::snapshot::{
-    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Retries, Server,
+    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Server,
     ServerTimeouts,
 };
 use crate::units::show_duration;
-use crate::values::{self, Named, Off, Text};
+use crate::values::{self, Named, Text};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
@@ -92,7 +93,7 @@ fn compile_pool(
         connections_per_server: limits
             .connections_per_server
             .map_or(defaults::CONNECTIONS_PER_SERVER, |n| n.value.u32()),
-        retries: compile_retries(raw.retries),
+        retries: compile_retries(raw.retries.as_ref(), raw.hedge.as_ref(), report),
         prefer_zone,
         overprovision: raw
             .overprovision
@@ -205,28 +206,6 @@ fn compile_timeouts(raw: RawPoolTimeouts) -> ServerTimeouts {
         keep_alive: raw
             .keep_alive
             .map_or(defaults::SERVER_KEEP_ALIVE, |time| time.value.0),
-    }
-}
-
-fn compile_retries(raw: Option<At<Off<RawRetries>>>) -> Retries {
-    let default = Retries {
-        attempts: defaults::RETRY_ATTEMPTS,
-        budget_percent: defaults::RETRY_BUDGET,
-    };
-    match raw.map(|raw| raw.value) {
-        None => default,
-        Some(Off::Off) => Retries {
-            attempts: 0,
-            ..default
-        },
-        Some(Off::On(raw)) => Retries {
-            attempts: raw
-                .attempts
-                .map_or(default.attempts, |attempts| attempts.value.u32()),
-            budget_percent: raw
-                .budget
-                .map_or(default.budget_percent, |budget| budget.value.0),
-        },
     }
 }
 

@@ -8,12 +8,13 @@ use rules::{
     RouteTable,
 };
 
+use super::retries::compile_route_retries;
 use super::{PoolNames, check_unique, wait_or_off};
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight};
 use crate::read::At;
-use crate::snapshot::{Arm, Route, Target};
-use crate::values::{List, Many, Named, Off, Text};
+use crate::snapshot::{Arm, Pool, Route, Target};
+use crate::values::{List, Many, Named, Text};
 
 /// The top's `routes`: lists by name, in each a route without `match` last.
 #[derive(Default)]
@@ -76,7 +77,7 @@ impl NamedLists {
     }
 
     /// Warns of lists that no listener names; what is wrong in them is wrong all the same.
-    pub(crate) fn check_unused(&self, names: &mut PoolNames, report: &mut Report) {
+    pub(crate) fn check_unused(&self, pools: &[Pool], names: &mut PoolNames, report: &mut Report) {
         for (name, list) in &self.lists {
             if !list.used {
                 report.warn(
@@ -84,7 +85,7 @@ impl NamedLists {
                     list.key,
                     format!("no listener has the routes `{name}`"),
                 );
-                compile_routes(&list.routes, names, report);
+                compile_routes(&list.routes, pools, names, report);
             }
         }
     }
@@ -93,6 +94,7 @@ impl NamedLists {
 /// The table and the routes of one listener, in matching order.
 pub(crate) fn compile_routes(
     raw: &List<RawRoute>,
+    pools: &[Pool],
     names: &mut PoolNames,
     report: &mut Report,
 ) -> (RouteTable, Vec<Route>) {
@@ -114,7 +116,7 @@ pub(crate) fn compile_routes(
                 .as_ref()
                 .map_or_else(Match::default, |m| compile_match(&m.value, report)),
         );
-        routes.push(compile_route(name.into(), route, names, report));
+        routes.push(compile_route(name.into(), route, pools, names, report));
     }
     let table = RouteTable::build(matches);
     // A pattern that failed leaves a match that takes too much: no word about what follows.
@@ -146,7 +148,7 @@ pub(crate) fn catch_all(target: Target) -> (RouteTable, Vec<Route>) {
         filters: Vec::new(),
         target,
         request_timeout: None,
-        retry_attempts: None,
+        retries: Vec::new(),
     };
     (RouteTable::build(vec![Match::default()]), vec![route])
 }
@@ -156,6 +158,7 @@ fn compile_route(
     At {
         value: raw, key, ..
     }: &At<RawRoute>,
+    pools: &[Pool],
     names: &mut PoolNames,
     report: &mut Report,
 ) -> Route {
@@ -192,6 +195,8 @@ fn compile_route(
         .timeouts
         .as_ref()
         .and_then(|timeouts| timeouts.value.request.clone());
+    let (retries, hedge) = (raw.retries.as_ref(), raw.hedge.as_ref());
+    let retries = compile_route_retries(retries, hedge, &target, pools, report);
     Route {
         name,
         filters: filters
@@ -200,13 +205,7 @@ fn compile_route(
             .collect(),
         target,
         request_timeout: request.map(|request| wait_or_off(Some(request), None)),
-        retry_attempts: raw.retries.as_ref().map(|retries| match &retries.value {
-            Off::Off => 0,
-            Off::On(retries) => retries
-                .attempts
-                .as_ref()
-                .map_or(0, |attempts| attempts.value.u32()),
-        }),
+        retries,
     }
 }
 

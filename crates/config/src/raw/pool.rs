@@ -1,6 +1,8 @@
 //! Pools as written: servers, balance, health and resilience.
 
-use super::{LoadFactor, RawBalance, RawOutlier, RawSlowStart, RawZones, Weight, words};
+use super::{
+    LoadFactor, RawBalance, RawHedge, RawOutlier, RawRetries, RawSlowStart, RawZones, Weight, words,
+};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::read::{
@@ -32,6 +34,8 @@ section! {
         "limits" limits: RawPoolLimits = or("its own defaults"),
         /// When and how often another server is tried.
         "retries" retries: Off<RawRetries> = or("its own defaults"),
+        /// A second try beside a slow first one: the first response head wins.
+        "hedge" hedge: Off<RawHedge> = or("off"),
         /// How draining a server goes.
         "drain" drain: RawDrain = or("its own defaults"),
         /// The HTTP version that its servers speak.
@@ -87,16 +91,6 @@ section! {
         /// Sockets open to one server, idle ones included.
         "connections_per_server" connections_per_server: Whole<1, 1_000_000> = or(defaults::CONNECTIONS_PER_SERVER),
     } later ["queue", "queue_wait"]
-}
-
-section! {
-    /// When and how often another server is tried.
-    RawRetries "retries" {
-        /// Further tries after the first, on other servers.
-        "attempts" attempts: Whole<0, 100> = or(defaults::RETRY_ATTEMPTS),
-        /// Share of live requests that may be retries; 10 a second are always allowed.
-        "budget" budget: Percent = or(format!("{}%", defaults::RETRY_BUDGET)),
-    } later []
 }
 
 section! {

@@ -1,5 +1,6 @@
 //! Routes as written: matches, filters and where they lead.
 
+use super::{RawHedge, RawRouteRetries};
 use crate::diagnostic::Report;
 use crate::read::{At, Read, Shape, Table, choice, one_key, or, required, section, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
@@ -21,8 +22,10 @@ section! {
         "filters" filters: List<RawFilter> = or("none"),
         /// Times that override the pool's.
         "timeouts" timeouts: RawRouteTimeouts = or("the pool's"),
-        /// Tries that override the pool's.
+        /// Tries that override the pool's; `off` turns its hedging off too.
         "retries" retries: Off<RawRouteRetries> = or("the pool's"),
+        /// Hedging that overrides the pool's.
+        "hedge" hedge: Off<RawHedge> = or("the pool's"),
         /// The pool that requests go to.
         "pool" pool: Text = or("none"),
         /// Pools that share by weight, 0-1000 each.
@@ -35,14 +38,6 @@ section! {
     RawRouteTimeouts "route timeouts" {
         /// The whole request.
         "request" request: Off<Wait> = or("the pool's"),
-    } later []
-}
-
-section! {
-    /// Tries that override the pool's.
-    RawRouteRetries "route retries" {
-        /// Further tries after the first.
-        "attempts" attempts: Whole<0, 100> = required(),
     } later []
 }
 

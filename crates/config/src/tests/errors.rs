@@ -538,3 +538,26 @@ pools: { p: { servers: [{ address: \"10.0.0.1:80\", zone: eu-1b }], zones: { pre
         ],
     );
 }
+
+#[test]
+fn retries_and_hedging() {
+    check_pool(
+        "servers: [a:1], retries: { on: [503, 200, 500-600], backoff: { base: 2s, max: 1s }, methods: [GET], per_try_timeout: 0 }, hedge: { max: 6 }",
+        &[
+            "3:39: error[value]: only after statuses from 400 to 599 another server is tried",
+            "3:44: error[value]: `500-600` is not a status such as `200` or a range such as `200-299`",
+            "3:80: error[conflict]: `max` is below `base`, which is 2s",
+            "3:96: error[value]: `GET` is not a method to repeat (known: `POST`, `PATCH`)",
+            "3:119: error[value]: a time of 0 would end everything at once (`off`, where it is taken, means no limit)",
+            "3:131: error[missing]: `hedge` lacks `after`",
+            "3:138: error[value]: expected a whole number from 1 to 5",
+        ],
+    );
+    check_pool(
+        "servers: [a:1], retries: many, hedge: p95",
+        &[
+            "3:27: error[type]: expected a whole number from 0 to 100, found the text `many`",
+            "3:40: error[unsupported]: `after: p95` is not supported by this version",
+        ],
+    );
+}

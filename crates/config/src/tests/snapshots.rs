@@ -178,7 +178,13 @@ fn a_pools_defaults_are_those_of_the_table() {
         pool.retries,
         Retries {
             attempts: 2,
-            budget_percent: 20
+            budget_percent: 20,
+            per_try_timeout: None,
+            statuses: Vec::new(),
+            backoff: None,
+            repeats_post: false,
+            repeats_patch: false,
+            hedge: None,
         }
     );
     assert_eq!(pool.drain_timeout, seconds(30));
@@ -255,18 +261,37 @@ fn every_key() {
     let [api, old, blocked, rest] = &client.routes[..] else {
         panic!("four routes")
     };
+    let off = Retries {
+        attempts: 0,
+        per_try_timeout: None,
+        statuses: Vec::new(),
+        hedge: None,
+        ..snapshot.pools[0].retries.clone()
+    };
     assert_eq!(
-        (&*api.name, api.request_timeout, api.retry_attempts),
-        ("api", Some(seconds(30)), Some(0))
+        (&*api.name, api.request_timeout, &api.retries),
+        ("api", Some(seconds(30)), &vec![(0, off)])
     );
     assert_eq!(api.filters.len(), 7);
     assert_eq!(
         (&old.target, &blocked.target),
         (&Target::Answer, &Target::Answer)
     );
+    assert_eq!((rest.request_timeout, &*rest.name), (Some(None), "4"));
+    let [(0, to_api), (1, to_pg)] = &rest.retries[..] else {
+        panic!("one policy for each arm: {:?}", rest.retries)
+    };
+    assert_eq!((to_api.attempts, to_pg.attempts), (7, 7));
+    assert_eq!(to_api.statuses, [(500, 599)]);
+    assert!(!to_api.repeats_post);
+    assert_eq!(to_api.backoff, snapshot.pools[0].retries.backoff);
+    assert_eq!(to_api.hedge, to_pg.hedge);
     assert_eq!(
-        (rest.request_timeout, rest.retry_attempts, &*rest.name),
-        (Some(None), Some(1), "4")
+        to_pg.hedge,
+        Some(Hedge {
+            after: Duration::from_secs(1),
+            max: 1
+        })
     );
 }
 
@@ -290,7 +315,19 @@ fn every_key_of_a_pool() {
         pool.retries,
         Retries {
             attempts: 1,
-            budget_percent: 5
+            budget_percent: 5,
+            per_try_timeout: Some(Duration::from_millis(1500)),
+            statuses: vec![(502, 503), (504, 504)],
+            backoff: Some(Backoff {
+                base: Duration::from_millis(10),
+                max: seconds(1).unwrap(),
+            }),
+            repeats_post: true,
+            repeats_patch: false,
+            hedge: Some(Hedge {
+                after: Duration::from_millis(100),
+                max: 2,
+            }),
         }
     );
     let health = pool.health_check.as_ref().unwrap();

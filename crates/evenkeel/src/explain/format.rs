@@ -91,6 +91,7 @@ fn pool(share: &Share) -> String {
         Some(server) => format!("server    {server}  ({})\n", pick.note),
         None => "server    none: 503 no_usable_server\n".to_owned(),
     });
+    out.push_str(&format!("retries   {}\n", pick.retries));
     let others: Vec<_> = pick
         .servers
         .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Algorithm, Local};
-use config::{Address, HashKey, Pool, Snapshot};
+use config::{Address, HashKey, Pool, Retries, Route, Snapshot, show_duration};
 use control::decide;
 use control::live::{PoolState, Standing};
 use control::message::Event;
@@ -32,6 +32,8 @@ pub(super) struct PoolPick {
     pub(super) server: Option<String>,
     /// How far the answer holds.
     pub(super) note: &'static str,
+    /// When another server would be tried.
+    pub(super) retries: String,
     pub(super) servers: Vec<ServerWhy>,
 }
 
@@ -72,7 +74,12 @@ pub(super) fn resolve_by_system(name: &str, limit: Duration) -> Result<Vec<IpAdd
 }
 
 /// What the pool would pick for this request.
-pub(super) fn pick(world: &World, index: usize, request: &rules::Request<'_>) -> Option<PoolPick> {
+pub(super) fn pick(
+    world: &World,
+    index: usize,
+    route: &Route,
+    request: &rules::Request<'_>,
+) -> Option<PoolPick> {
     let pool = world.snapshot.pools.get(index)?;
     let state = world.pools.get(index)?;
     let hashed = is_hashing(&pool.balance.algorithm);
@@ -84,6 +91,7 @@ pub(super) fn pick(world: &World, index: usize, request: &rules::Request<'_>) ->
         key: hashed.then(|| key_text(&pool.balance.key, key.as_ref())),
         server: servers.picked,
         note: note(&pool.balance.algorithm),
+        retries: retries(route.retries_of(index, pool)),
         servers: servers.all,
     })
 }
@@ -191,6 +199,48 @@ fn key_text(kind: &HashKey, key: Option<&Key>) -> String {
         Some(key) => format!("{kind} = {}", key.shown),
         None => format!("{kind} is not there: drawn at random"),
     }
+}
+
+/// A policy in words.
+fn retries(policy: &Retries) -> String {
+    let mut words = vec![match policy.attempts {
+        0 => "none once a byte was sent".to_owned(),
+        1 => "1 further try".to_owned(),
+        attempts => format!("{attempts} further tries"),
+    }];
+    if policy.attempts > 0 || policy.hedge.is_some() {
+        words.push(format!("at most {}% of requests", policy.budget_percent));
+    }
+    if policy.attempts > 0 {
+        if let Some(time) = policy.per_try_timeout {
+            words.push(format!("after {} without an answer", show_duration(time)));
+        }
+        if !policy.statuses.is_empty() {
+            let statuses = policy.statuses.iter().map(|(from, to)| match from == to {
+                true => from.to_string(),
+                false => format!("{from}-{to}"),
+            });
+            let statuses: Vec<_> = statuses.collect();
+            words.push(format!("after {}", statuses.join(" ")));
+        }
+        if let Some(backoff) = policy.backoff {
+            let (base, max) = (show_duration(backoff.base), show_duration(backoff.max));
+            words.push(format!("waiting up to {base} and then {max}"));
+        }
+        for (method, repeats) in [
+            ("POST", policy.repeats_post),
+            ("PATCH", policy.repeats_patch),
+        ] {
+            if repeats {
+                words.push(format!("{method} too"));
+            }
+        }
+    }
+    if let Some(hedge) = policy.hedge {
+        let after = show_duration(hedge.after);
+        words.push(format!("hedged {} times after {after}", hedge.max).replace("1 times", "once"));
+    }
+    words.join(", ")
 }
 
 fn is_hashing(algorithm: &Algorithm) -> bool {

@@ -74,6 +74,7 @@ filters
   set_header    request x-tier: api
 pool      api (round_robin)
 server    127.0.0.1:1  (the first request after a start; the next ones go on in turn)
+retries   2 further tries, at most 20% of requests
   not spare        127.0.0.1:2  weight 0: takes no new traffic
   not 127.0.0.1:3               not its turn
 ",

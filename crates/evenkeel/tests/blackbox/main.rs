@@ -12,6 +12,7 @@ mod http_interim;
 mod http_messages;
 mod http_refusals;
 mod http_retries;
+mod http_retry_policy;
 mod http_reuse;
 mod http_routing;
 mod http_setup;

@@ -97,6 +97,7 @@ fn encode_answer(
         response_out: out,
         edits,
         request,
+        retry_after,
         ..
     } = block;
     out.clear();
@@ -108,7 +109,9 @@ fn encode_answer(
     }
     if let Content::Reason(reason) = content {
         encode::field(out, b"x-evenkeel-reason", reason.name().as_bytes());
-        if status == 503 {
+        if !retry_after.is_empty() {
+            encode::field(out, b"Retry-After", retry_after);
+        } else if status == 503 {
             encode::field(out, b"Retry-After", b"1");
         }
         if *reason == Reason::MethodRefused {

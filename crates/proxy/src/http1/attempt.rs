@@ -3,46 +3,94 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use control::live::Member;
+use control::metrics::RetryCause;
 use control::reason::Reason;
+use wire::http1::Keep;
 
 use super::encode::After;
 use super::exchange::{Cx, Unserved};
 use super::log::Log;
 use super::respond::{self, Responded, Responding, ResponseBuffers, ResponseFault, Seen};
 use super::upload::{self, Upload, UploadBuffers, UploadFault};
-use super::{Block, Next};
+use super::{Block, Next, retry};
 use crate::fault;
-use crate::net::{self, First};
+use crate::net::{self, Deadline, First};
 use crate::outcome;
-use crate::relay::{self, WriteFault};
-use crate::upstream::{Lease, ServerStream};
+use crate::relay::{self, Framing, WriteFault};
+use crate::upstream::{Lease, NoConnection, ServerStream};
+use crate::worker::Worker;
 
 /// How one try ended without an answer for the client.
 pub(super) enum Fault {
-    /// No byte was taken by the server: it is as if it had not been tried.
-    NotSent,
-    /// The connection ended before a byte of the response.
-    Ended { reset: bool },
+    /// Another one may follow.
+    Retry(Again),
     /// It is over: answered here, or the client is gone.
     Final(Unserved),
     /// The answer has begun and cannot be finished.
     Cut(Reason),
 }
 
-impl Fault {
-    /// Why the try came to nothing.
-    pub(super) fn reason(&self) -> Reason {
-        match self {
-            Self::NotSent | Self::Ended { reset: false } => Reason::ServerClosed,
-            Self::Ended { reset: true } => Reason::ServerReset,
-            Self::Final(unserved) => unserved.reason,
-            Self::Cut(reason) => *reason,
+/// What a try that gave the client nothing leaves to the next one.
+pub(super) struct Again {
+    pub(super) cause: RetryCause,
+    /// A byte of the request was taken; otherwise it is as if the server had not been tried.
+    pub(super) sent: bool,
+    /// Its connection had carried another request.
+    pub(super) reused: bool,
+    /// Of the server's answer, if there was one.
+    pub(super) status: u16,
+    /// Set where there was no connection.
+    pub(super) no_connection: Option<NoConnection>,
+    /// The server to try next, where it is claimed already, attempts and budget with it.
+    pub(super) next: Option<Lease>,
+}
+
+impl Again {
+    pub(super) fn ended(reset: bool, sent: bool, reused: bool) -> Self {
+        Self {
+            cause: if reset {
+                RetryCause::ServerReset
+            } else {
+                RetryCause::ServerClosed
+            },
+            sent,
+            reused,
+            status: 0,
+            no_connection: None,
+            next: None,
         }
     }
 
-    /// Whether the connection ended before a byte of the response.
-    pub(super) fn is_unanswered(&self) -> bool {
-        matches!(self, Self::NotSent | Self::Ended { .. })
+    pub(super) fn elsewhere(cause: RetryCause, status: u16, next: Lease) -> Self {
+        Self {
+            cause,
+            sent: true,
+            reused: false,
+            status,
+            no_connection: None,
+            next: Some(next),
+        }
+    }
+
+    /// Why the client gets an answer from here, if no other try follows.
+    pub(super) fn reason(&self) -> Reason {
+        match self.cause {
+            RetryCause::ServerReset => Reason::ServerReset,
+            RetryCause::PerTryTimeout => Reason::FirstByteTimeout,
+            RetryCause::ConnectRefused => Reason::ConnectRefused,
+            RetryCause::ConnectTimeout => Reason::ConnectTimeout,
+            _ => Reason::ServerClosed,
+        }
+    }
+
+    /// Counts the try at its server.
+    pub(super) fn count(&self, worker: &Worker, member: &Member) {
+        match (self.no_connection, self.status) {
+            (Some(why), _) => outcome::not_connected(worker, member, why),
+            (None, 0) => outcome::ended(worker, member, self.reason(), self.reused),
+            (None, status) => outcome::answered(worker, member, status),
+        }
     }
 }
 
@@ -50,6 +98,16 @@ impl Fault {
 pub(super) enum Done {
     Next(Next),
     Tunnel(ServerStream, Lease),
+}
+
+/// A request that a server has got.
+pub(super) struct Sent {
+    pub(super) server: ServerStream,
+    pub(super) lease: Lease,
+    /// When, on [`net::clock`].
+    pub(super) at: Duration,
+    /// False: the server took no more of it than a part; it may have said why.
+    pub(super) whole: bool,
 }
 
 /// One try with one server.
@@ -61,16 +119,34 @@ pub(super) async fn attempt(
     lease: Lease,
     log: &mut Log,
 ) -> Result<Done, Fault> {
+    cx.conn.worker.ensure_server_buffer(block);
+    let whole = send(cx, block, upload, &server, &cx.conn.deadline).await?;
+    fault::at(&cx.conn.worker, &block.request_out);
+    let sent = Sent {
+        server,
+        lease,
+        at: net::clock(),
+        whole,
+    };
+    receive(cx, block, upload, sent, log).await
+}
+
+/// The response to a request that was sent, while the rest of its body goes up.
+pub(super) async fn receive(
+    cx: &Cx<'_>,
+    block: &mut Block,
+    upload: &mut Upload,
+    sent: Sent,
+    log: &mut Log,
+) -> Result<Done, Fault> {
     let conn = cx.conn;
-    conn.worker.ensure_server_buffer(block);
-    let sent_whole = send(cx, block, upload, &server).await?;
-    fault::at(&conn.worker, &block.request_out);
-    let sent_at = net::clock();
-    let upload_done = Cell::new(upload.is_done() || !sent_whole);
+    let retries = cx.plan.retries;
+    let upload_done = Cell::new(upload.is_done() || !sent.whole);
     let seen = Seen::default();
     let responding = Responding {
         conn,
-        server: &server.stream,
+        server: &sent.server.stream,
+        lease: &sent.lease,
         deadline: &conn.deadline,
         method: block.request.method,
         version: block.request.version,
@@ -82,6 +158,9 @@ pub(super) async fn attempt(
         server_idle: cx.config.timeouts.idle,
         write_idle: cx.http.timeouts.write_idle,
         until: cx.until,
+        head_until: Cell::new(cx.until),
+        retries,
+        elsewhere: Cell::new(retries.gives_up() && cx.repeats),
         seen: &seen,
     };
     let buffers = ResponseBuffers {
@@ -90,8 +169,8 @@ pub(super) async fn attempt(
         out: &mut block.response_out,
         tail: &mut block.response_tail,
     };
-    let responded = if upload_done.get() {
-        respond::set_deadline(&responding, cx.config.timeouts.first_byte);
+    let mut responded = if upload_done.get() {
+        await_head(cx, &responding);
         respond::respond(&responding, buffers).await
     } else {
         let uploads = UploadBuffers {
@@ -103,6 +182,45 @@ pub(super) async fn attempt(
         // Cold against requests without a body, or with a small one: boxed, so that they do not carry its state.
         Box::pin(both_ways(cx, &responding, buffers, upload, uploads)).await?
     };
+    if let Err(fault) = &responded
+        && responding.elsewhere.get()
+        && let Some(cause) = gives_up(&responding, fault)
+    {
+        let next = retry::elsewhere(cx, upload, &mut block.tried, &sent.lease.member);
+        if let Some(next) = next {
+            return Err(give_up(cx, block, sent, &seen, cause, next));
+        }
+        // Nobody else may be asked: what this server says is what the client gets.
+        responding.elsewhere.set(false);
+        responding.head_until.set(cx.until);
+        await_head(cx, &responding);
+        let buffers = ResponseBuffers {
+            server_in: &mut block.server_in,
+            head: &mut block.response,
+            out: &mut block.response_out,
+            tail: &mut block.response_tail,
+        };
+        responded = Box::pin(respond::respond(&responding, buffers)).await;
+    }
+    finish(cx, block, upload, sent, &seen, responded, log)
+}
+
+/// Counts how a try ended, and says what becomes of both connections.
+fn finish(
+    cx: &Cx<'_>,
+    block: &mut Block,
+    upload: &mut Upload,
+    sent: Sent,
+    seen: &Seen,
+    responded: Result<Responded, ResponseFault>,
+    log: &mut Log,
+) -> Result<Done, Fault> {
+    let Sent {
+        server,
+        lease,
+        at: sent_at,
+        whole: sent_whole,
+    } = sent;
     log.add_bytes(upload.bytes, seen.bytes.get());
     if let Some(head_at) = seen.head_at.get() {
         lease
@@ -115,9 +233,9 @@ pub(super) async fn attempt(
     }
     let Responded { after, reusable } = match responded {
         Ok(responded) => responded,
-        Err(fault) => return Err(response_fault(fault, &seen, &lease)),
+        Err(fault) => return Err(response_fault(fault, seen, &lease, server.reused)),
     };
-    outcome::answered(&conn.worker, &lease.member, log.status);
+    outcome::answered(&cx.conn.worker, &lease.member, log.status);
     // Let go of before anything else is read: what is left is the next request, or a tunnel's first bytes.
     upload.release(&mut block.client_in);
     if after == After::Upgrade {
@@ -125,13 +243,7 @@ pub(super) async fn attempt(
     }
     let upload_whole = upload.is_done() && sent_whole && !upload.was_cut();
     if reusable && upload_whole && !cx.plan.closes {
-        let kept = block
-            .response
-            .keep_alive_timeout
-            .map_or(cx.config.timeouts.keep_alive, |seconds| {
-                Duration::from_secs(u64::from(seconds.saturating_sub(1)))
-            });
-        conn.worker.idle.give(server, kept, net::now());
+        keep(cx, block, server);
     }
     Ok(Done::Next(match after {
         After::Keep if upload.is_done() => Next::Keep,
@@ -145,6 +257,95 @@ pub(super) async fn attempt(
     }))
 }
 
+/// Keeps a connection that the gate has let through.
+fn keep(cx: &Cx<'_>, block: &Block, server: ServerStream) {
+    let kept = block
+        .response
+        .keep_alive_timeout
+        .map_or(cx.config.timeouts.keep_alive, |seconds| {
+            Duration::from_secs(u64::from(seconds.saturating_sub(1)))
+        });
+    cx.conn.worker.idle.give(server, kept, net::now());
+}
+
+/// Sets the deadline of the wait for the head, now that the request is sent.
+fn await_head(cx: &Cx<'_>, responding: &Responding<'_>) {
+    let first_byte = cx.config.timeouts.first_byte;
+    if responding.elsewhere.get()
+        && let Some(per_try) = cx.plan.retries.per_try_timeout
+        && first_byte.is_none_or(|first_byte| per_try < first_byte)
+    {
+        let head_until = respond::earliest(Some(per_try), cx.until);
+        responding.head_until.set(head_until);
+    }
+    respond::set_head_deadline(responding, first_byte);
+}
+
+/// Why another server may be asked instead, if that is so.
+fn gives_up(responding: &Responding<'_>, fault: &ResponseFault) -> Option<RetryCause> {
+    let late = |until: Option<Duration>| until.is_some_and(|until| until <= net::now());
+    match fault {
+        ResponseFault::Retried => Some(RetryCause::Status),
+        ResponseFault::TimedOut
+            if responding.seen.head_at.get().is_none()
+                && !responding.lease.member.is_cut()
+                && late(responding.head_until.get())
+                && !late(responding.until) =>
+        {
+            Some(RetryCause::PerTryTimeout)
+        }
+        _ => None,
+    }
+}
+
+/// Leaves a server for `next`. Its connection is kept if its answer is there whole, else closed.
+fn give_up(
+    cx: &Cx<'_>,
+    block: &mut Block,
+    sent: Sent,
+    seen: &Seen,
+    cause: RetryCause,
+    next: Lease,
+) -> Fault {
+    let took = seen.head_at.get().unwrap_or_else(net::clock);
+    let cell = &sent.lease.member.cell;
+    cell.record_latency(net::now(), took.saturating_sub(sent.at));
+    let mut status = 0;
+    if cause == RetryCause::Status {
+        status = seen.status.get();
+        take_retry_after(block);
+        if sent.whole && !cx.plan.closes && discard(block) {
+            keep(cx, block, sent.server);
+        }
+    }
+    Fault::Retry(Again::elsewhere(cause, status, next))
+}
+
+/// Keeps what the server said of when to come back: if no further try gets an answer, the client is told.
+fn take_retry_after(block: &mut Block) {
+    let bytes = block.server_in.filled();
+    let mut fields = block.response.fields.iter();
+    let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"retry-after"));
+    block.retry_after.clear();
+    if let Some(field) = field {
+        block.retry_after.extend_from_slice(field.value.of(bytes));
+    }
+}
+
+/// Throws away an answer that is there whole; false when it is not, or its connection cannot go on.
+fn discard(block: &mut Block) -> bool {
+    let head = &block.response;
+    let mut framing = Framing::new(head.body, Keep::DataOnly);
+    block.server_in.consume(head.len);
+    block.response_tail.clear();
+    let piece = framing.take(block.server_in.filled_mut(), &mut block.response_tail);
+    let Ok(piece) = piece else {
+        return false;
+    };
+    block.server_in.consume(piece.consumed);
+    head.keep_alive && framing.is_done() && block.server_in.is_empty()
+}
+
 /// Sends the head and what there is of the body. False: the server takes no more, though it took some; it may have
 /// said why.
 async fn send(
@@ -152,19 +353,35 @@ async fn send(
     block: &Block,
     upload: &Upload,
     server: &ServerStream,
+    deadline: &Deadline,
 ) -> Result<bool, Fault> {
+    let parts = parts(block, upload);
+    send_parts(cx, parts, server, deadline).await
+}
+
+/// What is sent first.
+pub(super) fn parts<'b>(block: &'b Block, upload: &Upload) -> [&'b [u8]; 3] {
     let body = if block.replay.is_empty() {
         upload.first(&block.client_in)
     } else {
         &block.replay
     };
-    let parts: [&[u8]; 3] = [&block.request_out, body, &block.request_tail];
+    [&block.request_out, body, &block.request_tail]
+}
+
+/// Sends what [`parts`] gave.
+pub(super) async fn send_parts(
+    cx: &Cx<'_>,
+    parts: [&[u8]; 3],
+    server: &ServerStream,
+    deadline: &Deadline,
+) -> Result<bool, Fault> {
     let mut taken = 0;
     let idle = cx.config.timeouts.idle;
     match relay::write_all(
         &server.stream,
         parts,
-        &cx.conn.deadline,
+        deadline,
         idle,
         &mut taken,
         net::Push::Now,
@@ -172,7 +389,9 @@ async fn send(
     .await
     {
         Ok(()) => Ok(true),
-        Err(WriteFault::Gone) if taken == 0 => Err(Fault::NotSent),
+        Err(WriteFault::Gone) if taken == 0 => {
+            Err(Fault::Retry(Again::ended(false, false, server.reused)))
+        }
         Err(WriteFault::Gone) => Ok(false),
         Err(WriteFault::TimedOut) => Err(Fault::Final(Unserved::new(Reason::ResponseTimeout))),
     }
@@ -197,6 +416,7 @@ async fn both_ways(
         uploads,
         body_idle,
         write_idle,
+        responding.seen,
     );
     let uploaded = match net::race(rest, response.as_mut()).await {
         First::Right(responded) => return Ok(responded),
@@ -222,19 +442,23 @@ async fn both_ways(
         }
     }
     if !responding.seen.begun.get() {
-        respond::set_deadline(responding, cx.config.timeouts.first_byte);
+        await_head(cx, responding);
     }
     Ok(response.await)
 }
 
-fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease) -> Fault {
+fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool) -> Fault {
     let reason = match fault {
-        ResponseFault::Ended { reset } if !seen.sent.get() => return Fault::Ended { reset },
+        ResponseFault::Ended { reset } if !seen.sent.get() => {
+            return Fault::Retry(Again::ended(reset, true, reused));
+        }
         ResponseFault::Ended { reset: true } => Reason::ServerReset,
         ResponseFault::Ended { reset: false } => Reason::ServerClosed,
         ResponseFault::TimedOut if lease.member.is_cut() => Reason::Draining,
         ResponseFault::TimedOut if seen.begun.get() => Reason::ResponseTimeout,
         ResponseFault::TimedOut => Reason::FirstByteTimeout,
+        // Passed on where it cannot be retried.
+        ResponseFault::Retried => Reason::Internal,
         ResponseFault::Broken(reason) => reason,
         ResponseFault::Bad(detail) if !seen.sent.get() => {
             return Fault::Final(Unserved {

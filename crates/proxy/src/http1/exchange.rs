@@ -1,21 +1,22 @@
 //! One exchange: pick a server, forward the request, relay the response, and try another server where nothing was
 //! lost by the first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use config::{HttpListener, Pool};
+use control::live::Member;
 use control::metrics::RetryCause;
 use control::reason::Reason;
 
 use super::answer::{self, Content};
-use super::attempt::{Done, Fault, attempt};
+use super::attempt::{Again, Done, Fault, attempt};
 use super::log::Log;
 use super::plan::{self, Plan, Refused};
 use super::respond;
 use super::upload::Upload;
-use super::{Block, Conn, Next, Tunnel};
-use crate::net;
+use super::{Block, Conn, Next, Tunnel, hedge, retry};
+use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{LocalPool, LocalWorld};
@@ -29,7 +30,10 @@ pub(super) struct Cx<'a> {
     pub(super) plan: &'a Plan<'a>,
     /// When the whole request must have ended, on [`net::now`]'s clock.
     pub(super) until: Option<Duration>,
-    pub(super) idempotent: bool,
+    /// Whether the request may be sent again once a server took a byte of it.
+    pub(super) repeats: bool,
+    /// Further tries that are left to a request that was sent.
+    pub(super) attempts_left: Cell<u32>,
 }
 
 /// A request that is answered here.
@@ -62,10 +66,11 @@ pub(super) async fn run(
     }
     block.client_in.consume(block.request.len);
     let body = block.request.body;
-    let idempotent = block.request.method.is_idempotent();
+    let method = block.request.method;
+    let repeats = planned.as_ref().is_ok_and(|plan| plan.repeats(method));
     let mut upload = match Upload::begin(
         body,
-        idempotent,
+        repeats,
         http,
         &mut block.client_in,
         &mut block.request_tail,
@@ -93,30 +98,27 @@ pub(super) async fn run(
             return answer::send(conn, http, block, content, detail, keep, &mut log).await;
         }
     };
-    let (Some(config), Some(pool)) = (
-        world.world.snapshot.pools.get(plan.pool),
-        world.pool(plan.pool),
-    ) else {
+    let Some(pool) = world.pool(plan.pool) else {
         let content = Content::Reason(Reason::Internal);
         return answer::send(conn, http, block, content, String::new(), false, &mut log).await;
     };
     log.pool = Some(pool.borrow().state.clone());
-    let until =
-        plan::request_timeout(plan.route, config).map(|limit| net::now().saturating_add(limit));
+    let until = plan::request_timeout(plan.route, plan.config)
+        .map(|limit| net::now().saturating_add(limit));
     let cx = Cx {
         conn,
         http,
-        config,
+        config: plan.config,
         pool,
         plan: &plan,
         until,
-        idempotent,
+        repeats,
+        attempts_left: Cell::new(plan.retries.attempts),
     };
-    let forwarded = forward(&cx, block, &mut upload, log).await;
-    conn.deadline.tag(0);
-    match forwarded {
+    match forward(&cx, block, &mut upload, log).await {
         Ok(next) => next,
         Err((unserved, mut log)) => {
+            conn.deadline.tag(0);
             let Unserved { reason, detail } = unserved;
             if reason == Reason::ClientClosed {
                 log.finish_unanswered(reason);
@@ -151,48 +153,35 @@ async fn forward(
     mut log: Log,
 ) -> Result<Next, (Unserved, Log)> {
     cx.pool.borrow().state.budget.handle_request(net::now());
-    let mut attempts_left = cx
-        .plan
-        .route
-        .retry_attempts
-        .unwrap_or(cx.config.retries.attempts);
-    let mut last: Option<Reason> = None;
-    let mut only_new = false;
+    let mut state = Tries::default();
     loop {
-        let picked = upstream::pick(
-            &mut cx.pool.borrow_mut(),
-            cx.plan.key,
-            &mut block.tried,
-            net::now(),
-        );
-        let lease = match picked {
+        let lease = match state.lease(cx, &mut block.tried) {
             Ok(lease) => lease,
-            Err(reason) => return Err((Unserved::new(last.unwrap_or(reason)), log)),
+            Err(reason) => return Err((Unserved::new(state.last.unwrap_or(reason)), log)),
         };
         log.pick(&lease.member);
         cx.conn.deadline.tag(lease.member.id);
-        let member = lease.member.clone();
-        let server = match obtain(cx, &lease, only_new).await {
+        let deadline = &cx.conn.deadline;
+        let server = match obtain(cx, &lease, state.only_new, deadline).await {
             Ok(server) => server,
             Err(no_connection) => {
-                let (reason, cause) = no_connection_reason(no_connection);
-                last = Some(reason);
-                block.tried.push(member.id);
-                outcome::not_connected(&cx.conn.worker, &member, no_connection);
-                if reason == Reason::ConnectTimeout {
-                    if attempts_left == 0 || is_past(cx.until) {
-                        return Err((Unserved::new(reason), log));
-                    }
-                    attempts_left -= 1;
+                let failed = state.no_connection(cx, block, &lease.member, no_connection, &mut log);
+                match failed {
+                    Ok(()) => continue,
+                    Err(reason) => return Err((Unserved::new(reason), log)),
                 }
-                if let Some(cause) = cause {
-                    cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
-                }
-                continue;
             }
         };
-        let reused = server.reused;
-        let fault = match attempt(cx, block, upload, server, lease, &mut log).await {
+        let tried = match &cx.plan.retries.hedge {
+            Some(hedge) if hedge::is_due(cx, upload) => {
+                Box::pin(hedge::attempt(
+                    cx, hedge, block, upload, server, lease, &mut log,
+                ))
+                .await
+            }
+            _ => attempt(cx, block, upload, server, lease, &mut log).await,
+        };
+        match tried {
             Ok(Done::Next(next)) => return Ok(next),
             Ok(Done::Tunnel(server, lease)) => {
                 let idle = cx.config.timeouts.tunnel;
@@ -203,62 +192,132 @@ async fn forward(
                     log,
                 })));
             }
-            Err(fault) => fault,
-        };
-        upload.rewind(&mut block.client_in, &mut block.replay);
-        outcome::ended(
-            &cx.conn.worker,
-            &member,
-            fault.reason(),
-            reused && fault.is_unanswered(),
-        );
-        if !reused {
-            block.tried.push(member.id);
-        }
-        // A connection that went stale while it was idle says nothing about its server: a new one is made.
-        only_new = reused;
-        let (reason, cause) = match fault {
-            Fault::NotSent => (Reason::ServerClosed, RetryCause::ServerClosed),
-            Fault::Ended { reset: false } => (Reason::ServerClosed, RetryCause::ServerClosed),
-            Fault::Ended { reset: true } => (Reason::ServerReset, RetryCause::ServerReset),
-            Fault::Final(unserved) => return Err((unserved, log)),
-            Fault::Cut(reason) => {
+            Err(Fault::Final(unserved)) => {
+                log.count_end(unserved.reason);
+                return Err((unserved, log));
+            }
+            Err(Fault::Cut(reason)) => {
+                log.count_end(reason);
                 log.note(reason);
                 return Ok(Next::Reset);
             }
-        };
-        last = Some(reason);
-        if matches!(fault, Fault::Ended { .. })
-            && let Err(reason) = may_retry(cx, upload, &mut attempts_left, reason)
-        {
-            return Err((Unserved::new(reason), log));
+            Err(Fault::Retry(again)) => {
+                upload.rewind(&mut block.client_in, &mut block.replay);
+                if let Err(reason) = state.again(cx, block, upload, again, &mut log) {
+                    return Err((Unserved::new(reason), log));
+                }
+                if let Some(backoff) = cx.plan.retries.backoff
+                    && state.was_sent
+                {
+                    Box::pin(retry::pause(cx, backoff)).await;
+                }
+            }
         }
+    }
+}
+
+/// What the tries of one request leave for the next one.
+#[derive(Default)]
+struct Tries {
+    /// Why the last one failed.
+    last: Option<Reason>,
+    /// The next one takes no idle connection.
+    only_new: bool,
+    /// Claimed already for the next one.
+    next: Option<Lease>,
+    /// A server whose idle connection ended: it may have gone stale, so that it is asked again if no other one is left.
+    stale: Option<u32>,
+    /// Whether the last server took something of the request.
+    was_sent: bool,
+}
+
+impl Tries {
+    /// A slot of the next server.
+    fn lease(&mut self, cx: &Cx<'_>, tried: &mut Vec<u32>) -> Result<Lease, Reason> {
+        if let Some(lease) = self.next.take() {
+            return Ok(lease);
+        }
+        loop {
+            let mut pool = cx.pool.borrow_mut();
+            let picked = upstream::pick(&mut pool, cx.plan.key, tried, net::now());
+            match self.stale.take() {
+                Some(stale) if picked.is_err() => tried.retain(|id| *id != stale),
+                _ => return picked,
+            }
+        }
+    }
+
+    /// Nothing was sent: the request goes elsewhere, whatever its method, outside the budget.
+    fn no_connection(
+        &mut self,
+        cx: &Cx<'_>,
+        block: &mut Block,
+        member: &Member,
+        no_connection: NoConnection,
+        log: &mut Log,
+    ) -> Result<(), Reason> {
+        let (reason, cause) = no_connection_reason(no_connection);
+        self.last = Some(reason);
+        retry::note_tried(&mut block.tried, member);
+        outcome::not_connected(&cx.conn.worker, member, no_connection);
+        if reason == Reason::ConnectTimeout {
+            let left = cx.attempts_left.get();
+            if left == 0 || retry::is_past(cx.until) {
+                return Err(reason);
+            }
+            cx.attempts_left.set(left - 1);
+        }
+        if let Some(cause) = cause {
+            cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+            log.fail(member, cause);
+        }
+        Ok(())
+    }
+
+    /// A try ended with nothing for the client: whether another one follows.
+    fn again(
+        &mut self,
+        cx: &Cx<'_>,
+        block: &mut Block,
+        upload: &Upload,
+        again: Again,
+        log: &mut Log,
+    ) -> Result<(), Reason> {
+        let reason = again.reason();
+        if let Some(member) = &log.member {
+            again.count(&cx.conn.worker, member);
+        }
+        let Again {
+            cause,
+            sent,
+            reused,
+            next,
+            ..
+        } = again;
+        self.last = Some(reason);
+        self.was_sent = sent;
+        self.only_new = reused && next.is_none();
+        let Some(member) = log.member.clone() else {
+            return Err(reason);
+        };
+        // A connection that went stale while it was idle, and took nothing, says nothing about its server.
+        if sent || !reused {
+            retry::note_tried(&mut block.tried, &member);
+        }
+        if sent {
+            self.stale = reused.then_some(member.id);
+            if next.is_none() {
+                retry::may_retry(cx, upload, reason)?;
+            }
+        }
+        self.next = next;
         cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+        log.fail(&member, cause);
+        Ok(())
     }
 }
 
-/// Whether a request that was sent, and got no byte of an answer, may be sent to another server.
-fn may_retry(
-    cx: &Cx<'_>,
-    upload: &Upload,
-    attempts_left: &mut u32,
-    reason: Reason,
-) -> Result<(), Reason> {
-    if !cx.idempotent || !upload.can_replay || *attempts_left == 0 || is_past(cx.until) {
-        return Err(reason);
-    }
-    if !cx.pool.borrow().state.budget.try_retry(net::now()) {
-        return Err(Reason::RetryBudget);
-    }
-    *attempts_left -= 1;
-    Ok(())
-}
-
-fn is_past(until: Option<Duration>) -> bool {
-    until.is_some_and(|until| until <= net::now())
-}
-
-fn no_connection_reason(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
+pub(super) fn no_connection_reason(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
     match no_connection {
         NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
         NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
@@ -267,19 +326,18 @@ fn no_connection_reason(no_connection: NoConnection) -> (Reason, Option<RetryCau
 }
 
 /// An idle connection, or a new one. What may not be retried takes one that was used within the last second.
-async fn obtain(cx: &Cx<'_>, lease: &Lease, only_new: bool) -> Result<ServerStream, NoConnection> {
+pub(super) async fn obtain(
+    cx: &Cx<'_>,
+    lease: &Lease,
+    only_new: bool,
+    deadline: &Deadline,
+) -> Result<ServerStream, NoConnection> {
     let worker = &cx.conn.worker;
-    if !only_new && let Some(server) = worker.idle.take(&lease.member, !cx.idempotent, net::now()) {
+    if !only_new && let Some(server) = worker.idle.take(&lease.member, !cx.repeats, net::now()) {
         worker.cells().reused.increment();
         return Ok(server);
     }
     let until = respond::earliest(cx.config.timeouts.connect, cx.until);
-    upstream::connect(
-        worker,
-        &lease.member,
-        until,
-        cx.config.connections_per_server,
-        &cx.conn.deadline,
-    )
-    .await
+    let sockets_max = cx.config.connections_per_server;
+    upstream::connect(worker, &lease.member, until, sockets_max, deadline).await
 }

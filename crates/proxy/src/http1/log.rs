@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::live::{Member, PoolState, RouteState};
+use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
 
 use crate::net;
+use crate::outcome;
 use crate::worker::{Active, Worker};
 
 /// Filled while an exchange runs; counts and records it when dropped.
@@ -26,6 +28,8 @@ pub(super) struct Log {
     pub(super) status: u16,
     reason: Option<Reason>,
     pub(super) tries: u32,
+    /// Tries that came to nothing.
+    failed: Vec<(Arc<str>, RetryCause)>,
     pub(super) source: Option<IpAddr>,
     bytes_in: u64,
     bytes_out: u64,
@@ -60,6 +64,7 @@ impl Log {
             status: 0,
             reason: None,
             tries: 0,
+            failed: Vec::new(),
             source: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -75,6 +80,20 @@ impl Log {
             self.picked = Some(net::now());
         }
         self.member = Some(member.clone());
+    }
+
+    /// Counts that the last server gave no whole answer, for this reason.
+    pub(super) fn count_end(&self, reason: Reason) {
+        if let Some(member) = &self.member {
+            outcome::ended(&self.worker, member, reason, false);
+        }
+    }
+
+    /// Notes that a try came to nothing, and another one follows or runs beside it.
+    pub(super) fn fail(&mut self, member: &Member, cause: RetryCause) {
+        if self.worker.logs() {
+            self.failed.push((member.name.clone(), cause));
+        }
     }
 
     /// Notes why the exchange ended as it did; the first reason stays.
@@ -127,6 +146,7 @@ impl Log {
             bytes_out: self.bytes_out,
             reason: self.reason,
             tries: self.tries,
+            failed: std::mem::take(&mut self.failed),
             request_id: texts.request_id,
             user_agent: texts.user_agent,
             detail: texts.detail,

@@ -7,9 +7,11 @@ mod answer;
 mod attempt;
 mod encode;
 mod exchange;
+mod hedge;
 mod log;
 mod plan;
 mod respond;
+mod retry;
 mod upload;
 
 use std::net::SocketAddr;
@@ -61,6 +63,8 @@ pub(crate) struct Block {
     /// What the request is called; empty where nothing names it.
     request_id: Vec<u8>,
     tried: Vec<u32>,
+    /// `Retry-After` of an answer that was not passed on.
+    retry_after: Vec<u8>,
     /// Whether the client asked for JSON: what is answered here is then JSON too.
     wants_json: bool,
 }
@@ -78,6 +82,7 @@ impl Block {
             &mut self.path,
             &mut self.host,
             &mut self.request_id,
+            &mut self.retry_after,
         ] {
             scratch.clear();
             if scratch.capacity() > KEPT {

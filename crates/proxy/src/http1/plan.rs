@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use config::{HttpListener, Route, Target};
+use config::{HttpListener, Pool, Retries, Route, Target};
 use control::decide;
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
@@ -21,7 +21,10 @@ use crate::worker::LocalWorld;
 /// What is to be done with a request.
 pub(super) struct Plan<'w> {
     pub(super) pool: usize,
+    pub(super) config: &'w Pool,
     pub(super) route: &'w Route,
+    /// The route's own policy, or the pool's.
+    pub(super) retries: &'w Retries,
     /// What hashing algorithms hash.
     pub(super) key: Option<u64>,
     /// Whether the server was asked to upgrade.
@@ -100,12 +103,9 @@ pub(super) fn plan<'w>(
         return Err((Reason::BodyTooLarge, "").into());
     }
     let pool = pool_of(route, log).ok_or_else(|| Refused::from((Reason::Internal, "")))?;
-    let key = world
-        .world
-        .snapshot
-        .pools
-        .get(pool)
-        .and_then(|pool| decide::hash_key(&pool.balance, &request));
+    let config = world.world.snapshot.pools.get(pool);
+    let config = config.ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    let key = decide::hash_key(&config.balance, &request);
     let upgrade = upgrade_of(head.upgrade, bytes, http);
     let hop = Hop {
         peer: client.peer,
@@ -126,7 +126,9 @@ pub(super) fn plan<'w>(
     encode::request(request_out, head, bytes, &parts);
     Ok(Plan {
         pool,
+        config,
         route,
+        retries: route.retries_of(pool, config),
         key,
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
@@ -250,6 +252,17 @@ fn pool_of(route: &Route, log: &Log) -> Option<usize> {
             decide::arm_at(arms, decide::spread(turn, total))
         }
         Target::Answer => None,
+    }
+}
+
+impl Plan<'_> {
+    /// Whether a request with this method may be sent again once a server took a byte of it.
+    pub(super) fn repeats(&self, method: Method) -> bool {
+        match method {
+            Method::Post => self.retries.repeats_post,
+            Method::Patch => self.retries.repeats_patch,
+            method => method.is_idempotent(),
+        }
     }
 }
 

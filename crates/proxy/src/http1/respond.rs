@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use config::Retries;
 use control::reason::Reason;
 use wire::http1::{
     Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
@@ -16,6 +18,7 @@ use super::encode::{self, After};
 use crate::buffer::Buffer;
 use crate::net::{self, Deadline, Push, Stream};
 use crate::relay::{self, Framing, YIELD_BYTES};
+use crate::upstream::Lease;
 
 /// Interim responses (1xx) before a final one.
 const INTERIM_MAX: u32 = 16;
@@ -24,6 +27,7 @@ const INTERIM_MAX: u32 = 16;
 pub(super) struct Responding<'a> {
     pub(super) conn: &'a Conn,
     pub(super) server: &'a Stream,
+    pub(super) lease: &'a Lease,
     pub(super) deadline: &'a Deadline,
     pub(super) method: Method,
     pub(super) version: Version,
@@ -40,6 +44,12 @@ pub(super) struct Responding<'a> {
     pub(super) write_idle: Option<Duration>,
     /// When the whole request must have ended.
     pub(super) until: Option<Duration>,
+    /// When the head must have come.
+    pub(super) head_until: Cell<Option<Duration>>,
+    /// Answers with these statuses are not passed on, but reported; none while the body is on its way.
+    pub(super) retries: &'a Retries,
+    /// Whether another server may be asked instead of this one.
+    pub(super) elsewhere: Cell<bool>,
     pub(super) seen: &'a Seen,
 }
 
@@ -53,6 +63,10 @@ pub(super) struct Seen {
     /// When its final head came, on [`net::clock`].
     pub(super) head_at: Cell<Option<Duration>>,
     pub(super) bytes: Cell<u64>,
+    /// Body bytes sent to the server while the response was awaited, as the upload counts them.
+    pub(super) sent_up: Cell<u64>,
+    /// What `sent_up` was when silence of the server was last judged.
+    judged_at: Cell<u64>,
     pub(super) status: Cell<u16>,
 }
 
@@ -78,6 +92,8 @@ pub(super) enum ResponseFault {
     Ended { reset: bool },
     /// It did not begin, or stopped.
     TimedOut,
+    /// Its head is read, and its status is one that another server may do better than.
+    Retried,
     /// It broke off.
     Broken(Reason),
     /// It is not HTTP that can be passed on.
@@ -144,6 +160,9 @@ pub(super) async fn respond(
         }
     }
     on.seen.head_at.set(Some(net::clock()));
+    if on.elsewhere.get() && on.upload_done.get() && on.retries.is_retried(head.status) {
+        return Err(ResponseFault::Retried);
+    }
     relay_final(on, server_in, head, out, tail).await
 }
 
@@ -194,11 +213,15 @@ async fn relay_final(
             .take(server_in.filled_mut(), tail)
             .map_err(|error| broken(on, &error))?;
         let kept = server_in.filled().get(..piece.kept).unwrap_or_default();
-        let push = if on.closes && framing.is_done() {
-            Push::WithClose
-        } else {
-            Push::Now
-        };
+        let mut push = Push::Now;
+        if framing.is_done() {
+            // The server has done its part, however long the client takes to read the rest.
+            on.lease.release();
+            on.deadline.tag(0);
+            if on.closes {
+                push = Push::WithClose;
+            }
+        }
         since_yield += write(on, [first, kept, tail], push).await?;
         first = &[];
         on.seen.bytes.set(on.seen.bytes.get() + piece.data as u64);
@@ -248,7 +271,7 @@ async fn read_head(
         if !server_in.is_empty() {
             match decode_response(server_in.filled(), on.method, &limits, head) {
                 Ok(Decoded::Complete(())) => return Ok(()),
-                Ok(Decoded::Incomplete) => set_deadline(on, on.server_idle),
+                Ok(Decoded::Incomplete) => set_head_deadline(on, on.server_idle),
                 Err(error) => return Err(ResponseFault::Bad(error.to_string())),
             }
         }
@@ -290,11 +313,16 @@ async fn read(
         }
         Poll::Pending
     });
-    let read = on
-        .deadline
-        .guard(read)
-        .await
-        .map_err(|net::Elapsed| ResponseFault::TimedOut)??;
+    let mut read = pin!(read);
+    let read = loop {
+        match on.deadline.guard(read.as_mut()).await {
+            Ok(read) => break read?,
+            Err(net::Elapsed) if is_sending(on) => {
+                on.deadline.set_at(earliest(on.server_idle, bound(on)));
+            }
+            Err(net::Elapsed) => return Err(ResponseFault::TimedOut),
+        }
+    };
     if let Ok(count) = &read {
         server_in.added(*count);
     }
@@ -321,6 +349,27 @@ async fn send(
     let written =
         relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push).await;
     (taken, written.map_err(|_| ResponseFault::ClientGone))
+}
+
+/// Whether silence of the server is that of one who still takes the request body.
+fn is_sending(on: &Responding<'_>) -> bool {
+    let sent_up = on.seen.sent_up.get();
+    let is_over = bound(on).is_some_and(|until| until <= net::now());
+    sent_up != on.seen.judged_at.replace(sent_up) && !is_over && !on.lease.member.is_cut()
+}
+
+/// What no silence may pass.
+fn bound(on: &Responding<'_>) -> Option<Duration> {
+    if on.seen.head_at.get().is_some() {
+        on.until
+    } else {
+        on.head_until.get()
+    }
+}
+
+/// Sets the deadline of a wait for the head.
+pub(super) fn set_head_deadline(on: &Responding<'_>, after: Option<Duration>) {
+    on.deadline.set_at(earliest(after, on.head_until.get()));
 }
 
 /// Sets the deadline of the next wait, within that of the whole request.

@@ -6,6 +6,7 @@ use config::HttpListener;
 use control::reason::Reason;
 use wire::http1::{Body, Keep};
 
+use super::respond::Seen;
 use crate::buffer::{Buffer, Buffers};
 use crate::net::{self, Deadline, Stream};
 use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
@@ -131,6 +132,7 @@ pub(super) async fn relay_rest(
     buffers: UploadBuffers<'_>,
     body_idle: Option<Duration>,
     write_idle: Option<Duration>,
+    seen: &Seen,
 ) -> Result<(), UploadFault> {
     let UploadBuffers {
         client_in,
@@ -163,21 +165,8 @@ pub(super) async fn relay_rest(
         if upload.is_too_large() {
             return Err(UploadFault::Client(Reason::BodyTooLarge));
         }
-        let held = upload.first(client_in);
-        let mut taken = 0;
-        relay::write_all(
-            server,
-            [held, tail, &[]],
-            &deadline,
-            write_idle,
-            &mut taken,
-            net::Push::Now,
-        )
-        .await
-        .map_err(|fault| match fault {
-            WriteFault::TimedOut => UploadFault::ServerStuck,
-            WriteFault::Gone => UploadFault::Server,
-        })?;
+        let parts = [upload.first(client_in), tail];
+        let taken = write_piece(server, parts, &deadline, write_idle, seen).await?;
         upload.keep_held(client_in, replay);
         since_yield += taken;
         if since_yield >= YIELD_BYTES {
@@ -186,4 +175,49 @@ pub(super) async fn relay_rest(
         }
     }
     Ok(())
+}
+
+/// Writes a piece; bytes taken. A server that takes nothing, but whose response goes on, is not stuck.
+async fn write_piece(
+    server: &Stream,
+    mut parts: [&[u8]; 2],
+    deadline: &Deadline,
+    idle: Option<Duration>,
+    seen: &Seen,
+) -> Result<u64, UploadFault> {
+    let mut all = 0;
+    loop {
+        let judged_at = seen.bytes.get();
+        let mut taken = 0;
+        let [first, second] = parts;
+        let written = relay::write_all(
+            server,
+            [first, second, &[]],
+            deadline,
+            idle,
+            &mut taken,
+            net::Push::Now,
+        )
+        .await;
+        all += taken;
+        seen.sent_up.set(seen.sent_up.get() + taken);
+        match written {
+            Ok(()) => return Ok(all),
+            Err(WriteFault::Gone) => return Err(UploadFault::Server),
+            Err(WriteFault::TimedOut) if seen.bytes.get() == judged_at => {
+                return Err(UploadFault::ServerStuck);
+            }
+            Err(WriteFault::TimedOut) => skip(&mut parts, taken),
+        }
+    }
+}
+
+/// Takes this many bytes off the front.
+fn skip(parts: &mut [&[u8]; 2], count: u64) {
+    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+    for part in parts {
+        let used = left.min(part.len());
+        *part = part.get(used..).unwrap_or_default();
+        left -= used;
+    }
 }

@@ -1,0 +1,167 @@
+//! Retries and hedging as written, of pools and of routes.
+
+use super::{RawStatus, words};
+use crate::defaults;
+use crate::diagnostic::Report;
+use crate::read::{At, Read, Shape, or, required, section, unsupported};
+use crate::scalar::{Scalar, ScalarKind};
+use crate::tree::{Node, Value};
+use crate::units::{Percent, Wait, show_duration};
+use crate::values::{Many, Off, Whole};
+
+/// Further tries of one request.
+type Attempts = Whole<0, 100>;
+
+section! {
+    /// When and how often another server is tried, long form.
+    RawRetriesMap "retries" {
+        /// Further tries after the first, on other servers.
+        "attempts" attempts: Attempts = or(defaults::RETRY_ATTEMPTS),
+        /// Share of live requests that may be retries; 10 a second are always allowed.
+        "budget" budget: Percent = or(format!("{}%", defaults::RETRY_BUDGET)),
+        /// A try without a response head in this time after the request was sent is given up for another server; it goes on where no other one may be tried.
+        "per_try_timeout" per_try_timeout: Off<Wait> = or("off"),
+        /// Statuses, 400-599, after which another server is tried: numbers or ranges. What no other server may be asked for passes to the client as it is.
+        "on" on: Many<RawStatus> = or("none"),
+        /// Waits before a try of a request that was sent already: at random up to `base`, doubled for each further try, at most `max`.
+        "backoff" backoff: Off<RawBackoff> = or("off"),
+        /// `POST` or `PATCH`, though a server may have acted on a request that got no answer: only where doing it twice does no harm.
+        "methods" methods: Many<RetryMethod> = or("none beyond GET, HEAD, OPTIONS, TRACE, PUT and DELETE"),
+    } later []
+}
+
+section! {
+    /// Retries that override the pool's key by key, long form.
+    RawRouteRetriesMap "route retries" {
+        /// Further tries after the first, on other servers.
+        "attempts" attempts: Attempts = or("the pool's"),
+        /// A try without a response head in this time after the request was sent is given up for another server.
+        "per_try_timeout" per_try_timeout: Off<Wait> = or("the pool's"),
+        /// Statuses, 400-599, after which another server is tried; `[]` for none.
+        "on" on: Many<RawStatus> = or("the pool's"),
+        /// Waits before a try of a request that was sent already.
+        "backoff" backoff: Off<RawBackoff> = or("the pool's"),
+        /// `POST` or `PATCH`: only where doing it twice does no harm; `[]` for none.
+        "methods" methods: Many<RetryMethod> = or("the pool's"),
+    } later []
+}
+
+section! {
+    /// How long a further try waits.
+    RawBackoff "backoff" {
+        /// Bound of the wait before the first of them.
+        "base" base: Wait = or(show_duration(defaults::BACKOFF_BASE)),
+        /// Bound of every wait.
+        "max" max: Wait = or(show_duration(defaults::BACKOFF_MAX)),
+    } later []
+}
+
+section! {
+    /// A second try beside a slow first one, long form: the first response head wins, the other try is given up. For idempotent requests whose body, if any, came with the head; within `retries.budget`.
+    RawHedgeMap "hedge" {
+        /// How long the first server may take until its response head.
+        "after" after: HedgeAfter = required(),
+        /// Further tries at once, each as much later.
+        "max" max: Whole<1, 5> = or(defaults::HEDGE_MAX),
+    } later []
+}
+
+words! {
+    /// A method that is not repeated unless it is named.
+    RetryMethod "a method to repeat" ["POST", "PATCH"]
+}
+
+/// `retries: 3`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawRetries(pub(crate) RawRetriesMap);
+
+impl Read for RawRetries {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if is_section(node) {
+            return RawRetriesMap::read(node, report).map(Self);
+        }
+        let attempts = Attempts::read(node, report)?;
+        let mut section = RawRetriesMap::absent();
+        section.attempts = Some(At::here(attempts, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Attempts::shape(), RawRetriesMap::shape()])
+    }
+}
+
+/// `retries: 3` of a route, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawRouteRetries(pub(crate) RawRouteRetriesMap);
+
+impl Read for RawRouteRetries {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if is_section(node) {
+            return RawRouteRetriesMap::read(node, report).map(Self);
+        }
+        let attempts = Attempts::read(node, report)?;
+        let mut section = RawRouteRetriesMap::absent();
+        section.attempts = Some(At::here(attempts, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Attempts::shape(), RawRouteRetriesMap::shape()])
+    }
+}
+
+/// `hedge: 100ms`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawHedge(pub(crate) RawHedgeMap);
+
+impl Read for RawHedge {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if is_section(node) {
+            return RawHedgeMap::read(node, report).map(Self);
+        }
+        let after = HedgeAfter::read(node, report)?;
+        let mut section = RawHedgeMap::absent();
+        section.after = Some(At::here(after, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Wait::shape(), RawHedgeMap::shape()])
+    }
+}
+
+/// A time; a percentile of what was measured is not taken yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HedgeAfter(pub(crate) Wait);
+
+impl Read for HedgeAfter {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if let Value::Scalar(Scalar {
+            kind: ScalarKind::Text,
+            text,
+        }) = &node.value
+            && let Some(percentile) = text.strip_prefix('p')
+            && percentile.parse::<f64>().is_ok()
+        {
+            unsupported(node.span, &format!("after: {text}"), report);
+            return None;
+        }
+        Wait::read(node, report).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Wait::shape()
+    }
+}
+
+fn is_section(node: &Node) -> bool {
+    matches!(
+        node.value,
+        Value::Map(_)
+            | Value::Scalar(Scalar {
+                kind: ScalarKind::Null,
+                ..
+            })
+    )
+}

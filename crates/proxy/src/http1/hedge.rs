@@ -1,0 +1,427 @@
+//! Hedging: a further try beside a slow one, and the first response head wins.
+//!
+//! Only heads are raced for; the response itself is relayed as ever. Nothing here is touched by a request without
+//! `hedge`.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use config::Hedge;
+use control::live::Member;
+use control::metrics::RetryCause;
+use control::reason::Reason;
+use wire::http1::{Decoded, HeadLimits, Method, ResponseHead, decode_response};
+
+use super::attempt::{self, Again, Done, Fault, Sent};
+use super::exchange::{self, Cx, Unserved};
+use super::log::Log;
+use super::upload::Upload;
+use super::{Block, respond, retry};
+use crate::buffer::Buffer;
+use crate::net::{self, Deadline};
+use crate::outcome;
+use crate::relay;
+use crate::upstream::{Lease, NoConnection, ServerStream};
+
+/// Whether a request may have tries side by side: it may be repeated, is there whole, and asks for no tunnel.
+pub(super) fn is_due(cx: &Cx<'_>, upload: &Upload) -> bool {
+    cx.repeats && upload.is_done() && upload.can_replay && !cx.plan.upgrade
+}
+
+/// As [`attempt::attempt`], with further tries beside the first.
+pub(super) async fn attempt(
+    cx: &Cx<'_>,
+    hedge: &Hedge,
+    block: &mut Block,
+    upload: &mut Upload,
+    server: ServerStream,
+    lease: Lease,
+    log: &mut Log,
+) -> Result<Done, Fault> {
+    let won = race(cx, hedge, block, upload, (server, lease), log).await?;
+    let buffers = &cx.conn.worker.buffers;
+    buffers.give(std::mem::replace(&mut block.server_in, won.server_in));
+    cx.conn.deadline.tag(won.sent.lease.member.id);
+    log.member = Some(won.sent.lease.member.clone());
+    attempt::receive(cx, block, upload, won.sent, log).await
+}
+
+/// A try whose response head has come.
+struct Ready {
+    sent: Sent,
+    /// Holds the head, and whatever came with it.
+    server_in: Buffer,
+    status: u16,
+}
+
+/// Tries that run side by side.
+struct Race<'r> {
+    running: Vec<Runner<'r>>,
+    /// An answer that is only good if no other one comes: its status is one to retry.
+    held: Option<Ready>,
+    /// Fires when a further try is due, or one is given up.
+    timer: Deadline,
+    /// When the next one starts beside those that run.
+    next_at: Option<Duration>,
+    /// How many more may.
+    left: u32,
+}
+
+/// One of them.
+struct Runner<'r> {
+    member: Arc<Member>,
+    since: Duration,
+    future: Pin<Box<dyn Future<Output = Result<Ready, Fault>> + 'r>>,
+}
+
+/// What happened in a race.
+enum News {
+    Ended(usize, Result<Ready, Fault>),
+    /// The timer fired.
+    Time,
+    ClientGone,
+}
+
+async fn race(
+    cx: &Cx<'_>,
+    hedge: &Hedge,
+    block: &mut Block,
+    upload: &Upload,
+    first: (ServerStream, Lease),
+    log: &mut Log,
+) -> Result<Ready, Fault> {
+    let mut tried = std::mem::take(&mut block.tried);
+    let parts = attempt::parts(block, upload);
+    let method = block.request.method;
+    let mut race = Race {
+        running: Vec::new(),
+        held: None,
+        timer: Deadline::new(),
+        next_at: Some(net::now().saturating_add(hedge.after)),
+        left: hedge.max,
+    };
+    let (server, lease) = first;
+    race.start(cx, parts, method, Some(server), lease);
+    let ended = loop {
+        race.set_timer(cx);
+        match poll_fn(|context| race.poll(context, cx)).await {
+            News::ClientGone => break Err(Fault::Final(Unserved::new(Reason::ClientClosed))),
+            News::Time => {
+                if let Some(lease) = race.give_up_the_slow(cx, upload, &mut tried, log) {
+                    race.start(cx, parts, method, None, lease);
+                }
+                if let Some(lease) = race.hedge(cx, hedge, upload, &mut tried, log) {
+                    race.start(cx, parts, method, None, lease);
+                }
+            }
+            News::Ended(at, ended) => {
+                if let Some(ended) = race.take(cx, at, ended, &mut tried, log) {
+                    break ended;
+                }
+            }
+        }
+    };
+    race.end(cx, log);
+    block.tried = tried;
+    ended
+}
+
+impl<'r> Race<'r> {
+    fn start(
+        &mut self,
+        cx: &'r Cx<'r>,
+        parts: [&'r [u8]; 3],
+        method: Method,
+        server: Option<ServerStream>,
+        lease: Lease,
+    ) {
+        self.running.push(Runner {
+            member: lease.member.clone(),
+            since: net::now(),
+            future: Box::pin(run(cx, parts, method, server, lease)),
+        });
+    }
+
+    fn set_timer(&self, cx: &Cx<'_>) {
+        let slow_at = self.running.first().and_then(|runner| {
+            let per_try = cx.plan.retries.per_try_timeout?;
+            (cx.attempts_left.get() > 0).then(|| runner.since.saturating_add(per_try))
+        });
+        let due = self.next_at.filter(|_| self.left > 0);
+        let at = match (due, slow_at) {
+            (Some(due), Some(slow)) => Some(due.min(slow)),
+            (due, slow) => due.or(slow),
+        };
+        self.timer.set_at(at);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, cx: &Cx<'_>) -> Poll<News> {
+        for (at, runner) in self.running.iter_mut().enumerate() {
+            if let Poll::Ready(ended) = runner.future.as_mut().poll(context) {
+                return Poll::Ready(News::Ended(at, ended));
+            }
+        }
+        let client = &cx.conn.stream;
+        if client.is_registered() && client.poll_failed(context).is_ready() {
+            return Poll::Ready(News::ClientGone);
+        }
+        self.timer.poll(context).map(|net::Elapsed| News::Time)
+    }
+
+    /// A further try, when one is due and another server may be asked.
+    fn hedge(
+        &mut self,
+        cx: &Cx<'_>,
+        hedge: &Hedge,
+        upload: &Upload,
+        tried: &mut Vec<u32>,
+        log: &mut Log,
+    ) -> Option<Lease> {
+        let now = net::now();
+        if self.left == 0 || self.next_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        let member = self.running.last()?.member.clone();
+        let Some(lease) = retry::beside(cx, upload, tried, &member) else {
+            self.left = 0;
+            return None;
+        };
+        self.left -= 1;
+        self.next_at = Some(now.saturating_add(hedge.after));
+        begin(cx, &lease, RetryCause::Hedge, log);
+        Some(lease)
+    }
+
+    /// Another server for the oldest try, if that has taken all the time of one.
+    fn give_up_the_slow(
+        &mut self,
+        cx: &Cx<'_>,
+        upload: &Upload,
+        tried: &mut Vec<u32>,
+        log: &mut Log,
+    ) -> Option<Lease> {
+        let per_try = cx.plan.retries.per_try_timeout?;
+        let oldest = self.running.first()?;
+        if oldest.since.saturating_add(per_try) > net::now() {
+            return None;
+        }
+        let Some(lease) = retry::elsewhere(cx, upload, tried, &oldest.member.clone()) else {
+            // It goes on, for want of another one; those after it have their time yet.
+            self.running.rotate_left(1);
+            if let Some(kept) = self.running.last_mut() {
+                kept.since = Duration::MAX;
+            }
+            return None;
+        };
+        let slow = self.running.remove(0);
+        outcome::ended(
+            &cx.conn.worker,
+            &slow.member,
+            Reason::FirstByteTimeout,
+            false,
+        );
+        log.fail(&slow.member, RetryCause::PerTryTimeout);
+        begin(cx, &lease, RetryCause::PerTryTimeout, log);
+        Some(lease)
+    }
+
+    /// A try has ended: what the race comes to, if it is over.
+    fn take(
+        &mut self,
+        cx: &Cx<'_>,
+        at: usize,
+        ended: Result<Ready, Fault>,
+        tried: &mut Vec<u32>,
+        log: &mut Log,
+    ) -> Option<Result<Ready, Fault>> {
+        let runner = self.running.remove(at);
+        let alone = self.running.is_empty();
+        match ended {
+            Ok(ready) if alone || !cx.plan.retries.is_retried(ready.status) => Some(Ok(ready)),
+            Ok(ready) => {
+                retry::note_tried(tried, &runner.member);
+                if let Some(before) = self.held.replace(ready) {
+                    before.lose(cx, log);
+                }
+                None
+            }
+            Err(_) if alone && self.held.is_some() => self.held.take().map(Ok),
+            Err(fault) if alone => {
+                log.member = Some(runner.member);
+                Some(Err(fault))
+            }
+            Err(fault) => {
+                retry::note_tried(tried, &runner.member);
+                runner.fail(cx, fault, log);
+                None
+            }
+        }
+    }
+
+    /// Those that still run have lost: their connections close as they are dropped.
+    fn end(self, cx: &Cx<'_>, log: &mut Log) {
+        let now = net::now();
+        for runner in &self.running {
+            let took = now.saturating_sub(runner.since);
+            // It would have taken longer, so that less than what is known of the server says nothing.
+            if took > runner.member.cell.latency() {
+                runner.member.cell.record_latency(now, took);
+            }
+            log.fail(&runner.member, RetryCause::Hedge);
+        }
+        if let Some(held) = self.held {
+            held.lose(cx, log);
+        }
+    }
+}
+
+impl Runner<'_> {
+    /// It came to nothing while others run.
+    fn fail(&self, cx: &Cx<'_>, fault: Fault, log: &mut Log) {
+        let (worker, member) = (&cx.conn.worker, &self.member);
+        match fault {
+            Fault::Retry(again) => {
+                again.count(worker, member);
+                log.fail(member, again.cause);
+            }
+            Fault::Final(Unserved { reason, .. }) | Fault::Cut(reason) => {
+                outcome::ended(worker, member, reason, false);
+                log.fail(
+                    member,
+                    match reason {
+                        Reason::ServerClosed | Reason::BadResponse => RetryCause::ServerClosed,
+                        Reason::ServerReset => RetryCause::ServerReset,
+                        _ => RetryCause::PerTryTimeout,
+                    },
+                );
+            }
+        }
+    }
+}
+
+impl Ready {
+    fn lose(&self, cx: &Cx<'_>, log: &mut Log) {
+        let member = &self.sent.lease.member;
+        outcome::answered(&cx.conn.worker, member, self.status);
+        log.fail(member, RetryCause::Status);
+    }
+}
+
+/// Notes that a further try begins.
+fn begin(cx: &Cx<'_>, lease: &Lease, cause: RetryCause, log: &mut Log) {
+    log.pick(&lease.member);
+    cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+}
+
+/// One try, up to its response head.
+async fn run(
+    cx: &Cx<'_>,
+    parts: [&[u8]; 3],
+    method: Method,
+    server: Option<ServerStream>,
+    lease: Lease,
+) -> Result<Ready, Fault> {
+    let deadline = Deadline::new();
+    deadline.tag(lease.member.id);
+    let server = match server {
+        Some(server) => server,
+        None => exchange::obtain(cx, &lease, false, &deadline)
+            .await
+            .map_err(no_connection)?,
+    };
+    let whole = attempt::send_parts(cx, parts, &server, &deadline).await?;
+    let at = net::clock();
+    deadline.set_at(respond::earliest(cx.config.timeouts.first_byte, cx.until));
+    let mut server_in = cx.conn.worker.buffers.take();
+    let head = deadline.guard(read_head(&server, method, &mut server_in));
+    match head.await {
+        Ok(Ok(status)) => Ok(Ready {
+            sent: Sent {
+                server,
+                lease,
+                at,
+                whole,
+            },
+            server_in,
+            status,
+        }),
+        Ok(Err(HeadFault::Ended { reset })) => {
+            Err(Fault::Retry(Again::ended(reset, true, server.reused)))
+        }
+        Ok(Err(HeadFault::Broken { reset })) => Err(Fault::Final(Unserved::new(if reset {
+            Reason::ServerReset
+        } else {
+            Reason::ServerClosed
+        }))),
+        Ok(Err(HeadFault::Bad(detail))) => Err(Fault::Final(Unserved {
+            reason: Reason::BadResponse,
+            detail,
+        })),
+        Err(net::Elapsed) => Err(Fault::Final(Unserved::new(if lease.member.is_cut() {
+            Reason::Draining
+        } else {
+            Reason::FirstByteTimeout
+        }))),
+    }
+}
+
+/// A further try that found no connection leaves the race to the others; alone, it is as if nothing had been sent.
+fn no_connection(fault: NoConnection) -> Fault {
+    let (_, cause) = exchange::no_connection_reason(fault);
+    let mut again = Again::ended(false, false, false);
+    again.cause = cause.unwrap_or(RetryCause::ConnectRefused);
+    again.no_connection = Some(fault);
+    Fault::Retry(again)
+}
+
+/// Why there is no head.
+enum HeadFault {
+    /// Before a byte of it.
+    Ended {
+        reset: bool,
+    },
+    /// In the middle of it.
+    Broken {
+        reset: bool,
+    },
+    Bad(String),
+}
+
+/// Reads a final head, and leaves it in the buffer; its status. What comes before it is not passed on: the client
+/// gets the final response of one server, and nothing of another.
+async fn read_head(
+    server: &ServerStream,
+    method: Method,
+    server_in: &mut Buffer,
+) -> Result<u16, HeadFault> {
+    let limits = HeadLimits::RESPONSE;
+    let mut head = ResponseHead::default();
+    let mut begun = false;
+    loop {
+        while !server_in.is_empty() {
+            match decode_response(server_in.filled(), method, &limits, &mut head) {
+                Ok(Decoded::Complete(())) if head.status >= 200 => return Ok(head.status),
+                Ok(Decoded::Complete(())) => server_in.consume(head.len),
+                Ok(Decoded::Incomplete) => break,
+                Err(error) => return Err(HeadFault::Bad(error.to_string())),
+            }
+        }
+        if server_in.room().is_empty() && !server_in.grow(limits.head_bytes + 1) {
+            return Err(HeadFault::Bad("the response head is too large".to_owned()));
+        }
+        match relay::read_more(&server.stream, server_in).await {
+            Ok(count) if count > 0 => begun = true,
+            ended => {
+                let reset = ended.is_err();
+                return Err(if begun {
+                    HeadFault::Broken { reset }
+                } else {
+                    HeadFault::Ended { reset }
+                });
+            }
+        }
+    }
+}
