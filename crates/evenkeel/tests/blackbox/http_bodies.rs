@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use testkit::{Origin, reply, wait_until};
 
-use crate::http_setup::{Outcome, client, ensure_ok, freeze, noise, proxy, thaw};
+use crate::http_setup::{Outcome, client, ensure_ok, freeze, noise, proxy, proxy_with, thaw};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Many megabytes may take this long on a busy machine.
@@ -236,5 +236,70 @@ fn a_body_that_the_server_did_not_take_is_not_read_as_a_request() -> Outcome {
         .expect_silence(Duration::from_millis(200))
         .or_else(|_| client.expect_close())?;
     assert_eq!(origin.requests(), 1, "the body was read as a request");
+    Ok(())
+}
+
+/// A server that leaves the request body unread while it answers at length is not silent.
+#[test]
+fn a_long_answer_beside_an_unread_body_is_not_cut() -> Outcome {
+    const PIECES: usize = 15;
+    let origin = Origin::start(|conn| {
+        conn.read_head()?;
+        let length = PIECES * 10;
+        conn.write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        ))?;
+        for _ in 0..PIECES {
+            std::thread::sleep(Duration::from_millis(100));
+            conn.write([b'x'; 10])?;
+        }
+        Ok(())
+    })?;
+    let evenkeel = proxy_with(&[origin.address()], &[], &["timeouts: { idle: 500ms }"])?;
+    let mut client = client(&evenkeel)?;
+    let mut sending = client.stream().try_clone()?;
+    let body = 64 << 20;
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n"
+    ))?;
+    let sender = std::thread::spawn(move || {
+        use std::io::Write;
+        // More than any buffer on the way takes; it ends when the connection does.
+        let piece = vec![0; 1 << 20];
+        while sending.write_all(&piece).is_ok() {}
+    });
+    let response = client.response()?;
+    assert_eq!(response.status, 200, "{response}");
+    assert_eq!(response.body.len(), PIECES * 10);
+    drop(client);
+    drop(evenkeel);
+    sender.join().expect("it ends");
+    Ok(())
+}
+
+/// The same the other way: a server that has begun to answer, and takes the body meanwhile, is not silent.
+#[test]
+fn a_long_body_beside_an_answer_that_waits_for_it_is_not_cut() -> Outcome {
+    const PIECES: usize = 15;
+    let origin = Origin::start(|conn| {
+        let Some(mut request) = conn.read_head()? else {
+            return Ok(());
+        };
+        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")?;
+        conn.read_body(&mut request)?;
+        conn.write("abc")
+    })?;
+    let evenkeel = proxy_with(&[origin.address()], &[], &["timeouts: { idle: 500ms }"])?;
+    let mut client = client(&evenkeel)?;
+    let body = PIECES * 10;
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n"
+    ))?;
+    for _ in 0..PIECES {
+        std::thread::sleep(Duration::from_millis(100));
+        client.send([b'x'; 10])?;
+    }
+    let response = client.response()?;
+    assert_eq!((response.status, &*response.text()), (200, "abc"));
     Ok(())
 }

@@ -252,3 +252,19 @@ fn a_burst_does_not_pass_the_limit() {
         }
     }
 }
+
+/// A client that has its answer finds the place free, on whichever worker its next request runs.
+#[test]
+fn a_place_is_free_before_the_client_has_its_answer() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let config = format!("workers: 4\n{}", with_max(&[origin.address()], ""));
+    let evenkeel = start(&config);
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut clients: Vec<_> = (0..8).map(|_| connect(web(&evenkeel))).collect();
+    for round in 0..100 {
+        for client in &mut clients {
+            let answer = client.get("/").expect("an answer");
+            assert_eq!(answer.status, 200, "{round}: {answer}");
+        }
+    }
+}
