@@ -201,6 +201,13 @@ impl Scenario {
             "listeners: { web: { bind: '127.0.0.1:8080', pool: site } }\npools:\n  site:\n",
         );
         let _ = writeln!(text, "    balance: {}", self.balance);
+        // The judge knows of traffic's verdicts only that a refused connection takes a server out until a probe succeeds.
+        text.push_str(match self.check {
+            Some(_) => {
+                "    outlier_detection: { consecutive_gateway_errors: off, success_rate: off, latency: off, degrade: false }\n"
+            }
+            None => "    outlier_detection: off\n",
+        });
         let _ = writeln!(
             text,
             "    retries: {{ attempts: {}, budget: '{}%' }}",
