@@ -271,7 +271,7 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
                 number(server, "weight").to_string(),
                 number(server, "active").to_string(),
                 number(server, "picks").to_string(),
-                both(text(server, "cause"), text(server, "note")),
+                cause_and_note(server),
             ]);
         }
         if servers.is_none_or(Vec::is_empty) {
@@ -325,12 +325,13 @@ fn number(object: &Value, key: &str) -> u64 {
     object.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// The two, as one text.
-fn both(cause: &str, note: &str) -> String {
-    if note.is_empty() {
-        cause.to_owned()
-    } else {
-        format!("{cause}; {note}")
+/// Why a server is as it is, and why it gets more or less than its weight, if it does; a balancer of an older version
+/// does not say that.
+fn cause_and_note(server: &Value) -> String {
+    let cause = text(server, "cause");
+    match server.get("note").and_then(Value::as_str) {
+        None | Some("") => cause.to_owned(),
+        Some(note) => format!("{cause}; {note}"),
     }
 }
 
