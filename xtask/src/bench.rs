@@ -7,9 +7,9 @@ use anyhow::{Result, ensure};
 pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
     // Apart, so that each has its own features: what is measured is what is shipped.
     if before.is_empty() {
-        build(&["-p", "evenkeel"])?;
+        shell::build_release(&["-p", "evenkeel"])?;
     }
-    build(match before {
+    shell::build_release(match before {
         ["count"] => &[
             "-p",
             "evenkeel-bench",
@@ -24,12 +24,5 @@ pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
     harness.args(["run", "--quiet", "--release", "-p", "evenkeel-bench", "--"]);
     let status = harness.args(before).args(args).status()?;
     ensure!(status.success(), "the harness failed: {status}");
-    Ok(())
-}
-
-fn build(what: &[&str]) -> Result<()> {
-    let mut build = shell::cargo();
-    let status = build.args(["build", "--release"]).args(what).status()?;
-    ensure!(status.success(), "{what:?} does not build");
     Ok(())
 }

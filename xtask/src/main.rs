@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod reliability;
 mod shell;
 mod stress;
 mod tidy;
@@ -23,6 +24,8 @@ cargo xtask CHORE
                      CPU per request beside other proxies; more by `bench --help`
   count [NAME]… [--bless]
                      instructions by callgrind of our own work, beside the baseline
+  reliability [--quick] [--only NAME]… [--binary PATH] [--out FILE] [--list]
+                     faults on purpose under load, and what they cost; writes docs/reliability.md
 ";
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn chore(args: &[&str]) -> Result<()> {
         ["ci"] => ci::run(),
         ["bench", rest @ ..] => bench::run(&[], rest),
         ["count", rest @ ..] => bench::run(&["count"], rest),
+        ["reliability", rest @ ..] => reliability::run(rest),
         ["stress", rest @ ..] => stress::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -26,3 +26,10 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     ensure!(output.status.success(), "{command:?} failed: {stderr}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// Builds in release, as it is shipped.
+pub(crate) fn build_release(what: &[&str]) -> Result<()> {
+    let status = cargo().args(["build", "--release"]).args(what).status()?;
+    ensure!(status.success(), "{what:?} does not build");
+    Ok(())
+}

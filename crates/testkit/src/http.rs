@@ -226,6 +226,8 @@ fn head_lines(head: &str) -> Result<impl Iterator<Item = &str>> {
 pub(crate) struct Reader {
     pub(crate) stream: TcpStream,
     pub(crate) early: Vec<u8>,
+    /// Bytes read so far, used or not.
+    pub(crate) received: u64,
 }
 
 impl Reader {
@@ -233,6 +235,7 @@ impl Reader {
         Self {
             stream,
             early: Vec::new(),
+            received: 0,
         }
     }
 
@@ -248,6 +251,7 @@ impl Reader {
             )
         })?;
         self.early.extend(some.iter().take(count));
+        self.received += count as u64;
         Ok(count)
     }
 

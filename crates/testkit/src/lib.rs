@@ -1,6 +1,6 @@
 //! Real servers and clients on loopback, for black-box tests: the built binary as a process,
 //! nginx and HAProxy, a scriptable origin for what no real server does on demand, raw sockets,
-//! a load that never retries, curl and wrk.
+//! a load that never retries, curl and wrk. On these stand the scenarios of [`reliability`].
 //!
 //! What it does *not* do: it knows nothing of the workspace's other crates, so that it sees only
 //! what a user sees (sockets, log lines, exit codes). Every wait is bounded, every port comes from
@@ -19,6 +19,7 @@ mod peers;
 mod port;
 mod process;
 mod raw;
+pub mod reliability;
 mod tools;
 mod wait;
 

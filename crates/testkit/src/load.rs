@@ -54,6 +54,8 @@ pub struct LoadReport {
     pub ok: u64,
     /// Requests that were not: no connection, no or a cut answer, or one that the check refused.
     pub failed: u64,
+    /// Of the failed, those whose answer had begun and did not end.
+    pub cut: u64,
     /// Connections that were opened.
     pub connects: u64,
     /// The first failures of each client, 20 at most in all.
@@ -141,10 +143,19 @@ impl Load {
     ///
     /// When some still run after `limit`.
     pub fn wait_ended(self, limit: Duration) -> Result<LoadReport> {
+        self.wait_clients_ended(limit)?;
+        Ok(self.stop())
+    }
+
+    /// Waits for the same and leaves the load as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_ended`](Self::wait_ended).
+    pub fn wait_clients_ended(&self, limit: Duration) -> Result<()> {
         wait_until("every client ended", limit, || {
             self.clients.iter().all(JoinHandle::is_finished)
-        })?;
-        Ok(self.stop())
+        })
     }
 }
 
@@ -302,9 +313,13 @@ impl Client {
     }
 
     /// Whether the connection ends with this answer.
-    fn exchange(&self, reader: &mut Reader) -> Result<bool> {
+    fn exchange(&mut self, reader: &mut Reader) -> Result<bool> {
+        let received = reader.received;
         reader.stream.write_all(&self.request).context("sending")?;
-        let response = reader.response(&self.plan.method)?;
+        let response = reader.response(&self.plan.method);
+        let response = response.inspect_err(|_| {
+            self.report.cut += u64::from(reader.received > received);
+        })?;
         (self.plan.check)(&response)?;
         ensure!(
             reader.early.is_empty(),
@@ -366,6 +381,7 @@ impl LoadReport {
     fn add(&mut self, other: Self) {
         self.ok += other.ok;
         self.failed += other.failed;
+        self.cut += other.cut;
         self.connects += other.connects;
         self.failures.extend(other.failures);
         self.latencies.extend(other.latencies);

@@ -88,8 +88,13 @@ fn nginx_config(name: &str, dir: &TempDir, port: u16, snippet: &str) -> String {
         .iter()
         .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
         .collect();
+    // As root it would give its folders to "nobody", whom a user namespace does not have.
+    let user = match rustix::process::geteuid().is_root() {
+        true => "user root root;",
+        false => "",
+    };
     format!(
-        "daemon off; master_process off; pid {dir}/pid; error_log stderr warn;
+        "daemon off; master_process off; {user} pid {dir}/pid; error_log stderr warn;
 events {{ worker_connections 4096; }}
 http {{
   access_log off;

@@ -31,6 +31,7 @@ mod life_support;
 mod life_systemd;
 mod life_workers;
 mod places;
+mod reliability;
 mod running;
 mod tcp_proxy;
 mod upgrade;
