@@ -29,7 +29,7 @@ use crate::metrics::PerWorker;
 use crate::world::World;
 
 pub use changes::Changes;
-use drain::PendingDrain;
+use drain::{Leaving, PendingDrain};
 pub use health::word as verdict_word;
 use pools::{Place, PoolEntry};
 
@@ -158,6 +158,8 @@ pub struct Publisher {
     /// Pools whose view is out of date, and when it may be built.
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
+    /// Members that the config has let go of, by pool: they drain as soon as there is a view without them.
+    leaving: BTreeMap<Arc<str>, Vec<Leaving>>,
     /// What another process knew of servers that are still to come.
     given: handover::Given,
     words_version: u64,
@@ -186,6 +188,7 @@ impl Publisher {
             schedule: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
+            leaving: BTreeMap::new(),
             given: handover::Given::default(),
             words_version: 0,
             sweep_at: None,

@@ -62,6 +62,7 @@ pub(crate) fn pick(
     now: Duration,
 ) -> Result<Lease, Reason> {
     pool.refresh();
+    let before = tried.len();
     let mut full = false;
     loop {
         let view = &pool.view;
@@ -69,6 +70,12 @@ pub(crate) fn pick(
             .view
             .pick(&pool.state.rotation, &mut pool.local, key, tried, now)
         else {
+            // Those refused may have been let go of since the view was taken up, by a reload that brought others.
+            if tried.len() > before && pool.refresh() {
+                tried.truncate(before);
+                full = false;
+                continue;
+            }
             return Err(if full {
                 Reason::ServerLimit
             } else {

@@ -70,13 +70,15 @@ pub(crate) struct LocalPool {
 }
 
 impl LocalPool {
-    /// Takes up a newer view, if there is one.
-    pub(crate) fn refresh(&mut self) {
+    /// Takes up a newer view; whether there was one.
+    pub(crate) fn refresh(&mut self) -> bool {
         let version = self.state.version();
-        if version != self.version {
+        let newer = version != self.version;
+        if newer {
             self.view = self.state.view();
             self.version = version;
         }
+        newer
     }
 }
 

@@ -25,6 +25,12 @@ pub(super) struct PendingDrain {
     pub(super) look_at: Duration,
 }
 
+/// A server that the config has let go of, and how long what it holds may take.
+pub(super) struct Leaving {
+    pub(super) member: Arc<Member>,
+    pub(super) timeout: Option<Duration>,
+}
+
 /// One server that drains, as it was when the drain began.
 struct Held {
     member: Arc<Member>,
@@ -90,26 +96,21 @@ impl Publisher {
         self.look_at_drains(now);
     }
 
-    /// Drains a server that the config has let go of, with nobody who waits for a receipt. Gives what it holds.
-    pub(super) fn drain_removed(
-        &mut self,
-        member: &Arc<Member>,
-        timeout: Option<Duration>,
-        now: Duration,
-    ) -> u64 {
-        let held = Held::new(member.clone());
-        let in_use = held.in_use;
-        if in_use > 0 {
-            self.drains.push(PendingDrain {
-                members: vec![held],
-                reply: None,
-                began: now,
-                deadline: timeout.map(|timeout| now.saturating_add(timeout)),
-                cut_until: None,
-                look_at: now,
-            });
+    /// Drains servers that the config has let go of, with nobody who waits for a receipt.
+    pub(super) fn drain_removed(&mut self, leaving: Vec<Leaving>, now: Duration) {
+        for Leaving { member, timeout } in leaving {
+            let held = Held::new(member);
+            if held.in_use > 0 {
+                self.drains.push(PendingDrain {
+                    members: vec![held],
+                    reply: None,
+                    began: now,
+                    deadline: timeout.map(|timeout| now.saturating_add(timeout)),
+                    cut_until: None,
+                    look_at: now,
+                });
+            }
         }
-        in_use.into()
     }
 
     pub(super) fn look_at_drains(&mut self, now: Duration) {

@@ -11,6 +11,7 @@ use balance::outlier::Outlier;
 use balance::{Condition, Share, State};
 use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
 
+use super::drain::Leaving;
 use super::view::{Seat, Warmth};
 use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
@@ -206,10 +207,14 @@ impl Publisher {
         for (_, gone) in before {
             for slot in &gone.slots {
                 changes.servers_removed += 1;
-                changes.draining += self.retire(slot, gone.config.drain_timeout, now);
+                changes.draining += self.retire(slot, gone.config.drain_timeout);
             }
         }
         self.build_due_views(now);
+        // Those of pools that are gone: no view without them will come.
+        for leaving in std::mem::take(&mut self.leaving).into_values() {
+            self.drain_removed(leaving, now);
+        }
     }
 
     fn take_pool(
@@ -286,7 +291,7 @@ impl Publisher {
         }
         for slot in known.values() {
             changes.servers_removed += 1;
-            changes.draining += self.retire(slot, pool.drain_timeout, now);
+            changes.draining += self.retire(slot, pool.drain_timeout);
         }
         PoolEntry {
             state,
@@ -404,14 +409,18 @@ impl Publisher {
         slot
     }
 
-    /// Lets go of a server: it drains, and says what it still holds.
-    fn retire(&mut self, slot: &Slot, timeout: Option<Duration>, now: Duration) -> u64 {
+    /// Lets go of a server: it is to drain, and says what it still holds.
+    fn retire(&mut self, slot: &Slot, timeout: Option<Duration>) -> u64 {
         slot.member.set_retired(true);
         self.places.remove(&slot.member.id);
         if let Some(due) = slot.due {
             self.schedule.remove(&(due, slot.member.id));
         }
-        self.drain_removed(&slot.member, timeout, now)
+        let member = slot.member.clone();
+        let in_use = member.cell.in_use();
+        let leaving = self.leaving.entry(member.pool.clone()).or_default();
+        leaving.push(Leaving { member, timeout });
+        in_use.into()
     }
 
     pub(super) fn handle_resolved(
@@ -514,8 +523,12 @@ impl Publisher {
                         .push_back(Action::Log(Notice::Panic { pool, on }));
                 }
                 if let Some(step) = entry.next_step(now) {
-                    self.dirty.insert(pool, step);
+                    self.dirty.insert(pool.clone(), step);
                 }
+            }
+            // Only now: whoever finds one of them draining finds the view without it.
+            if let Some(leaving) = self.leaving.remove(&pool) {
+                self.drain_removed(leaving, now);
             }
         }
     }

@@ -42,6 +42,25 @@ fn ten_reloads_under_load_lose_nothing_and_close_nothing() {
     assert_eq!(evenkeel.addresses("web").expect("addresses").len(), 1);
 }
 
+#[test]
+fn reloads_that_replace_every_server_lose_nothing() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let evenkeel = start(&site(&addresses[..1], ""));
+    wait_all(&evenkeel, &addresses[..1], "healthy");
+    let load = Load::to(web(&evenkeel)).clients(16).start();
+    for turn in 1..=60 {
+        reload(&evenkeel, &site(&[addresses[turn % 2]], ""));
+        load.wait_ok(20, SOON).expect("traffic");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 16, "a client's connection was closed");
+}
+
 /// Names of one nginx, so that each is a server of its own to everybody but it.
 fn named(names: std::ops::Range<usize>, address: SocketAddr, settings: &str) -> String {
     let server = |name| format!("{{ name: s{name}, address: '{address}' }}");
