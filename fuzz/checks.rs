@@ -2,6 +2,7 @@
 //! with what the fuzzer invents; a test of `evenkeel-wire` includes this file
 //! and calls them with the corpus and with random bytes.
 
+use evenkeel_wire::agent_check::{AgentLine, PERCENT_MAX, decode_agent_line, line_end};
 use evenkeel_wire::http1::{
     Body, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, RequestHead, ResponseHead, Span,
     decode_request, decode_response, encode, is_host, is_token, trailer_fields,
@@ -11,11 +12,25 @@ use evenkeel_wire::http1::{
 pub(crate) type Check = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const CHECKS: [Check; 3] = [
+pub(crate) const CHECKS: [Check; 4] = [
     ("request", request),
     ("response", response),
     ("chunked", chunked),
+    ("agent_line", agent_line),
 ];
+
+/// Agents' lines: any bytes are one, what is kept is bounded and fit for a log, and it is the same when written anew.
+pub(crate) fn agent_line(data: &[u8]) {
+    let said = decode_agent_line(data);
+    let text = said.to_string();
+    assert!(text.len() <= 1024 && !text.chars().any(char::is_control));
+    assert!(said.percent.is_none_or(|percent| percent <= PERCENT_MAX));
+    assert_ne!(said.connections_max, Some(0));
+    let again = decode_agent_line(text.as_bytes());
+    assert_eq!(again, AgentLine { unknown: 0, ..said });
+    let end = line_end(data).unwrap_or(data.len());
+    assert_eq!(decode_agent_line(&data[..end]).to_string(), text);
+}
 
 /// Requests: no panic, spans within the head, no line end or NUL inside of
 /// anything, incomplete before its end, and the same when written anew.

@@ -217,10 +217,17 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
             .map(|cause| cells.sum(|cells| cells.retries.get(cause).map_or(0, Counter::get)));
         let ejections = (0..Cause::LABELS.len())
             .map(|cause| cells.sum(|cells| cells.ejections.get(cause).map_or(0, Counter::get)));
+        let agents: [fn(&PoolCells) -> u64; 3] = [
+            |cells| cells.agent_answers.get(),
+            |cells| cells.agent_failures.get(),
+            |cells| cells.agent_unknown_words.get(),
+        ];
+        let agents = agents.into_iter().map(|number| cells.sum(number));
         buckets
             .chain([sum_us])
             .chain(retries)
             .chain(ejections)
+            .chain(agents)
             .collect()
     };
     let rows: Vec<(&Arc<str>, Vec<u64>)> = world
@@ -254,6 +261,20 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
         for (cause, total) in Cause::LABELS.iter().zip(ejections) {
             text.sample(&[("pool", pool), ("cause", cause)], total);
         }
+    }
+    let agents = BUCKETS + 1 + RetryCause::ALL.len() + Cause::LABELS.len();
+    text.family("evenkeel_agent_checks_total");
+    for (pool, totals) in &rows {
+        for (result, total) in ["answered", "failed"]
+            .iter()
+            .zip(totals.iter().skip(agents))
+        {
+            text.sample(&[("pool", pool), ("result", result)], total);
+        }
+    }
+    text.family("evenkeel_agent_unknown_words_total");
+    for (pool, totals) in &rows {
+        text.sample(&[("pool", pool)], totals.get(agents + 2).unwrap_or(&0));
     }
     text.family("evenkeel_pool_panic");
     for pool in &world.pools {

@@ -19,6 +19,10 @@ pub(crate) struct Server {
     pub(crate) state: String,
     pub(crate) health: &'static str,
     pub(crate) cause: Arc<str>,
+    /// Its operator's word, if there was one.
+    operator: Option<String>,
+    /// What it says of itself, as an agent would write it; empty if it says nothing.
+    says: Arc<str>,
     pub(crate) weight: u32,
     /// What it gets by, for now: the weight, less what traffic takes off; 0 while it may not be picked.
     effective_weight: f64,
@@ -42,6 +46,8 @@ impl Server {
             state: member.cell.state().to_string(),
             health: standing.condition.word(),
             cause: cause(standing, now),
+            operator: standing.operator.map(|word| word.to_string()),
+            says: standing.says.clone(),
             weight: standing.weight,
             effective_weight: effective_weight(standing),
             active: member.cell.in_use(),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use balance::health::{Cause, Outcome};
 use control::message::Event;
-use control::publisher::{Action, Probe};
+use control::publisher::{Action, AgentProbe, Probe};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::probe::probe;
+use crate::agent_check;
+use crate::probe::probe_and_hear;
 use crate::resolve::Resolver;
 
 /// Probes that are out at once; the others wait for their turn, and their time begins then.
@@ -47,6 +48,7 @@ impl Agents {
     pub fn perform(&self, action: Action) -> Option<Action> {
         match action {
             Action::Probe(probe) => self.send(probe),
+            Action::AskAgent(probe) => self.ask_agent(probe),
             Action::Resolve(name) => self.resolve(name),
             other => return Some(other),
         }
@@ -66,7 +68,15 @@ impl Agents {
         self.runtime.spawn(async move {
             let _turn = turn.acquire().await;
             let (member, number) = (what.member, what.number);
-            pending.end(match probe(&what).await {
+            let (outcome, says) = probe_and_hear(&what).await;
+            if let Some(state) = says {
+                (pending.report)(Event::Says {
+                    member,
+                    probe: number,
+                    state,
+                });
+            }
+            pending.end(match outcome {
                 Some(outcome) => Event::Probed {
                     member,
                     probe: number,
@@ -76,6 +86,28 @@ impl Agents {
                     member,
                     probe: number,
                 },
+            });
+        });
+    }
+
+    fn ask_agent(&self, what: AgentProbe) {
+        let turn = self.probes.clone();
+        let (member, number) = (what.member, what.number);
+        let pending = Pending {
+            report: self.report.clone(),
+            event: Some(Event::AgentSaid {
+                member,
+                number,
+                answer: Err("the check was given up".into()),
+            }),
+        };
+        self.runtime.spawn(async move {
+            let _turn = turn.acquire().await;
+            let answer = agent_check::ask(&what).await;
+            pending.end(Event::AgentSaid {
+                member,
+                number,
+                answer,
             });
         });
     }

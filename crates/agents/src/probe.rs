@@ -8,9 +8,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use balance::State;
 use balance::health::{Cause, Outcome};
 use bytes::Bytes;
-use config::HttpProbe;
+use config::{HttpProbe, Mark};
 use control::live::Endpoint;
 use control::publisher::Probe;
 use http_body_util::{BodyExt, Empty};
@@ -35,8 +36,20 @@ const LINGER_MAX: Duration = Duration::from_millis(100);
 /// Sends one probe and says how it ended; it ends within the check's timeout. `None`: it could not be sent, by a fault
 /// of this machine that says nothing of the server.
 pub async fn probe(probe: &Probe) -> Option<Outcome> {
+    probe_and_hear(probe).await.0
+}
+
+/// The same, with what the server said by a mark in its answer: `Ready` if it answered without one. `None` when it did
+/// not answer, or the check knows no marks.
+pub async fn probe_and_hear(probe: &Probe) -> (Option<Outcome>, Option<State>) {
+    let mut says = None;
+    let outcome = bounded(probe, &mut says).await;
+    (outcome, says)
+}
+
+async fn bounded(probe: &Probe, says: &mut Option<State>) -> Option<Outcome> {
     let bound = probe.check.timeout;
-    match timeout(bound, attempt(probe)).await {
+    match timeout(bound, attempt(probe, says)).await {
         Ok(Ok(())) => Some(Outcome::Success),
         Ok(Err(Fault::Server(cause))) => Some(Outcome::Failure(cause)),
         Ok(Err(Fault::Ours)) => None,
@@ -72,7 +85,7 @@ fn is_ours(error: &io::Error) -> bool {
         .is_some_and(|code| of_ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-async fn attempt(probe: &Probe) -> Result<(), Fault> {
+async fn attempt(probe: &Probe, says: &mut Option<State>) -> Result<(), Fault> {
     let failed = |error: io::Error| {
         if is_ours(&error) {
             Fault::Ours
@@ -85,7 +98,7 @@ async fn attempt(probe: &Probe) -> Result<(), Fault> {
             let stream = UnixStream::connect(&**path).await.map_err(failed)?;
             match what {
                 config::Probe::Tcp => Ok(()),
-                config::Probe::Http(http) => Ok(exchange(stream, http, "localhost").await?),
+                config::Probe::Http(http) => Ok(exchange(stream, http, "localhost", says).await?),
             }
         }
         (Endpoint::Ip(address), what) => {
@@ -97,7 +110,7 @@ async fn attempt(probe: &Probe) -> Result<(), Fault> {
             match what {
                 config::Probe::Tcp => Ok(()),
                 config::Probe::Http(http) => {
-                    Ok(exchange(stream, http, &address.to_string()).await?)
+                    Ok(exchange(stream, http, &address.to_string(), says).await?)
                 }
             }
         }
@@ -105,7 +118,12 @@ async fn attempt(probe: &Probe) -> Result<(), Fault> {
 }
 
 /// One request and its answer. `authority` is the `Host` unless the check names one.
-async fn exchange<S>(stream: S, check: &HttpProbe, authority: &str) -> Result<(), Cause>
+async fn exchange<S>(
+    stream: S,
+    check: &HttpProbe,
+    authority: &str,
+    says: &mut Option<State>,
+) -> Result<(), Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -121,7 +139,7 @@ where
             .send_request(request)
             .await
             .map_err(|error| http_cause(&error))?;
-        judge(response, check).await
+        judge(response, check, says).await
     });
     tokio::select! {
         biased;
@@ -158,10 +176,21 @@ fn request(check: &HttpProbe, authority: &str) -> Result<Request<Empty<Bytes>>, 
     Ok(request)
 }
 
-async fn judge(response: Response<Incoming>, check: &HttpProbe) -> Result<(), Cause> {
+async fn judge(
+    response: Response<Incoming>,
+    check: &HttpProbe,
+    says: &mut Option<State>,
+) -> Result<(), Cause> {
     let status = response.status().as_u16();
     let expected = |(low, high): &(u16, u16)| (*low..=*high).contains(&status);
+    *says = heard(&response, check);
+    let mut marks = check.drain.status.iter().chain(&check.maintenance.status);
+    let is_mark = marks.any(expected);
     let mut body = response.into_body();
+    if is_mark {
+        linger(&mut body).await;
+        return Ok(());
+    }
     if !check.status.iter().any(expected) {
         linger(&mut body).await;
         return Err(Cause::Status {
@@ -176,6 +205,35 @@ async fn judge(response: Response<Incoming>, check: &HttpProbe) -> Result<(), Ca
             Ok(())
         }
     }
+}
+
+/// What traffic the server wants by the marks of its answer.
+fn heard(response: &Response<Incoming>, check: &HttpProbe) -> Option<State> {
+    let status = response.status().as_u16();
+    let has = |mark: &Mark| {
+        let in_range = |(low, high): &(u16, u16)| (*low..=*high).contains(&status);
+        mark.status.iter().any(in_range)
+            || mark.headers.iter().any(|(name, value)| {
+                let mut fields = response.headers().get_all(name).iter();
+                fields.any(|field| match value {
+                    Some(value) => field
+                        .as_bytes()
+                        .trim_ascii()
+                        .eq_ignore_ascii_case(value.as_bytes()),
+                    None => true,
+                })
+            })
+    };
+    if check.drain.is_empty() && check.maintenance.is_empty() {
+        return None;
+    }
+    Some(if has(&check.maintenance) {
+        State::Disabled
+    } else if has(&check.drain) {
+        State::Drain
+    } else {
+        State::Ready
+    })
 }
 
 /// Looks for a text in the first 64 KiB.

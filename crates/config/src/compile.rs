@@ -9,6 +9,7 @@ mod place;
 mod pool;
 mod retries;
 mod route;
+mod said;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

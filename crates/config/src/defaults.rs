@@ -82,3 +82,9 @@ pub const HEALTH_PATH: &str = "/";
 pub const HEALTH_METHOD: &str = "GET";
 /// Statuses that an HTTP probe takes for success.
 pub const HEALTH_STATUS: (u16, u16) = (200, 299);
+
+/// Between two agent checks, as HAProxy has it.
+pub const AGENT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Of a whole agent check.
+pub const AGENT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -10,6 +10,7 @@ mod place;
 mod pool;
 mod retries;
 mod route;
+mod said;
 
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use listener::{
@@ -26,6 +27,7 @@ pub(crate) use retries::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, Retr
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight,
 };
+pub(crate) use said::{RawAgent, RawMark};
 
 use crate::defaults;
 use crate::diagnostic::Report;

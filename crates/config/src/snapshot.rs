@@ -247,6 +247,8 @@ pub struct Pool {
     pub outlier_detection: Option<balance::outlier::Settings>,
     /// Percent of the servers: with fewer than that not judged bad, those that answer serve too.
     pub panic_threshold: u32,
+    /// How servers are asked what traffic they want; `None` is `off`.
+    pub agent_check: Option<AgentCheck>,
     /// How long a drain waits, unless told otherwise.
     pub drain_timeout: Option<Duration>,
     /// How long a resolved name is kept when its answer states no TTL.
@@ -454,4 +456,38 @@ pub struct HttpProbe {
     pub status: Vec<(u16, u16)>,
     /// Text that the first 64 KiB of the body must hold.
     pub body: Option<String>,
+    /// By what in its answer a server that is well asks for no new traffic.
+    pub drain: Box<Mark>,
+    /// By what it asks for no traffic at all.
+    pub maintenance: Box<Mark>,
+}
+
+/// What of an answer to a probe is a word of the server's own: any of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// Inclusive ranges of statuses.
+    pub status: Vec<(u16, u16)>,
+    /// Fields by lower-case name; without a value, any will do.
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+impl Mark {
+    /// Whether nothing is such a word.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.status.is_empty() && self.headers.is_empty()
+    }
+}
+
+/// HAProxy's agent check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// On the server's own address.
+    pub port: u16,
+    /// Between two checks.
+    pub interval: Duration,
+    /// Of a whole check.
+    pub timeout: Duration,
+    /// Sent once connected; possibly nothing.
+    pub send: String,
 }

@@ -235,6 +235,10 @@ pub struct Standing {
     pub share: balance::Share,
     /// When an ejection ends, on the publisher's clock.
     pub back_at: Option<Duration>,
+    /// Its operator's word; `None` if there was none.
+    pub operator: Option<balance::State>,
+    /// What it says of itself, as an agent would write it; empty if it says nothing.
+    pub says: Arc<str>,
     /// Why it is as it is, in words: "503 where 200-299 was expected", "no probe has ended yet".
     pub cause: Arc<str>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use balance::State;
 use balance::health::Outcome;
 use balance::outlier::{Failure, Streak};
+use wire::agent_check::AgentLine;
 
 use crate::publisher::Changes;
 
@@ -58,6 +59,24 @@ pub enum Event {
         probe: u64,
         /// How it ended.
         outcome: Outcome,
+    },
+    /// The answer to a probe said what traffic its server wants. Comes before the probe's end.
+    Says {
+        /// Which member.
+        member: u32,
+        /// The number that the probe was given.
+        probe: u64,
+        /// What it wants: `Ready` takes back what it said before.
+        state: State,
+    },
+    /// An agent check has ended.
+    AgentSaid {
+        /// Which member.
+        member: u32,
+        /// The number that the check was given.
+        number: u64,
+        /// The line, or why there is none.
+        answer: Result<AgentLine, Arc<str>>,
     },
     /// A probe could not be sent, by a fault of this machine: nothing is known of the server.
     NotProbed {

@@ -155,6 +155,12 @@ pub struct PoolCells {
     /// Servers taken out by traffic, by cause, in the order of [`balance::outlier::Cause::LABELS`]. The publisher
     /// counts them, in the first block.
     pub ejections: [Counter; balance::outlier::Cause::LABELS.len()],
+    /// Agent checks that were answered. These three are the publisher's, in the first block.
+    pub agent_answers: Counter,
+    /// Agent checks that were not: no connection, or no line in time.
+    pub agent_failures: Counter,
+    /// Words of agents that mean nothing.
+    pub agent_unknown_words: Counter,
 }
 
 /// What is counted for a server.

@@ -8,6 +8,7 @@ mod drain;
 mod handover;
 mod health;
 mod outlier;
+mod own_word;
 mod pools;
 mod view;
 
@@ -21,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use balance::State;
-use config::{HealthCheck, Snapshot};
+use config::{AgentCheck, HealthCheck, Snapshot};
 
 use crate::live::{Endpoint, ListenerState, RouteState};
 use crate::message::{Answer, Event, Reply};
@@ -51,6 +52,8 @@ const ADDRESSES_MAX: usize = 256;
 pub enum Action {
     /// Send a probe, and report [`Event::Probed`] with the same numbers.
     Probe(Probe),
+    /// Ask a server's agent, and report [`Event::AgentSaid`] with the same numbers.
+    AskAgent(AgentProbe),
     /// Look a name up, and report [`Event::Resolved`].
     Resolve(Arc<str>),
     /// Tell the workers to cut what still runs on this member.
@@ -74,6 +77,19 @@ pub struct Probe {
     pub check: Arc<HealthCheck>,
 }
 
+/// One agent check to be made.
+#[derive(Debug, Clone)]
+pub struct AgentProbe {
+    /// The member that it is about.
+    pub member: u32,
+    /// Its number, to be reported back.
+    pub number: u64,
+    /// Where the server is; the agent has a port of its own.
+    pub endpoint: Endpoint,
+    /// How it is asked.
+    pub check: Arc<AgentCheck>,
+}
+
 /// Something for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -89,6 +105,17 @@ pub enum Notice {
         to: &'static str,
         /// Why, in words.
         cause: Arc<str>,
+    },
+    /// A server said something else of itself than before.
+    Says {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Server name.
+        server: Arc<str>,
+        /// What it says now, as an agent would write it.
+        says: Arc<str>,
+        /// Its state since then, the operator's word counted in.
+        state: State,
     },
     /// A pool fell back on servers that it would rather not use, or no longer does.
     Panic {
@@ -155,6 +182,8 @@ pub struct Publisher {
     ahead: BTreeMap<Arc<str>, NameEntry>,
     /// Probes to come, by time and member.
     schedule: BTreeSet<(Duration, u32)>,
+    /// Agent checks to come, by time and member.
+    agents: BTreeSet<(Duration, u32)>,
     /// Pools whose view is out of date, and when it may be built.
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
@@ -186,6 +215,7 @@ impl Publisher {
             names: BTreeMap::new(),
             ahead: BTreeMap::new(),
             schedule: BTreeSet::new(),
+            agents: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
             leaving: BTreeMap::new(),
@@ -256,6 +286,16 @@ impl Publisher {
                 probe,
                 outcome,
             } => self.handle_probed(member, probe, outcome, now),
+            Event::Says {
+                member,
+                probe,
+                state,
+            } => self.handle_says(member, probe, state, now),
+            Event::AgentSaid {
+                member,
+                number,
+                answer,
+            } => self.handle_agent(member, number, answer, now),
             Event::NotProbed { member, probe } => self.handle_not_probed(member, probe, now),
             Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
         }
@@ -282,6 +322,7 @@ impl Publisher {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let probe = self.schedule.first().map(|(at, _)| *at);
+        let agent = self.agents.first().map(|(at, _)| *at);
         let view = self.dirty.values().min().copied();
         let name = self
             .names
@@ -290,7 +331,7 @@ impl Publisher {
             .map(|name| name.due)
             .min();
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
-        [probe, view, name, drain, self.sweep_at]
+        [probe, agent, view, name, drain, self.sweep_at]
             .into_iter()
             .flatten()
             .min()
@@ -299,6 +340,7 @@ impl Publisher {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.send_due_probes(now);
+        self.ask_due_agents(now);
         self.ask_due_names(now);
         self.look_at_drains(now);
         self.sweep_due_pools(now);
@@ -380,9 +422,8 @@ impl Publisher {
             .filter(|slot| slot.answers_to(server))
         {
             if let Some(state) = state {
-                slot.member.cell.set_state(state);
+                slot.take_operator(state);
                 slot.member.set_cut(false);
-                slot.word = Some(state);
                 if state == State::Ready {
                     slot.forgive(now);
                 }

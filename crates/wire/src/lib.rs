@@ -20,4 +20,5 @@
     )
 )]
 
+pub mod agent_check;
 pub mod http1;

@@ -139,6 +139,18 @@ pub const FAMILIES: &[Family] = &[
         "Servers taken out by what their traffic showed.",
     ),
     family(
+        "evenkeel_agent_checks_total",
+        Counter,
+        &["pool", "result"],
+        "Agent checks of a pool's servers that were answered, or failed.",
+    ),
+    family(
+        "evenkeel_agent_unknown_words_total",
+        Counter,
+        &["pool"],
+        "Words in agents' lines that mean nothing and were passed over.",
+    ),
+    family(
         "evenkeel_pool_panic",
         Gauge,
         &["pool"],

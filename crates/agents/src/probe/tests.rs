@@ -24,6 +24,8 @@ fn http() -> HttpProbe {
         headers: Vec::new(),
         status: vec![(200, 299)],
         body: None,
+        drain: Box::default(),
+        maintenance: Box::default(),
     }
 }
 
@@ -313,4 +315,50 @@ async fn a_unix_socket_is_probed_too() {
     );
     assert!(serving.await.unwrap().contains("\r\nhost: localhost\r\n"));
     std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_may_say_what_traffic_its_server_wants() {
+    let check = HttpProbe {
+        drain: Box::new(config::Mark {
+            status: vec![(429, 429)],
+            headers: vec![("x-drain".to_owned(), Some("true".to_owned()))],
+        }),
+        maintenance: Box::new(config::Mark {
+            status: Vec::new(),
+            headers: vec![("x-off".to_owned(), None)],
+        }),
+        ..http()
+    };
+    let failed = |status| {
+        Outcome::Failure(Cause::Status {
+            status,
+            expected: "200-299".into(),
+        })
+    };
+    for (head, outcome, says) in [
+        ("200 OK", Outcome::Success, State::Ready),
+        ("200 OK\r\nX-Drain: TRUE", Outcome::Success, State::Drain),
+        ("200 OK\r\nX-Drain: false", Outcome::Success, State::Ready),
+        ("429 Wait", Outcome::Success, State::Drain),
+        ("429 Wait\r\nX-Off: ", Outcome::Success, State::Disabled),
+        ("503 No\r\nX-Drain: true", failed(503), State::Drain),
+        ("500 No", failed(500), State::Ready),
+    ] {
+        let answer = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n");
+        let (address, _serving) = server(answer.into_bytes(), Then::Close).await;
+        let probe = a_probe(Endpoint::Ip(address), config::Probe::Http(check.clone()));
+        assert_eq!(
+            probe_and_hear(&probe).await,
+            (Some(outcome), Some(says)),
+            "{head}"
+        );
+    }
+    let (address, _serving) = server(b"HTTP/1.1 429 Wait\r\n\r\n".to_vec(), Then::Close).await;
+    let probe = a_probe(Endpoint::Ip(address), config::Probe::Http(http()));
+    assert_eq!(
+        probe_and_hear(&probe).await.1,
+        None,
+        "nobody asked for marks"
+    );
 }

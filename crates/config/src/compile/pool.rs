@@ -9,7 +9,7 @@ use rules::{Filter, On};
 
 use super::outlier::compile_outlier;
 use super::retries::compile_retries;
-use super::{address_error, check_unique, place, section_or_absent, wait_or_off};
+use super::{address_error, check_unique, place, said, section_or_absent, wait_or_off};
 use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
@@ -26,7 +26,7 @@ use crate::values::{self, Named, Text};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
-const INTERVAL_MIN: Duration = Duration::from_millis(10);
+pub(super) const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Every pool that could be read, in the order of the file.
 pub(crate) fn compile_pools(
@@ -82,6 +82,7 @@ fn compile_pool(
     }
     let prefer_zone = place::compile_zones(raw.zones, zone, &servers, report);
     place::warn_all_backups(&servers, key, report);
+    let agent_check = said::compile_agent(raw.agent_check, &servers, report);
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
     let drain = section_or_absent!(raw.drain, RawDrain);
@@ -102,6 +103,7 @@ fn compile_pool(
         health_check: compile_health(raw.health_check, report),
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
+        agent_check,
         drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {
             time.value.on().map(|time| time.0)
         }),
@@ -224,6 +226,10 @@ fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<Hea
         raw.headers.as_ref().map(|key| key.key),
         raw.status.as_ref().map(|key| key.key),
         raw.body.as_ref().map(|key| key.key),
+        raw.drain_status.as_ref().map(|key| key.key),
+        raw.drain_header.as_ref().map(|key| key.key),
+        raw.maintenance_status.as_ref().map(|key| key.key),
+        raw.maintenance_header.as_ref().map(|key| key.key),
     ];
     let http_key = http_key.into_iter().flatten().next();
     if let (Some(false), Some(span)) = (tagged, http_key) {
@@ -311,13 +317,9 @@ fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
         (name, value.value.0)
     });
     let headers = headers.collect();
-    let status = raw.status.map(|status| status.value.0.items);
-    let status = status.map(|items| {
-        items
-            .into_iter()
-            .map(|item| (item.value.0, item.value.1))
-            .collect()
-    });
+    let status = raw.status.map(|status| said::ranges(status.value));
+    let drain = said::compile_mark(raw.drain_status, raw.drain_header);
+    let maintenance = said::compile_mark(raw.maintenance_status, raw.maintenance_header);
     HttpProbe {
         path: path.unwrap_or_else(|| defaults::HEALTH_PATH.to_owned()),
         method: method.unwrap_or_else(|| defaults::HEALTH_METHOD.to_owned()),
@@ -325,5 +327,7 @@ fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
         headers,
         status: status.unwrap_or_else(|| vec![defaults::HEALTH_STATUS]),
         body: raw.body.map(|body| body.value.0),
+        drain,
+        maintenance,
     }
 }

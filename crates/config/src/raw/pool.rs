@@ -1,7 +1,8 @@
 //! Pools as written: servers, balance, health and resilience.
 
 use super::{
-    LoadFactor, RawBalance, RawHedge, RawOutlier, RawRetries, RawSlowStart, RawZones, Weight, words,
+    LoadFactor, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawRetries, RawSlowStart,
+    RawZones, Weight, words,
 };
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
@@ -28,6 +29,8 @@ section! {
         "slow_start" slow_start: Off<RawSlowStart> = or("off"),
         /// How servers are probed; without it by TCP connect.
         "health_check" health_check: RawHealth = or("tcp"),
+        /// How servers are asked what traffic they want, beside their health.
+        "agent_check" agent_check: Off<RawAgent> = or("off"),
         /// Server-side times.
         "timeouts" timeouts: RawPoolTimeouts = or("its own defaults"),
         /// Server-side bounds.
@@ -116,6 +119,14 @@ section! {
         "status" status: Many<RawStatus> = or("200-299"),
         /// Text that the first 64 KiB of the answer's body must hold; HTTP.
         "body" body: Text = or("any"),
+        /// Statuses by which a server that is well asks for no new traffic; HTTP.
+        "drain_status" drain_status: Many<RawStatus> = or("none"),
+        /// Fields by which it does, any of them: `"x-drain: true"`, or `x-drain` with any value; HTTP.
+        "drain_header" drain_header: Many<RawMark> = or("none"),
+        /// Statuses by which it asks for no traffic at all; HTTP.
+        "maintenance_status" maintenance_status: Many<RawStatus> = or("none"),
+        /// Fields by which it does; HTTP.
+        "maintenance_header" maintenance_header: Many<RawMark> = or("none"),
         /// Probe this port instead of the server's own.
         "port" port: Whole<1, 65_535> = or("the server's"),
         /// Between two probes of a server that is up.

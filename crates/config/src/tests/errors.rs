@@ -561,3 +561,32 @@ fn retries_and_hedging() {
         ],
     );
 }
+
+#[test]
+fn what_servers_may_say_of_themselves() {
+    check_pool("servers: [a:1], health_check: off, agent_check: 9999", &[]);
+    check_pool(
+        "servers: [a:1], health_check: { path: /, drain_status: [429, 460-469], drain_header: \"x-drain: true\", maintenance_header: [x-off, \"x-state: off\"] }, agent_check: { port: 1, interval: 1s, timeout: 500ms, send: \"a\\n\" }",
+        &[],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { tcp: { drain_status: 429 } }, agent_check: { port: 1, interval: 1ms }",
+        &[
+            "3:41: error[conflict]: a TCP probe sends nothing: this key is only for HTTP",
+            "3:98: error[value]: agents are asked at most every 10ms",
+        ],
+    );
+    check_pool(
+        "servers: [\"unix:/s\"], health_check: { drain_header: \"no name: 1\" }, agent_check: { port: 0, intervall: 1s }",
+        &[
+            "3:54: error[value]: `no name: 1` is not a header such as `x-drain: true` or `x-drain`",
+            "3:70: error[conflict]: the server `unix:/s` is a Unix socket, which has no port for an agent",
+            "3:91: error[value]: expected a whole number from 1 to 65535",
+            "3:94: error[unknown_key]: unknown key `intervall` in `agent_check` (did you mean `interval`?)",
+        ],
+    );
+    check_pool(
+        "servers: [a:1], health_check: off, agent_check: on",
+        &["3:50: error[type]: expected a port or a map for `agent_check`, found the text `on`"],
+    );
+}

@@ -344,8 +344,25 @@ fn every_key_of_a_pool() {
             headers: vec![("x-probe".to_owned(), "1".to_owned())],
             status: vec![(200, 299), (304, 304)],
             body: Some("ok".to_owned()),
+            drain: Box::new(Mark {
+                status: vec![(429, 429)],
+                headers: vec![("x-drain".to_owned(), Some("true".to_owned()))],
+            }),
+            maintenance: Box::new(Mark {
+                status: vec![(430, 430)],
+                headers: vec![("x-off".to_owned(), None)],
+            }),
         })
     );
+    assert_eq!(pool.agent_check, None);
+    let agent = snapshot.pools[1].agent_check.as_ref();
+    let expected = AgentCheck {
+        port: 9999,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(300),
+        send: "hello".to_owned(),
+    };
+    assert_eq!(agent, Some(&expected));
 }
 
 #[test]

@@ -166,8 +166,7 @@ impl Publisher {
             return;
         };
         if let Some(state) = given.state.as_deref().and_then(parse_state) {
-            slot.member.cell.set_state(state);
-            slot.word = Some(state);
+            slot.take_operator(state);
         }
         if given.file_weight == Some(slot.file_weight) {
             slot.weight_word = given.weight.filter(|weight| *weight <= 1000);

@@ -9,9 +9,10 @@ use balance::budget::RetryBudget;
 use balance::health::{Health, Thresholds, Verdict};
 use balance::outlier::Outlier;
 use balance::{Condition, Share, State};
-use config::{Address, HealthCheck, InitialHealth, Pool, Server, Snapshot};
+use config::{Address, AgentCheck, HealthCheck, InitialHealth, Pool, Server, Snapshot};
 
 use super::drain::Leaving;
+use super::own_word::OwnWord;
 use super::view::{Seat, Warmth};
 use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
@@ -27,6 +28,7 @@ pub(super) struct PoolEntry {
     pub(super) state: Arc<PoolState>,
     pub(super) config: Pool,
     pub(super) check: Option<Arc<HealthCheck>>,
+    pub(super) agent: Option<Arc<AgentCheck>>,
     pub(super) slots: Vec<Slot>,
     /// When its view was built last.
     pub(super) built: Duration,
@@ -58,15 +60,29 @@ impl Place {
         let in_pool = InPool {
             name: &entry.state.name,
             check: entry.check.as_ref(),
+            agent: entry.agent.as_ref(),
+            state: &entry.state,
+            config: &entry.config,
         };
         Some((slot, in_pool))
     }
+}
+
+/// How the servers of a pool are asked, and whether their probes are what they were.
+#[derive(Clone, Copy)]
+struct Checks<'a> {
+    check: Option<&'a HealthCheck>,
+    same_check: bool,
+    agent: Option<&'a AgentCheck>,
 }
 
 /// What the slots of a pool share.
 pub(super) struct InPool<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) check: Option<&'a Arc<HealthCheck>>,
+    pub(super) agent: Option<&'a Arc<AgentCheck>>,
+    pub(super) state: &'a Arc<PoolState>,
+    pub(super) config: &'a Pool,
 }
 
 /// A member with what only the publisher knows of it.
@@ -90,6 +106,8 @@ pub(super) struct Slot {
     /// The operator's words, until the file's own value changes.
     pub(super) weight_word: Option<u32>,
     pub(super) word: Option<State>,
+    /// What the server says of itself.
+    pub(super) own: OwnWord,
 }
 
 impl Slot {
@@ -98,7 +116,8 @@ impl Slot {
     }
 
     pub(super) fn weight(&self) -> u32 {
-        self.weight_word.unwrap_or(self.file_weight)
+        self.weight_word
+            .unwrap_or_else(|| self.own.weight(self.file_weight))
     }
 
     /// Whether real traffic has it out for a while.
@@ -108,7 +127,11 @@ impl Slot {
 
     /// Which part of its weight it has for now: the product of every factor that there is.
     pub(super) fn share(&self) -> Share {
-        self.outlier.share()
+        let own = match self.weight_word {
+            Some(_) => Share::FULL,
+            None => self.own.share(),
+        };
+        self.outlier.share() * own
     }
 
     /// As `usable` and `may_eject` see it.
@@ -131,6 +154,9 @@ impl Slot {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
+        if self.own.down().is_some() {
+            return Verdict::Unhealthy;
+        }
         self.health
             .as_ref()
             .map_or(Verdict::Healthy, Health::verdict)
@@ -139,8 +165,7 @@ impl Slot {
     /// Has another address of the same name's words: the operator spoke of the name.
     fn take_words(&mut self, words: &Words) {
         if let Some(state) = words.state {
-            self.member.cell.set_state(state);
-            self.word = Some(state);
+            self.take_operator(state);
         }
         if words.file_weight == self.file_weight {
             self.weight_word = words.weight;
@@ -148,6 +173,9 @@ impl Slot {
     }
 
     pub(super) fn cause(&self) -> Arc<str> {
+        if let Some(why) = self.own.down() {
+            return format!("its agent says {why}").into();
+        }
         let by_probes = self.verdict() == Verdict::Unhealthy;
         if let Some(ejection) = self.outlier.ejection().filter(|_| !by_probes) {
             return ejection.cause.to_string().into();
@@ -225,6 +253,7 @@ impl Publisher {
         changes: &mut Changes,
     ) -> PoolEntry {
         let check = pool.health_check.clone().map(Arc::new);
+        let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
         let (slots, state, same_check, built, panic, served, retired) = match old {
             Some(old) => {
@@ -255,24 +284,22 @@ impl Publisher {
             }
         };
         let words = words_of_names(&slots);
-        let mut known: BTreeMap<(Arc<str>, Endpoint), Slot> = slots
-            .into_iter()
-            .map(|slot| {
-                (
-                    (slot.configured.clone(), slot.member.endpoint.clone()),
-                    slot,
-                )
-            })
-            .collect();
+        let mut known = by_name(slots);
+        let checks = Checks {
+            check: check.as_deref(),
+            same_check,
+            agent: agent.as_deref(),
+        };
         let mut kept = Vec::new();
         for server in &pool.servers {
             for (name, endpoint) in self.expand(server) {
                 let mut slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
-                    Some(slot) => self.keep(slot, server, check.as_deref(), same_check, now),
+                    Some(slot) => self.keep(slot, server, checks, now),
                     None => {
                         changes.servers_added += 1;
                         let mut slot =
                             self.create(pool, server, (name, endpoint), check.as_deref(), now);
+                        self.begin_agent(&mut slot, agent.as_deref(), now);
                         slot.warmth = Warmth::new(!served);
                         if let (Address::Name(..), Some(words)) =
                             (&server.address, words.get(&server.name))
@@ -297,6 +324,7 @@ impl Publisher {
             state,
             config: pool.clone(),
             check,
+            agent,
             slots: kept,
             built,
             swept,
@@ -339,17 +367,22 @@ impl Publisher {
         &mut self,
         mut slot: Slot,
         server: &Server,
-        check: Option<&HealthCheck>,
-        same_check: bool,
+        Checks {
+            check,
+            same_check,
+            agent,
+        }: Checks<'_>,
         now: Duration,
     ) -> Slot {
-        slot.member.set_connections_max(server.connections_max);
+        self.keep_agent(&mut slot, server, agent, now);
         slot.seat = Seat::new(server);
         if slot.file_weight != server.weight {
             slot.file_weight = server.weight;
             slot.weight_word = None;
         }
         if !same_check {
+            slot.own.keep_check(check);
+            slot.settle();
             // What a server was stays until the new probes say otherwise.
             let initial = slot.verdict();
             self.unschedule(&mut slot);
@@ -404,6 +437,7 @@ impl Publisher {
             warmth: Warmth::new(true),
             weight_word: None,
             word: None,
+            own: OwnWord::default(),
         };
         self.schedule(&mut slot);
         slot
@@ -415,6 +449,9 @@ impl Publisher {
         self.places.remove(&slot.member.id);
         if let Some(due) = slot.due {
             self.schedule.remove(&(due, slot.member.id));
+        }
+        if let Some(due) = slot.own.due {
+            self.agents.remove(&(due, slot.member.id));
         }
         let member = slot.member.clone();
         let in_use = member.cell.in_use();
@@ -532,6 +569,12 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Slots by what makes one the same over configs: the configured name, and where it is.
+fn by_name(slots: Vec<Slot>) -> BTreeMap<(Arc<str>, Endpoint), Slot> {
+    let key = |slot: &Slot| (slot.configured.clone(), slot.member.endpoint.clone());
+    slots.into_iter().map(|slot| (key(&slot), slot)).collect()
 }
 
 /// An operator's words on a configured server.

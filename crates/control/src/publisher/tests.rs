@@ -13,12 +13,14 @@ use super::{Action, Changes, Notice, Probe, Publisher};
 use crate::live::{Member, PoolView};
 use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
+use wire::agent_check::decode_agent_line;
 
 mod drains;
 mod handovers;
 mod health;
 mod names;
 mod outlier;
+mod own_words;
 mod places;
 mod reloads;
 
@@ -33,6 +35,9 @@ struct Scene {
     asked: Vec<(Duration, Arc<str>)>,
     log: Vec<String>,
     cuts: Vec<u32>,
+    /// What the agent of each server says; without a line it does not answer.
+    lines: BTreeMap<String, Result<String, Arc<str>>>,
+    agents_asked: usize,
 }
 
 struct Text<'a>(&'a str);
@@ -95,6 +100,8 @@ impl Scene {
             asked: Vec::new(),
             log: Vec::new(),
             cuts: Vec::new(),
+            lines: BTreeMap::new(),
+            agents_asked: 0,
         };
         scene.take_actions();
         scene
@@ -194,6 +201,18 @@ impl Scene {
                         self.publisher.handle_event(event, self.now);
                     }
                 }
+                Action::AskAgent(probe) => {
+                    let server = self.name_of(probe.member);
+                    self.agents_asked += 1;
+                    let line = self.lines.get(&*server).cloned();
+                    let line = line.unwrap_or_else(|| Err("connection refused".into()));
+                    let event = Event::AgentSaid {
+                        member: probe.member,
+                        number: probe.number,
+                        answer: line.map(|line| decode_agent_line(line.as_bytes())),
+                    };
+                    self.publisher.handle_event(event, self.now);
+                }
                 Action::Resolve(name) => self.asked.push((self.now, name)),
                 Action::Cut(member) => self.cuts.push(member),
                 Action::Log(notice) => self.log.push(told(&notice)),
@@ -276,6 +295,12 @@ fn told(notice: &Notice) -> String {
         Notice::Panic { on, .. } => format!("panic {on}"),
         Notice::Resolved { name, addresses } => format!("{name} is {addresses:?}"),
         Notice::NotResolved { name, error } => format!("{name} not resolved: {error}"),
+        Notice::Says {
+            server,
+            says,
+            state,
+            ..
+        } => format!("{server} says {says}: {state}"),
         Notice::Cut { server, count, .. } => format!("{server}: {count} cut"),
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
     }

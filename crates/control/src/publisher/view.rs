@@ -133,6 +133,8 @@ impl PoolEntry {
                 condition: slot.condition(),
                 share: slot.share(),
                 back_at: slot.outlier.ejection().map(|ejection| ejection.until),
+                operator: slot.word,
+                says: slot.own.text(),
                 cause: slot.cause(),
             });
         }

@@ -77,6 +77,14 @@ pub(super) fn notice(notice: &Notice) {
         Notice::NotResolved { name, error } => {
             tracing::warn!(%name, error, "name does not resolve; its last answer is kept");
         }
+        Notice::Says {
+            pool,
+            server,
+            says,
+            state,
+        } => {
+            tracing::info!(%pool, %server, %says, %state, "server speaks for itself");
+        }
         Notice::Cut {
             pool,
             server,

@@ -164,7 +164,7 @@ impl Shell {
                 Some(Action::Log(notice)) => logging::notice(&notice),
                 Some(Action::Reply(reply, answer)) => reply(answer),
                 // The agents take these.
-                Some(Action::Probe(_) | Action::Resolve(_)) => {}
+                Some(Action::Probe(_) | Action::AskAgent(_) | Action::Resolve(_)) => {}
             }
         }
     }

@@ -234,3 +234,101 @@ fn four_workers_keep_the_shares_of_the_process() {
     }
     assert_eq!(addresses.map(|it| picks(&evenkeel, it)), [40, 40, 40]);
 }
+
+#[test]
+fn a_rolling_drain_of_every_server_under_load_loses_nothing() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b", "c"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let evenkeel = start(&site(&addresses, ""));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let load = Load::to(web(&evenkeel)).clients(16).start();
+    for address in [addresses, addresses].concat() {
+        let name = address.to_string();
+        let finished = ask(&evenkeel, &["server", "drain", "site", &name, "--json"]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        assert_eq!(receipt(&finished.text())["new_picks"], 0);
+        // What a deploy does to it then: no connection of ours may be in its way.
+        load.wait_ok(100, SOON).expect("the others serve");
+        assert_eq!(
+            ask(&evenkeel, &["server", "enable", "site", &name]).code,
+            Some(0)
+        );
+        let before = picks(&evenkeel, address);
+        wait_until("it serves again", SOON, || {
+            picks(&evenkeel, address) > before + 10
+        })
+        .expect("it serves again");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 16, "a client's connection was closed");
+}
+
+#[test]
+fn a_drains_receipt_counts_tcp_connections_and_websockets() {
+    let echo = || {
+        Origin::start(|conn| {
+            if let Some(request) = conn.read_head()?
+                && request.headers.has_token("connection", "upgrade")
+            {
+                conn.write(
+                    "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+                )?;
+            }
+            let bytes = conn.read_to_end()?;
+            conn.write(bytes)
+        })
+        .expect("an origin")
+    };
+    let (a, b) = (echo(), echo());
+    let config = format!(
+        "admin: {{ bind: '127.0.0.1:0' }}
+listeners:
+  web: {{ bind: '127.0.0.1:0', upgrades: [websocket], pool: site }}
+  raw: {{ bind: '127.0.0.2:0', protocol: tcp, pool: site }}
+pools:
+  site: {{ servers: ['{}', '{}'], health_check: off, balance: round_robin, drain: {{ timeout: 700ms }} }}
+",
+        a.address(),
+        b.address()
+    );
+    let evenkeel = start(&config);
+    let upgrade =
+        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut socket = connect(web(&evenkeel));
+        assert_eq!(socket.exchange(upgrade).expect("an answer").status, 101);
+        clients.push(socket);
+        let mut bytes = connect(evenkeel.address("raw").expect("an address"));
+        bytes
+            .send("GET /raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("sent");
+        clients.push(bytes);
+    }
+    wait_until("all are there", SOON, || {
+        [&a, &b]
+            .iter()
+            .all(|it| of(&evenkeel, it.address(), "active") == 2)
+    })
+    .expect("all are there");
+    // A client that ends in time is finished, and one that does not is cut.
+    let name = a.address().to_string();
+    let finished = ask(&evenkeel, &["server", "drain", "site", &name, "--json"]);
+    let receipt = receipt(&finished.text());
+    assert_eq!(finished.code, Some(1), "{receipt}");
+    assert_eq!(receipt["new_picks"], 0, "{receipt}");
+    assert_eq!(receipt["cut"][0]["count"], 2, "{receipt}");
+    let open: Vec<_> = clients
+        .iter_mut()
+        .filter_map(|client| {
+            client
+                .expect_silence(std::time::Duration::from_millis(200))
+                .ok()
+        })
+        .collect();
+    assert_eq!(open.len(), 2, "those of the other server stay");
+}

@@ -25,6 +25,7 @@ mod life_health;
 mod life_limits;
 mod life_operator;
 mod life_outlier;
+mod life_own_word;
 mod life_reload;
 mod life_state;
 mod life_support;

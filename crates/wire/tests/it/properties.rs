@@ -143,6 +143,16 @@ fn same_at_every_cut<H: Default + PartialEq + std::fmt::Debug, E: std::fmt::Debu
 
 proptest! {
     #[test]
+    fn agents_lines_hold(
+        pieces in prop::collection::vec(prop::sample::select(&["ready", "DRAIN", "maint", "up", "down", "fail#x y", "stopped", "7%", "maxconn:9", "#", "\u{e4}\u{7}", "0%"][..]), 0..8),
+        between in prop::sample::select(&[" ", ",", "\t ", "\n", ""][..]),
+        any in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        checks::agent_line(pieces.join(between).as_bytes());
+        checks::agent_line(&any);
+    }
+
+    #[test]
     fn decoders_never_panic(input in any_input()) {
         for (_, check) in checks::CHECKS {
             check(&input);

@@ -19,6 +19,8 @@ fn succeed(live: Live, config: &str) -> Scene {
         probes: Vec::new(),
         asked: Vec::new(),
         log: Vec::new(),
+        lines: BTreeMap::new(),
+        agents_asked: 0,
         cuts: Vec::new(),
     };
     scene.take_actions();
