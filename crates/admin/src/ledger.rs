@@ -24,6 +24,8 @@ type Names = (Arc<str>, Arc<str>);
 pub(crate) struct Ledger {
     pub(crate) servers: Totals<Names, Member>,
     pub(crate) pools: Totals<Arc<str>, PerWorker<PoolCells>>,
+    /// The same cells, for the families of queues.
+    pub(crate) queues: Totals<Arc<str>, PerWorker<PoolCells>>,
     routes: BTreeMap<Names, RouteEntry>,
 }
 

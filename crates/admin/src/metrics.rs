@@ -3,6 +3,7 @@
 //! It only reads cells; nothing is counted here. No series carries both a route and a server.
 
 mod families;
+mod queues;
 mod text;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -82,8 +83,10 @@ fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Tota
     routes(&mut text, &mut ledger, &world);
     servers(&mut text, &mut ledger, &world);
     pools(&mut text, &mut ledger, &world);
+    queues::queues(&mut text, &mut ledger, &world);
     ledger.servers.prune();
     ledger.pools.prune();
+    ledger.queues.prune();
     drop(ledger);
     listeners(&mut text, &world);
     workers(&mut text, admin);

@@ -51,10 +51,10 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
 fn tables(html: &mut String, world: &World, now: Duration) {
     for (config, state) in shape::pools(world) {
         let view = state.view();
-        let pool = shape::Pool::new(config, &view);
+        let pool = shape::Pool::new(config, state, &view);
         let _ = writeln!(
             html,
-            "<h2>{}</h2>\n<p>{}, {} of {} usable{}</p>\n<table>\n<tr><th>server<th>address<th>state<th>health\
+            "<h2>{}</h2>\n<p>{}, {} of {} usable{}{}</p>\n<table>\n<tr><th>server<th>address<th>state<th>health\
              <th>cause<th class=n>weight<th class=n>active<th class=n>picks",
             Escaped(&pool.name),
             Escaped(pool.balance),
@@ -64,6 +64,11 @@ fn tables(html: &mut String, world: &World, now: Duration) {
                 "; traffic goes to servers that are not, for want of better ones"
             } else {
                 ""
+            },
+            if pool.waiting > 0 {
+                format!("; {} wait for a server", pool.waiting)
+            } else {
+                String::new()
             },
         );
         for server in shape::servers(&view, now) {

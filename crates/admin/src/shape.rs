@@ -110,10 +110,12 @@ pub(crate) struct Pool {
     /// Whether it falls back on servers that are not usable.
     pub(crate) panic: bool,
     active: u64,
+    /// Requests that wait while all servers are full.
+    pub(crate) waiting: usize,
 }
 
 impl Pool {
-    pub(crate) fn new(config: &config::Pool, view: &PoolView) -> Self {
+    pub(crate) fn new(config: &config::Pool, state: &PoolState, view: &PoolView) -> Self {
         let standings = view.standings.iter();
         Self {
             name: config.name.clone(),
@@ -126,6 +128,7 @@ impl Pool {
             servers: view.standings.len(),
             usable: usable(view),
             panic: view.panic,
+            waiting: state.gate.waiting(),
             active: standings
                 .map(|standing| u64::from(standing.member.cell.in_use()))
                 .sum(),

@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::latency::{Average, Kind};
+use crate::sync::AtomicU64 as Word;
 
 /// The requests in use, in the low half of the word.
 const IN_USE: u64 = 0xffff_ffff;
+/// Set while the pool must be asked before a slot is taken, and after one is given back.
+const WATCHED: u64 = 1 << 61;
 /// Set while the operator drains the server.
 const DRAIN: u64 = 1 << 62;
 /// Set while the operator has the server disabled.
@@ -25,7 +28,7 @@ const DISABLED: u64 = 1 << 63;
 #[repr(align(128))]
 pub struct Server {
     /// State bits and in-use count.
-    word: AtomicU64,
+    word: Word,
     /// When this server's turn comes again, among equals; see [`Server::due`].
     due: AtomicU64,
     average: Average,
@@ -58,6 +61,8 @@ pub enum Refused {
     Disabled,
     /// It holds as many requests as it may.
     Full,
+    /// It is watched: requests wait for it, and they come first. See [`Server::watch`].
+    Watched,
 }
 
 /// What becomes of a client bound to a server that drains.
@@ -72,9 +77,20 @@ pub enum OnDrain {
 
 impl Server {
     /// A server that is ready, holds nothing, and was never picked or measured.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
+        Self::with(Word::new(0))
+    }
+
+    /// As without a model checker, whose atomics are not made at compile time.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self::with(Word::new(0))
+    }
+
+    const fn with(word: Word) -> Self {
         Self {
-            word: AtomicU64::new(0),
+            word,
             due: AtomicU64::new(0),
             average: Average::new(),
             peak: Average::new(),
@@ -103,7 +119,7 @@ impl Server {
         let before = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                Some(word & IN_USE | bits)
+                Some(word & !(DRAIN | DISABLED) | bits)
             })
             .unwrap_or_else(|word| word);
         in_use(before)
@@ -133,33 +149,90 @@ impl Server {
     /// When the server is disabled, already holds `max` requests, or drains with [`OnDrain::Move`].
     pub fn acquire_by_affinity(&self, max: Option<u32>, on_drain: OnDrain) -> Result<(), Refused> {
         let before = self.word.fetch_add(1, Ordering::AcqRel);
-        let refused = if before & DISABLED != 0 {
-            Refused::Disabled
-        } else if before & DRAIN != 0 && on_drain == OnDrain::Move {
-            Refused::Draining
-        } else if max.is_some_and(|max| in_use(before) >= max) {
-            Refused::Full
-        } else {
-            let draining = before & DRAIN != 0;
-            let counter = if draining {
-                &self.affinity_picks
-            } else {
-                &self.picks
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
+        if before & (DRAIN | DISABLED | WATCHED) == 0 && has_room(before, max) {
+            self.picks.fetch_add(1, Ordering::Relaxed);
             return Ok(());
-        };
-        self.word.fetch_sub(1, Ordering::AcqRel);
-        Err(refused)
+        }
+        self.judge(before, max, on_drain)
     }
 
-    /// Gives a slot back. One release too many is ignored rather than counted below zero.
-    pub fn release(&self) {
-        let _ = self
+    /// The rest of an acquisition that has added itself to the word, and found more than a ready
+    /// server with room.
+    #[cold]
+    fn judge(&self, before: u64, max: Option<u32>, on_drain: OnDrain) -> Result<(), Refused> {
+        let refused = match refusal(before, max, on_drain) {
+            None if before & WATCHED == 0 => {
+                self.count_pick(before);
+                return Ok(());
+            }
+            refused => refused.unwrap_or(Refused::Watched),
+        };
+        let after = self.word.fetch_sub(1, Ordering::AcqRel);
+        // For a moment this pick stood where one who waits may have been offered a slot: who takes a
+        // pick back while the server is watched must look for those.
+        Err(if after & WATCHED == 0 {
+            refused
+        } else {
+            Refused::Watched
+        })
+    }
+
+    /// As [`Server::acquire_by_affinity`], whether the server is watched or not: for those whose turn it
+    /// is.
+    ///
+    /// # Errors
+    /// When the server is disabled, already holds `max` requests, or drains with [`OnDrain::Move`].
+    pub fn acquire_in_turn(&self, max: Option<u32>, on_drain: OnDrain) -> Result<(), Refused> {
+        let taken = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                refusal(word, max, on_drain).is_none().then(|| word + 1)
+            });
+        match taken {
+            Ok(before) => {
+                self.count_pick(before);
+                Ok(())
+            }
+            Err(word) => Err(refusal(word, max, on_drain).unwrap_or(Refused::Full)),
+        }
+    }
+
+    fn count_pick(&self, before: u64) {
+        let counter = if before & DRAIN != 0 {
+            &self.affinity_picks
+        } else {
+            &self.picks
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives a slot back; true when the server is watched, so that the slot must be offered to those
+    /// who wait ([`Queue::offer_slots`](crate::queue::Queue::offer_slots)). One release too many is
+    /// ignored rather than counted below zero.
+    pub fn release(&self) -> bool {
+        let before = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 (word & IN_USE != 0).then(|| word - 1)
-            });
+            })
+            .unwrap_or_else(|word| word);
+        before & WATCHED != 0
+    }
+
+    /// From now on [`Server::acquire`] refuses with [`Refused::Watched`], and [`Server::release`] says
+    /// that it gave a slot back: whoever does either asks the queue. Costs the others nothing.
+    pub fn watch(&self) {
+        self.word.fetch_or(WATCHED, Ordering::AcqRel);
+    }
+
+    /// Ends [`Server::watch`]. Only while the queue's lock says that nobody waits.
+    pub(crate) fn unwatch(&self) {
+        self.word.fetch_and(!WATCHED, Ordering::AcqRel);
+    }
+
+    /// Whether it is watched.
+    pub fn is_watched(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & WATCHED != 0
     }
 
     /// Records that a response began `sample` after its request went out. Feeds both averages,
@@ -264,11 +337,29 @@ impl fmt::Display for Refused {
             Self::Draining => "draining",
             Self::Disabled => "disabled",
             Self::Full => "at its limit",
+            Self::Watched => "kept for those who wait",
         })
     }
 }
 
 impl std::error::Error for Refused {}
+
+/// Why a server with this word takes no request; whether it is watched is not asked.
+fn refusal(word: u64, max: Option<u32>, on_drain: OnDrain) -> Option<Refused> {
+    if word & DISABLED != 0 {
+        Some(Refused::Disabled)
+    } else if word & DRAIN != 0 && on_drain == OnDrain::Move {
+        Some(Refused::Draining)
+    } else if has_room(word, max) {
+        None
+    } else {
+        Some(Refused::Full)
+    }
+}
+
+fn has_room(word: u64, max: Option<u32>) -> bool {
+    max.is_none_or(|max| in_use(word) < max)
+}
 
 /// The count half of a word; the mask makes the cast lossless.
 fn in_use(word: u64) -> u32 {

@@ -45,6 +45,12 @@ pub const TUNNEL: Duration = Duration::from_secs(3600);
 pub const SERVER_KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Below the number of local ports for one address.
 pub const CONNECTIONS_PER_SERVER: u32 = 10_000;
+/// Requests of one pool that wait while its servers are full.
+pub const QUEUE: u32 = 1_000;
+/// How long one waits: longer than a busy moment, shorter than a client's patience.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
+/// Of a request whose route says nothing, from 0 to 9.
+pub const PRIORITY: u8 = 5;
 /// Further tries, on other servers.
 pub const RETRY_ATTEMPTS: u32 = 2;
 /// Percent of live requests that may be retries.

@@ -25,7 +25,7 @@ pub(crate) use pool::{
 };
 pub(crate) use retries::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, RetryMethod};
 pub(crate) use route::{
-    MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight,
+    MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,
 };
 pub(crate) use said::{RawAgent, RawMark};
 

@@ -128,6 +128,8 @@ pub struct HttpListener {
     pub table: RouteTable,
     /// In matching order.
     pub routes: Vec<Route>,
+    /// 0-9: while a pool's servers are full, the higher is served first; a route's own goes before.
+    pub priority: u8,
     /// Client-side times.
     pub timeouts: ClientTimeouts,
     /// Client-side bounds.
@@ -143,6 +145,8 @@ pub struct HttpListener {
 pub struct TcpListener {
     /// Where connections go.
     pub target: Target,
+    /// 0-9: while its pool's servers are full, the higher is served first.
+    pub priority: u8,
     /// Closed after this long without a byte in either direction.
     pub idle: Option<Duration>,
     /// Closed after this long half-closed and silent.
@@ -180,6 +184,8 @@ pub struct Route {
     pub target: Target,
     /// Overrides the pool's `timeouts.request`: `None` not given, `Some(None)` off.
     pub request_timeout: Option<Option<Duration>>,
+    /// 0-9: while its pool's servers are full, the higher is served first. `None`: as the listener says.
+    pub priority: Option<u8>,
     /// Its own policy for each pool that it leads to; empty: as the pools say.
     pub retries: Vec<(usize, Retries)>,
 }
@@ -233,6 +239,8 @@ pub struct Pool {
     pub timeouts: ServerTimeouts,
     /// Sockets open to one server, idle ones included.
     pub connections_per_server: u32,
+    /// Where requests wait while every server is full; `None` is `off`.
+    pub queue: Option<Queue>,
     /// When and how often another server is tried.
     pub retries: Retries,
     /// Own zone, if its servers are preferred.
@@ -262,6 +270,15 @@ pub struct PreferZone {
     pub zone: Arc<str>,
     /// What percentage of the pool's whole traffic comes in there; `None`: as much as at each other zone.
     pub traffic: Option<u32>,
+}
+
+/// Where requests wait while every server of a pool is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that wait at once.
+    pub max: u32,
+    /// How long each waits, over all its tries.
+    pub wait: Duration,
 }
 
 /// A server as configured. A DNS name may become several members at run time.

@@ -1,11 +1,13 @@
 //! Where the I/O rooms meet: live state by identity, messages to the publisher and the publisher itself as a state
 //! machine, metric cells, the closed list of reasons, and the access-log record.
 //!
-//! Atomics yes; locks, sockets, files and clocks no: those belong to `proxy`, `agents`, `admin` and the binary.
+//! Atomics yes; locks (but the queue's of `balance`), sockets, files and clocks no: those belong to `proxy`, `agents`,
+//! `admin` and the binary.
 #![forbid(unsafe_code)]
 
 pub mod crew;
 pub mod decide;
+pub mod gate;
 pub mod handover;
 pub mod live;
 pub mod message;

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 
+use crate::gate::Gate;
 use crate::metrics::{ListenerCells, PerWorker, PoolCells, RouteCells, ServerCells};
 
 /// A resolved address.
@@ -48,8 +49,12 @@ pub struct Member {
     pub stats: PerWorker<ServerCells>,
     /// Sockets open to it, idle ones included.
     pub sockets: AtomicU32,
+    /// Its pool's queue.
+    pub gate: Arc<Gate>,
     /// Requests in use at once; 0 is no limit.
     connections_max: AtomicU32,
+    /// Whether its pool's view has it among those that may be picked.
+    pickable: AtomicBool,
     /// Set by a worker whose connection was refused, until the publisher has seen it: one message is enough.
     refused: AtomicBool,
     /// Failures in a row, those of the gateway kind in the low half, all from 500 on in the high one: 0 in the common
@@ -73,6 +78,7 @@ impl Member {
         pool: Arc<str>,
         name: Arc<str>,
         endpoint: Endpoint,
+        gate: Arc<Gate>,
         workers: usize,
     ) -> Self {
         Self {
@@ -83,7 +89,9 @@ impl Member {
             cell: Arc::new(balance::Server::new()),
             stats: PerWorker::new(workers),
             sockets: AtomicU32::new(0),
+            gate,
             connections_max: AtomicU32::new(0),
+            pickable: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             streaks: AtomicU32::new(0),
             streaks_max: AtomicU32::new(0),
@@ -105,6 +113,16 @@ impl Member {
     pub(crate) fn set_connections_max(&self, max: Option<u32>) {
         self.connections_max
             .store(max.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether requests that wait may be given it.
+    #[must_use]
+    pub fn is_pickable(&self) -> bool {
+        self.pickable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_pickable(&self, pickable: bool) {
+        self.pickable.store(pickable, Ordering::Relaxed);
     }
 
     /// Notes that a connection was refused; true when nobody had noted it yet, so that the publisher must be told.
@@ -265,6 +283,8 @@ pub struct PoolState {
     pub rotation: balance::Rotation,
     /// Bounds retries to a share of live requests.
     pub budget: RetryBudget,
+    /// Requests that wait while all servers are full.
+    pub gate: Arc<Gate>,
     /// Totals.
     pub stats: Arc<PerWorker<PoolCells>>,
     view: ArcSwap<PoolView>,
@@ -275,6 +295,7 @@ impl PoolState {
     pub(crate) fn new(
         name: Arc<str>,
         budget: RetryBudget,
+        gate: Arc<Gate>,
         stats: Arc<PerWorker<PoolCells>>,
     ) -> Self {
         let view = PoolView {
@@ -287,6 +308,7 @@ impl PoolState {
             name,
             rotation: balance::Rotation::default(),
             budget,
+            gate,
             stats,
             view: ArcSwap::from_pointee(view),
             version: AtomicU64::new(0),
@@ -343,7 +365,7 @@ mod tests {
 
     fn member(gateway: Option<u32>, server: Option<u32>) -> Member {
         let endpoint = Endpoint::Unix("/x".into());
-        let member = Member::new(1, "p".into(), "s".into(), endpoint, 1);
+        let member = Member::new(1, "p".into(), "s".into(), endpoint, Arc::default(), 1);
         member.set_streaks_max(gateway, server);
         member
     }

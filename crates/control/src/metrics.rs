@@ -161,6 +161,49 @@ pub struct PoolCells {
     pub agent_failures: Counter,
     /// Words of agents that mean nothing.
     pub agent_unknown_words: Counter,
+    /// How long requests waited in the queue, however the wait ended.
+    pub queue_seconds: Histogram,
+    /// Waits by how they ended, by the order of [`WaitEnd::ALL`].
+    pub waits: [Counter; WaitEnd::ALL.len()],
+}
+
+/// How a wait in a pool's queue ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WaitEnd {
+    /// With a server.
+    Served,
+    /// The time was up.
+    Timeout,
+    /// The queue was full, on arrival or when one of higher priority came.
+    Full,
+    /// No server was left that the request might have.
+    NoServer,
+    /// The client hung up.
+    Left,
+}
+
+impl WaitEnd {
+    /// Every end, in the order of its number.
+    pub const ALL: [Self; 5] = [
+        Self::Served,
+        Self::Timeout,
+        Self::Full,
+        Self::NoServer,
+        Self::Left,
+    ];
+
+    /// Its label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Timeout => "timeout",
+            Self::Full => "full",
+            Self::NoServer => "no_server",
+            Self::Left => "left",
+        }
+    }
 }
 
 /// What is counted for a server.

@@ -27,6 +27,10 @@ pub enum Reason {
     NoUsableServer,
     /// Every server of the pool is at its connection limit.
     ServerLimit,
+    /// The pool's queue was full.
+    QueueFull,
+    /// No server had a slot to give in time.
+    QueueTimeout,
     /// No server accepted a connection.
     ConnectRefused,
     /// No server accepted a connection in time.
@@ -61,7 +65,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -73,6 +77,8 @@ impl Reason {
         Self::MethodRefused,
         Self::NoUsableServer,
         Self::ServerLimit,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::FirstByteTimeout,
@@ -105,6 +111,8 @@ impl Reason {
             Self::MethodRefused => "method_refused",
             Self::NoUsableServer => "no_usable_server",
             Self::ServerLimit => "server_limit",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::FirstByteTimeout => "first_byte_timeout",
@@ -144,6 +152,8 @@ impl Reason {
             | Self::RetryBudget => 502,
             Self::NoUsableServer
             | Self::ServerLimit
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::AffinityServerUnavailable
             | Self::Draining => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ResponseTimeout => 504,
@@ -173,7 +183,15 @@ impl Reason {
             Self::NoUsableServer => {
                 "no server of the pool may serve: all are down, draining, disabled or at weight 0"
             }
-            Self::ServerLimit => "every usable server of the pool is at its connection limit",
+            Self::ServerLimit => {
+                "every usable server of the pool is at its connection limit, and `limits.queue` is off"
+            }
+            Self::QueueFull => {
+                "every usable server of the pool is full, and as many requests wait as `limits.queue` allows"
+            }
+            Self::QueueTimeout => {
+                "every usable server of the pool was full for longer than `limits.queue_wait`"
+            }
             Self::ConnectRefused => "no server that was tried accepted the connection",
             Self::ConnectTimeout => {
                 "no server that was tried accepted the connection within `timeouts.connect`"

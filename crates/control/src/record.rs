@@ -47,6 +47,8 @@ pub struct Record {
     pub tries: u32,
     /// Tries that came to nothing: the server, and why.
     pub failed: Vec<(Arc<str>, RetryCause)>,
+    /// How long it waited in its pool's queue.
+    pub waited: Duration,
     /// `X-Request-ID`, when there is one.
     pub request_id: String,
     /// `User-Agent` and `Referer`, for the common format's readers.
@@ -100,6 +102,13 @@ impl Record {
             text(&mut line, "user_agent", &self.user_agent);
         }
         self.json_of_failed(&mut line);
+        if !self.waited.is_zero() {
+            let _ = write!(
+                line,
+                "\"waited_ms\":{:.3},",
+                self.waited.as_secs_f64() * 1000.0
+            );
+        }
         let _ = write!(
             line,
             "\"tries\":{},\"bytes_in\":{},\"bytes_out\":{},\"took_ms\":{:.3}}}",
@@ -240,6 +249,7 @@ mod tests {
             reason: None,
             tries: 1,
             failed: Vec::new(),
+            waited: Duration::ZERO,
             request_id: String::new(),
             user_agent: String::new(),
             detail: String::new(),
@@ -268,6 +278,14 @@ mod tests {
         .line(LogFormat::Json);
         let part = r#""status":200,"failed":[{"server":"a","cause":"per_try_timeout"},{"server":"b\"","cause":"status"}],"tries":3,"#;
         assert!(line.contains(part), "{line}");
+    }
+
+    #[test]
+    fn a_wait_is_shown() {
+        let mut record = record();
+        record.waited = Duration::from_micros(2_500);
+        let line = record.line(LogFormat::Json);
+        assert!(line.contains(r#""waited_ms":2.500,"tries":1"#), "{line}");
     }
 
     #[test]

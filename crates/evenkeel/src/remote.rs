@@ -282,6 +282,12 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
         }
     }
     out.push_str(&aligned(&rows, 0));
+    for pool in pools {
+        let waiting = number(pool, "waiting");
+        if waiting > 0 {
+            let _ = writeln!(out, "{}: {waiting} wait for a server", text(pool, "name"));
+        }
+    }
     out
 }
 

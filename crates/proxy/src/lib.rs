@@ -13,6 +13,7 @@ mod listener;
 mod net;
 mod outcome;
 mod pulse;
+mod queue;
 mod relay;
 mod sockets;
 mod tcp;

@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::listener::Listening;
 use crate::net::{self, Deadline, Stream};
 use crate::outcome;
+use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{Active, Worker};
@@ -33,6 +34,8 @@ struct Connected {
 #[derive(Default)]
 struct Tries {
     count: u32,
+    /// In the pool's queue.
+    waited: Duration,
     /// Why none of the pool's could be used; empty when one was.
     detail: String,
     /// Those that came to nothing.
@@ -51,7 +54,12 @@ pub(crate) async fn serve(
     let deadline = Deadline::new();
     let source = peer.map(|peer| peer.ip().to_canonical());
     let mut tries = Tries::default();
-    let connected = connect(&worker, &listening, source, &deadline, &mut tries).await;
+    let from = From {
+        client: &client,
+        source,
+        deadline: &deadline,
+    };
+    let connected = connect(&worker, &listening, &from, &mut tries).await;
     let (reason, server, bytes) = match connected {
         Err(reason) => {
             worker.count_error(reason);
@@ -107,6 +115,7 @@ pub(crate) async fn serve(
             reason,
             tries: tries.count,
             failed: tries.failed,
+            waited: tries.waited,
             request_id: String::new(),
             user_agent: String::new(),
             detail: tries.detail,
@@ -138,11 +147,31 @@ fn judge(end: TunnelEnd, lease: &Lease, client: &Stream, server: &Stream) -> Opt
     }
 }
 
+/// Who is to be connected.
+struct From<'a> {
+    client: &'a Stream,
+    source: Option<IpAddr>,
+    deadline: &'a Deadline,
+}
+
+impl<'a> From<'a> {
+    fn waiter(&self, worker: &'a Worker, priority: u8, tried: &'a [u32]) -> queue::Waiter<'a> {
+        queue::Waiter {
+            worker,
+            client: self.client,
+            deadline: self.deadline,
+            until: None,
+            priority,
+            tried,
+            may_half_close: true,
+        }
+    }
+}
+
 async fn connect(
     worker: &Rc<Worker>,
     listening: &Listening,
-    source: Option<IpAddr>,
-    deadline: &Deadline,
+    from: &From<'_>,
     tries: &mut Tries,
 ) -> Result<Connected, Reason> {
     let (world, index) = listening.place(worker);
@@ -163,7 +192,7 @@ async fn connect(
         .get(pool_index)
         .ok_or(Reason::Internal)?;
     let pool = world.pool(pool_index).ok_or(Reason::Internal)?;
-    let key = match (&config.balance.key, source) {
+    let key = match (&config.balance.key, from.source) {
         (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
         _ => None,
     };
@@ -172,11 +201,18 @@ async fn connect(
     let mut last = None;
     loop {
         let picked = upstream::pick(&mut pool.borrow_mut(), key, &mut tried, net::now());
+        let picked = match (picked, config.queue) {
+            (Err(Reason::ServerLimit), Some(queue)) => {
+                let waiter = from.waiter(worker, tcp.priority, &tried);
+                Box::pin(queue::wait(pool, queue, waiter, &mut tries.waited)).await
+            }
+            (picked, _) => picked,
+        };
         let lease = match picked {
             Ok(lease) => lease,
             Err(reason) => {
                 tries.detail = upstream::explain_unusable(pool, &tried);
-                return Err(last.unwrap_or(reason));
+                return Err(queue::over(last, reason));
             }
         };
         tries.count += 1;
@@ -189,10 +225,10 @@ async fn connect(
             &lease.member,
             until,
             config.connections_per_server,
-            deadline,
+            from.deadline,
         )
         .await;
-        let why = match connected {
+        let (reason, cause) = match connected {
             Ok(server) => {
                 let times = TunnelTimes {
                     idle: tcp.idle,
@@ -206,13 +242,8 @@ async fn connect(
             }
             Err(why) => {
                 outcome::not_connected(worker, &lease.member, why);
-                why
+                reason_of(why)
             }
-        };
-        let (reason, cause) = match why {
-            NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
-            NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
-            NoConnection::Limit => (Reason::ServerLimit, None),
         };
         last = Some(reason);
         tried.push(lease.member.id);
@@ -229,6 +260,14 @@ async fn connect(
                 tries.failed.push((lease.member.name.clone(), cause));
             }
         }
+    }
+}
+
+fn reason_of(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
+    match no_connection {
+        NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
+        NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
+        NoConnection::Limit => (Reason::ServerLimit, None),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Connections to servers: picking, connecting, and the one gate through which they are used again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use balance::Refused;
+pub(crate) use control::gate::Lease;
 use control::live::{Endpoint, Member};
 use control::reason::Reason;
 
@@ -32,29 +34,10 @@ impl Drop for ServerStream {
     }
 }
 
-/// One request's claim on a server: gives the slot back when dropped, if not before.
-pub(crate) struct Lease {
-    pub(crate) member: Arc<Member>,
-    held: Cell<bool>,
-}
-
-impl Lease {
-    /// Gives the slot back: the server has done all that it had to do.
-    pub(crate) fn release(&self) {
-        if self.held.replace(false) {
-            self.member.cell.release();
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// Picks a server and claims a slot of it. Servers in `tried` are left out, and those found full or no longer ready
-/// are added to it.
+/// Picks a server and claims a slot of it. Servers in `tried` are left out. When all others are full, or requests wait
+/// for them already, the reason is [`Reason::ServerLimit`]: whoever may wait does so by [`queue::wait`].
+///
+/// [`queue::wait`]: crate::queue::wait
 pub(crate) fn pick(
     pool: &mut LocalPool,
     key: Option<u64>,
@@ -62,6 +45,19 @@ pub(crate) fn pick(
     now: Duration,
 ) -> Result<Lease, Reason> {
     pool.refresh();
+    let before = tried.len();
+    let picked = pick_of(pool, key, tried, now);
+    // Those that were full may have room at the next try.
+    tried.truncate(before);
+    picked
+}
+
+fn pick_of(
+    pool: &mut LocalPool,
+    key: Option<u64>,
+    tried: &mut Vec<u32>,
+    now: Duration,
+) -> Result<Lease, Reason> {
     let before = tried.len();
     let mut full = false;
     loop {
@@ -85,15 +81,11 @@ pub(crate) fn pick(
         let Some(member) = view.members.get(index) else {
             return Err(Reason::Internal);
         };
-        match member.cell.acquire(member.connections_max()) {
-            Ok(()) => {
-                return Ok(Lease {
-                    member: member.clone(),
-                    held: Cell::new(true),
-                });
-            }
+        match Lease::take(member) {
+            Ok(lease) => return Ok(lease),
+            Err(Refused::Watched) => return Err(Reason::ServerLimit),
             Err(refused) => {
-                full |= refused == balance::Refused::Full;
+                full |= refused == Refused::Full;
                 tried.push(member.id);
             }
         }
@@ -230,8 +222,13 @@ impl Idle {
     }
 }
 
+fn is_full(member: &Member) -> bool {
+    let max = member.connections_max();
+    max.is_some_and(|max| member.cell.in_use() >= max)
+}
+
 /// Why each server of a pool could not be used, in words: for the log, never for the client. `tried`: members that
-/// were tried or found full.
+/// were tried.
 pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> String {
     let pool = pool.borrow();
     let mut text = String::new();
@@ -247,13 +244,9 @@ pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> Stri
         } else if standing.weight == 0 {
             text.push_str("weight 0");
         } else if standing.usable && tried.contains(&standing.member.id) {
-            let max = standing.member.connections_max();
-            let full = max.is_some_and(|max| standing.member.cell.in_use() >= max);
-            text.push_str(if full {
-                "at its limit"
-            } else {
-                "tried in vain"
-            });
+            text.push_str("tried in vain");
+        } else if standing.usable && is_full(&standing.member) {
+            text.push_str("at its limit");
         } else if standing.usable && !standing.note.is_empty() {
             text.push_str(&standing.note);
         } else {

@@ -157,6 +157,24 @@ pub const FAMILIES: &[Family] = &[
         "1 while too few servers of a pool are fit, so that it falls back on others.",
     ),
     family(
+        "evenkeel_queue_length",
+        Gauge,
+        &["pool"],
+        "Requests and TCP connections that wait while all servers of a pool are full.",
+    ),
+    family(
+        "evenkeel_queue_waits_total",
+        Counter,
+        &["pool", "end"],
+        "Waits in a pool's queue by how they ended: served, timeout, full, no_server, left.",
+    ),
+    family(
+        "evenkeel_queue_seconds",
+        Histogram,
+        &["pool"],
+        "How long requests waited in a pool's queue, however the wait ended.",
+    ),
+    family(
         "evenkeel_listener_connections",
         Gauge,
         &["listener"],

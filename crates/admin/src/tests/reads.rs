@@ -72,7 +72,7 @@ async fn the_api_shows_what_there_is() {
     assert_eq!(
         pools[0],
         json!({"name": "api", "balance": "least_connections", "health_check": "off",
-               "servers": 2, "usable": 2, "panic": false, "active": 0})
+               "servers": 2, "usable": 2, "panic": false, "waiting": 0, "active": 0})
     );
     assert_eq!(pools[1]["health_check"], "tcp");
     let listeners = fixture.get("/api/v1/listeners").await.json();

@@ -89,7 +89,7 @@ proptest! {
             past.push_back(loads(&pool));
             for (index, more) in step {
                 let index = index.index(n);
-                if *more { pool.hold(index, 1) } else { pool.server(index).release() }
+                if *more { pool.hold(index, 1) } else { pool.server(index).release(); }
             }
         }
     }

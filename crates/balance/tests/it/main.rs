@@ -6,6 +6,7 @@ mod drain;
 mod even;
 mod examples;
 mod large;
+mod queue;
 mod shares;
 mod tried;
 mod warming;

@@ -6,7 +6,8 @@ use crate::address::parse_bind;
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
-    ProtocolWord, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts, RawRoutes,
+    ProtocolWord, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts, RawPriority,
+    RawRoutes,
 };
 use crate::read::At;
 use crate::snapshot::{
@@ -171,9 +172,14 @@ fn compile_tcp(
     let timeouts = section_or_absent!(raw.timeouts, RawListenerTimeouts);
     Some(TcpListener {
         target,
+        priority: priority(raw.priority.as_ref()),
         idle: wait_or_off(timeouts.idle, Some(defaults::TCP_IDLE)),
         half_closed: wait_or_off(timeouts.half_closed, Some(defaults::TCP_HALF_CLOSED)),
     })
+}
+
+fn priority(raw: Option<&At<RawPriority>>) -> u8 {
+    raw.map_or(defaults::PRIORITY, |priority| priority.value.0)
 }
 
 /// A connection has a source address and nothing else that could be hashed.
@@ -260,6 +266,7 @@ fn compile_http(
     Some(HttpListener {
         table,
         routes,
+        priority: priority(raw.priority.as_ref()),
         timeouts: compile_timeouts(section_or_absent!(raw.timeouts, RawListenerTimeouts)),
         limits: compile_limits(section_or_absent!(raw.limits, RawListenerLimits)),
         forwarded: compile_forwarded(section_or_absent!(raw.forwarded, RawForwarded)),

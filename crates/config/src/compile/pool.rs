@@ -18,11 +18,11 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Server,
+    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Queue, Server,
     ServerTimeouts,
 };
-use crate::units::show_duration;
-use crate::values::{self, Named, Text};
+use crate::units::{Wait, show_duration};
+use crate::values::{self, Named, Off, Text, Whole};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
@@ -94,6 +94,7 @@ fn compile_pool(
         connections_per_server: limits
             .connections_per_server
             .map_or(defaults::CONNECTIONS_PER_SERVER, |n| n.value.u32()),
+        queue: compile_queue(limits.queue, limits.queue_wait),
         retries: compile_retries(raw.retries.as_ref(), raw.hedge.as_ref(), report),
         prefer_zone,
         overprovision: raw
@@ -209,6 +210,19 @@ fn compile_timeouts(raw: RawPoolTimeouts) -> ServerTimeouts {
             .keep_alive
             .map_or(defaults::SERVER_KEEP_ALIVE, |time| time.value.0),
     }
+}
+
+fn compile_queue(
+    max: Option<At<Off<Whole<1, 1_000_000>>>>,
+    wait: Option<At<Wait>>,
+) -> Option<Queue> {
+    let max = match max.map(|max| max.value) {
+        None => defaults::QUEUE,
+        Some(Off::Off) => return None,
+        Some(Off::On(max)) => max.u32(),
+    };
+    let wait = wait.map_or(defaults::QUEUE_WAIT, |wait| wait.value.0);
+    Some(Queue { max, wait })
 }
 
 fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<HealthCheck> {

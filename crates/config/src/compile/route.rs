@@ -149,6 +149,7 @@ pub(crate) fn catch_all(target: Target) -> (RouteTable, Vec<Route>) {
         target,
         request_timeout: None,
         retries: Vec::new(),
+        priority: None,
     };
     (RouteTable::build(vec![Match::default()]), vec![route])
 }
@@ -206,6 +207,7 @@ fn compile_route(
         target,
         request_timeout: request.map(|request| wait_or_off(Some(request), None)),
         retries,
+        priority: raw.priority.as_ref().map(|priority| priority.value.0),
     }
 }
 

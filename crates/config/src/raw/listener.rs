@@ -1,6 +1,6 @@
 //! Listeners as written.
 
-use super::{RawRoute, Weight, words};
+use super::{RawPriority, RawRoute, Weight, words};
 use crate::defaults;
 use crate::diagnostic::{Report, Span};
 use crate::read::{Read, Shape, or, required, section, unsupported, word, wrong_type};
@@ -22,6 +22,8 @@ section! {
         "split" split: Named<Weight> = or("none"),
         /// Routes, the first match wins; or the name of a list under the top's `routes`.
         "routes" routes: RawRoutes = or("none"),
+        /// Who is served first while a pool's servers are full, unless a route says so itself: `high` (8), `normal` (5), `low` (2) or 0-9.
+        "priority" priority: RawPriority = or("normal"),
         /// Peers (CIDR) whose forwarding headers are believed; HTTP only.
         "trusted_proxies" trusted_proxies: Many<Text> = or("none"),
         /// What servers are told about the client; HTTP only.

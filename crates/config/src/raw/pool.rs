@@ -93,7 +93,11 @@ section! {
     RawPoolLimits "pool limits" {
         /// Sockets open to one server, idle ones included.
         "connections_per_server" connections_per_server: Whole<1, 1_000_000> = or(defaults::CONNECTIONS_PER_SERVER),
-    } later ["queue", "queue_wait"]
+        /// Requests that wait while every server is full; `off`: they are answered 503 at once.
+        "queue" queue: Off<Whole<1, 1_000_000>> = or(defaults::QUEUE),
+        /// How long a request waits in the queue.
+        "queue_wait" queue_wait: Wait = or(show_duration(defaults::QUEUE_WAIT)),
+    } later []
 }
 
 section! {

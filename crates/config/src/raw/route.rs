@@ -1,8 +1,11 @@
 //! Routes as written: matches, filters and where they lead.
 
 use super::{RawHedge, RawRouteRetries};
+use crate::defaults;
 use crate::diagnostic::Report;
-use crate::read::{At, Read, Shape, Table, choice, one_key, or, required, section, wrong_type};
+use crate::read::{
+    At, Read, Shape, Table, choice, one_key, or, required, section, word, wrong_type,
+};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::Wait;
@@ -26,11 +29,49 @@ section! {
         "retries" retries: Off<RawRouteRetries> = or("the pool's"),
         /// Hedging that overrides the pool's.
         "hedge" hedge: Off<RawHedge> = or("the pool's"),
+        /// Who is served first while the pool's servers are full: `high` (8), `normal` (5), `low` (2) or 0-9.
+        "priority" priority: RawPriority = or("the listener's"),
         /// The pool that requests go to.
         "pool" pool: Text = or("none"),
         /// Pools that share by weight, 0-1000 each.
         "split" split: Named<Weight> = or("none"),
     } later []
+}
+
+/// A priority in a pool's queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawPriority(pub(crate) u8);
+
+const PRIORITIES: &[&str] = &["high", "normal", "low"];
+
+impl Read for RawPriority {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Int(priority),
+                ..
+            }) if (0..=9).contains(priority) => u8::try_from(*priority).ok().map(Self),
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Text,
+                ..
+            }) => Some(Self(match word(node, "a priority", PRIORITIES, report)? {
+                "high" => 8,
+                "low" => 2,
+                _ => defaults::PRIORITY,
+            })),
+            _ => {
+                wrong_type(node, "`high`, `normal`, `low` or 0 to 9", report);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![
+            Shape::Words(PRIORITIES),
+            Shape::Integer { min: 0, max: 9 },
+        ])
+    }
 }
 
 section! {

@@ -250,12 +250,10 @@ fn unsupported() {
         ],
     );
     check_pool(
-        "servers: [{ address: a:1 }         ], http: 2, panic_threshold: 101%, limits: { queue: 1, queue_wait: 1s }",
+        "servers: [{ address: a:1 }         ], http: 2, panic_threshold: 101%",
         &[
             "3:46: error[unsupported]: `http: 2` is not supported by this version",
             "3:66: error[value]: `101%` is not a percentage from 0% to 100%",
-            "3:82: error[unsupported]: `queue` is not supported by this version",
-            "3:92: error[unsupported]: `queue_wait` is not supported by this version",
         ],
     );
     check_listener(

@@ -60,6 +60,7 @@ fn example() {
         panic!("tcp")
     };
     let expected = TcpListener {
+        priority: 5,
         target: Target::Pool(2),
         idle: seconds(3600),
         half_closed: seconds(300),
@@ -174,6 +175,8 @@ fn a_pools_defaults_are_those_of_the_table() {
         }
     );
     assert_eq!(pool.connections_per_server, 10_000);
+    let queue = pool.queue.unwrap();
+    assert_eq!((queue.max, queue.wait), (1_000, Duration::from_secs(5)));
     assert_eq!(
         pool.retries,
         Retries {
@@ -293,6 +296,10 @@ fn every_key() {
             max: 1
         })
     );
+    assert_eq!(
+        (rest.priority, api.priority, client.priority),
+        (Some(9), None, 5)
+    );
 }
 
 #[test]
@@ -311,6 +318,8 @@ fn every_key_of_a_pool() {
         }
     );
     assert_eq!((pool.connections_per_server, pool.drain_timeout), (5, None));
+    let queue = pool.queue.unwrap();
+    assert_eq!((queue.max, queue.wait), (7, Duration::from_millis(200)));
     assert_eq!(
         pool.retries,
         Retries {

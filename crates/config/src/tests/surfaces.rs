@@ -57,7 +57,6 @@ fn the_schema_has_every_key_and_no_other() {
     for later in [
         "\"tls\"",
         "\"affinity\"",
-        "\"queue\"",
         "\"sni\"",
         "\"secret_file\"",
         "\"sites\"",

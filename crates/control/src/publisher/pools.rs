@@ -18,6 +18,7 @@ use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
     RESOLVE_MIN,
 };
+use crate::gate::Gate;
 use crate::live::{Endpoint, Member, PoolState, PoolView};
 use crate::metrics::PerWorker;
 
@@ -255,13 +256,13 @@ impl Publisher {
         let check = pool.health_check.clone().map(Arc::new);
         let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
-        let (slots, state, same_check, built, panic, served, retired) = match old {
+        let state = self.state_of(pool, old.as_ref());
+        let (slots, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
                 old.state.budget.set_percent(pool.retries.budget_percent);
                 (
                     old.slots,
-                    old.state,
                     same_check,
                     old.built,
                     old.panic,
@@ -269,19 +270,7 @@ impl Publisher {
                     old.retired,
                 )
             }
-            None => {
-                let stats = Arc::new(PerWorker::new(self.workers));
-                let state = Arc::new(PoolState::new(pool.name.clone(), budget(pool), stats));
-                (
-                    Vec::new(),
-                    state,
-                    true,
-                    Duration::ZERO,
-                    false,
-                    false,
-                    Vec::new(),
-                )
-            }
+            None => (Vec::new(), true, Duration::ZERO, false, false, Vec::new()),
         };
         let words = words_of_names(&slots);
         let mut known = by_name(slots);
@@ -298,7 +287,7 @@ impl Publisher {
                     None => {
                         changes.servers_added += 1;
                         let mut slot =
-                            self.create(pool, server, (name, endpoint), check.as_deref(), now);
+                            self.create(pool, server, (name, endpoint), &state.gate, now);
                         self.begin_agent(&mut slot, agent.as_deref(), now);
                         slot.warmth = Warmth::new(!served);
                         if let (Address::Name(..), Some(words)) =
@@ -311,6 +300,7 @@ impl Publisher {
                     }
                 };
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
+                slot.member.set_connections_max(in_use_max(pool, server));
                 let (pool, at) = (pool.name.clone(), kept.len());
                 self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);
@@ -318,6 +308,7 @@ impl Publisher {
         }
         for slot in known.values() {
             changes.servers_removed += 1;
+            slot.member.set_pickable(false);
             changes.draining += self.retire(slot, pool.drain_timeout);
         }
         PoolEntry {
@@ -332,6 +323,16 @@ impl Publisher {
             served,
             retired,
         }
+    }
+
+    /// A pool's own state, kept from the config before.
+    fn state_of(&self, pool: &Pool, old: Option<&PoolEntry>) -> Arc<PoolState> {
+        if let Some(old) = old {
+            return old.state.clone();
+        }
+        let stats = Arc::new(PerWorker::new(self.workers));
+        let name = pool.name.clone();
+        Arc::new(PoolState::new(name, budget(pool), Arc::default(), stats))
     }
 
     /// The members that one configured server stands for.
@@ -397,7 +398,7 @@ impl Publisher {
         pool: &Pool,
         server: &Server,
         (name, endpoint): (Arc<str>, Endpoint),
-        check: Option<&HealthCheck>,
+        gate: &Arc<Gate>,
         now: Duration,
     ) -> Slot {
         let id = self.next_member;
@@ -413,10 +414,10 @@ impl Publisher {
             pool.name.clone(),
             name,
             endpoint,
+            gate.clone(),
             self.workers,
         ));
-        member.set_connections_max(server.connections_max);
-        let health = check.map(|check| {
+        let health = pool.health_check.as_ref().map(|check| {
             let initial = match check.initial {
                 InitialHealth::Unknown => Verdict::Unknown,
                 InitialHealth::Healthy => Verdict::Healthy,
@@ -603,6 +604,16 @@ pub(super) fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
             });
     }
     all
+}
+
+/// Each request in use needs a socket, so that a server with all its sockets in use is full.
+fn in_use_max(pool: &Pool, server: &Server) -> Option<u32> {
+    let sockets = pool.connections_per_server;
+    Some(
+        server
+            .connections_max
+            .map_or(sockets, |max| max.min(sockets)),
+    )
 }
 
 fn budget(pool: &Pool) -> RetryBudget {

@@ -123,6 +123,7 @@ impl PoolEntry {
                 }
                 _ => 0.0,
             };
+            slot.member.set_pickable(matches!(role, Role::Used(_)));
             standings.push(Standing {
                 member: slot.member.clone(),
                 weight: slot.weight(),
@@ -139,6 +140,7 @@ impl PoolEntry {
             });
         }
         let view = balance::View::build(&self.config.balance.algorithm, candidates);
+        let servers = members.clone();
         let before = self.state.set_view(PoolView {
             view,
             members,
@@ -147,6 +149,7 @@ impl PoolEntry {
         });
         self.retired.retain(|view| Arc::strong_count(view) > 1);
         self.retired.push(before);
+        self.state.gate.handle_change(&servers);
         let changed = self.panic != placement.panic;
         self.panic = placement.panic;
         changed.then_some(placement.panic)

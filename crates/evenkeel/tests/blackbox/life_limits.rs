@@ -54,7 +54,7 @@ fn occupy(evenkeel: &Evenkeel, active: u64) -> Raw {
 fn a_full_server_is_left_out_and_when_all_are_full_the_answer_says_so() {
     let ((a, go_a), (b, go_b)) = (slow("a"), slow("b"));
     let addresses = [a.address(), b.address()];
-    let evenkeel = start(&with_max(&addresses, ""));
+    let evenkeel = start(&with_max(&addresses, "limits: { queue: off }"));
     wait_all(&evenkeel, &addresses, "healthy");
     let mut first = occupy(&evenkeel, 1);
     let busy = if server(&evenkeel, "site", &addresses[0].to_string())["active"] == 1 {
@@ -86,7 +86,7 @@ fn a_full_server_is_left_out_and_when_all_are_full_the_answer_says_so() {
 #[test]
 fn sockets_to_a_server_are_bounded() {
     let (a, go) = slow("a");
-    let settings = "limits: { connections_per_server: 1 }";
+    let settings = "limits: { connections_per_server: 1, queue: off }";
     let evenkeel = start(&site(&[a.address()], settings));
     wait_all(&evenkeel, &[a.address()], "healthy");
     let mut first = occupy(&evenkeel, 1);

@@ -32,6 +32,7 @@ mod life_support;
 mod life_systemd;
 mod life_workers;
 mod places;
+mod queue;
 mod reliability;
 mod running;
 mod tcp_proxy;

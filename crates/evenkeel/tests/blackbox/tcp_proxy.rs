@@ -403,7 +403,7 @@ fn full_servers_are_left_out_and_the_log_says_so() {
         .iter()
         .map(|it| format!("{{ address: '{it}', max_connections: 1 }}"))
         .collect();
-    let config = tcp(&servers, "", ", health_check: off")
+    let config = tcp(&servers, "", ", health_check: off, limits: { queue: off }")
         .replace(&list(&servers), &format!("[{}]", long.join(", ")));
     let mut evenkeel = start(&config);
     let mut clients = [connect(pg(&evenkeel)), connect(pg(&evenkeel))];

@@ -18,6 +18,7 @@ use super::upload::Upload;
 use super::{Block, Conn, Next, Tunnel, hedge, retry};
 use crate::net::{self, Deadline};
 use crate::outcome;
+use crate::queue;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{LocalPool, LocalWorld};
 
@@ -155,9 +156,14 @@ async fn forward(
     cx.pool.borrow().state.budget.handle_request(net::now());
     let mut state = Tries::default();
     loop {
-        let lease = match state.lease(cx, &mut block.tried) {
+        let picked = match state.lease(cx, &mut block.tried) {
+            // Cold: boxed, so that other requests do not carry its state.
+            Err(Reason::ServerLimit) => Box::pin(queue_up(cx, &block.tried, &mut log)).await,
+            picked => picked,
+        };
+        let lease = match picked {
             Ok(lease) => lease,
-            Err(reason) => return Err((Unserved::new(state.last.unwrap_or(reason)), log)),
+            Err(reason) => return Err((Unserved::new(queue::over(state.last, reason)), log)),
         };
         log.pick(&lease.member);
         cx.conn.deadline.tag(lease.member.id);
@@ -315,6 +321,23 @@ impl Tries {
         log.fail(&member, cause);
         Ok(())
     }
+}
+
+/// Every server is full: waits for one, unless the pool has no queue.
+async fn queue_up(cx: &Cx<'_>, tried: &[u32], log: &mut Log) -> Result<Lease, Reason> {
+    let Some(queue) = cx.config.queue else {
+        return Err(Reason::ServerLimit);
+    };
+    let waiter = queue::Waiter {
+        worker: &cx.conn.worker,
+        client: &cx.conn.stream,
+        deadline: &cx.conn.deadline,
+        until: cx.until,
+        priority: cx.plan.route.priority.unwrap_or(cx.http.priority),
+        tried,
+        may_half_close: false,
+    };
+    queue::wait(cx.pool, queue, waiter, &mut log.waited).await
 }
 
 pub(super) fn no_connection_reason(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {

@@ -30,6 +30,8 @@ pub(super) struct Log {
     pub(super) tries: u32,
     /// Tries that came to nothing.
     failed: Vec<(Arc<str>, RetryCause)>,
+    /// In the pool's queue.
+    pub(super) waited: Duration,
     pub(super) source: Option<IpAddr>,
     bytes_in: u64,
     bytes_out: u64,
@@ -65,6 +67,7 @@ impl Log {
             reason: None,
             tries: 0,
             failed: Vec::new(),
+            waited: Duration::ZERO,
             source: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -147,6 +150,7 @@ impl Log {
             reason: self.reason,
             tries: self.tries,
             failed: std::mem::take(&mut self.failed),
+            waited: self.waited,
             request_id: texts.request_id,
             user_agent: texts.user_agent,
             detail: texts.detail,

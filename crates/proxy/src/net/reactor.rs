@@ -113,6 +113,8 @@ pub(super) struct Registration {
 pub(super) enum Side {
     Read,
     Write,
+    /// That the other side will send no more: woken by whatever comes.
+    End,
     /// Neither: only that the connection failed.
     Hangup,
 }
@@ -160,6 +162,7 @@ impl Registration {
         self.with(|entry| match side {
             Side::Read => entry.readable,
             Side::Write => entry.writable,
+            Side::End => entry.read_closed,
             Side::Hangup => entry.failed,
         })
     }
@@ -169,7 +172,7 @@ impl Registration {
         self.with(|entry| match side {
             Side::Read => entry.readable = entry.read_closed,
             Side::Write => entry.writable = entry.failed,
-            Side::Hangup => {}
+            Side::End | Side::Hangup => {}
         });
     }
 
@@ -177,7 +180,7 @@ impl Registration {
     pub(super) fn wait_for(&self, side: Side, waker: &Waker) {
         self.with(|entry| {
             let place = match side {
-                Side::Read => &mut entry.reader,
+                Side::Read | Side::End => &mut entry.reader,
                 Side::Write => &mut entry.writer,
                 Side::Hangup => &mut entry.hangup,
             };

@@ -182,6 +182,29 @@ impl Stream {
         self.poll_side(cx, Side::Hangup)
     }
 
+    /// Ready when the other side has hung up or the connection failed, whatever may still be read. Nobody else may
+    /// wait to read meanwhile.
+    pub(crate) fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Ok(registration) = self.registration() else {
+            return Poll::Ready(());
+        };
+        if registration.is_ready(Side::End) {
+            return Poll::Ready(());
+        }
+        registration.wait_for(Side::End, cx.waker());
+        Poll::Pending
+    }
+
+    /// Whether bytes have come that are not read yet.
+    pub(crate) fn has_unread(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = match &self.socket {
+            Socket::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Socket::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        };
+        peeked.is_ok_and(|count| count > 0)
+    }
+
     /// Whether this stream has ever been waited for.
     pub(crate) fn is_registered(&self) -> bool {
         self.registration.get().is_some()

@@ -54,7 +54,9 @@ fn at_the_deadline_what_still_runs_is_cut_and_counted() {
     scene.pass(1100);
     assert_eq!(scene.cuts, [a.id]);
     assert!(a.is_cut());
-    (0..4).for_each(|_| a.cell.release());
+    (0..4).for_each(|_| {
+        a.cell.release();
+    });
     scene.pass(100);
     let receipt = receipt(&answers);
     assert_eq!(receipt.finished, 1);
@@ -75,7 +77,9 @@ fn what_does_not_end_when_cut_is_counted_once() {
         a.cell.acquire(None).unwrap();
     }
     let answers = scene.drain("a", 1000);
-    (0..3).for_each(|_| a.cell.release());
+    (0..3).for_each(|_| {
+        a.cell.release();
+    });
     scene.pass(5000);
     let receipt = receipt(&answers);
     assert_eq!(receipt.finished, 3);

@@ -1,0 +1,46 @@
+//! The families of queues: who waits while a pool's servers are full.
+
+use std::sync::Arc;
+
+use control::metrics::{Counter, PerWorker, PoolCells, WaitEnd};
+use control::world::World;
+
+use super::{BUCKETS, Text};
+use crate::ledger::Ledger;
+
+pub(super) fn queues(text: &mut Text, ledger: &mut Ledger, world: &World) {
+    text.family("evenkeel_queue_length");
+    for pool in &world.pools {
+        text.sample(&[("pool", &pool.name)], pool.gate.waiting());
+    }
+    let rows: Vec<(&Arc<str>, Vec<u64>)> = world
+        .pools
+        .iter()
+        .map(|pool| {
+            let key = pool.name.clone();
+            (&pool.name, ledger.queues.read(key, &pool.stats, read))
+        })
+        .collect();
+    text.family("evenkeel_queue_waits_total");
+    for (pool, totals) in &rows {
+        for (end, total) in WaitEnd::ALL.iter().zip(totals) {
+            text.sample(&[("pool", pool), ("end", end.name())], total);
+        }
+    }
+    text.family("evenkeel_queue_seconds");
+    for (pool, totals) in &rows {
+        let rest = totals.get(WaitEnd::ALL.len()..).unwrap_or_default();
+        let (buckets, sum_us) = rest.split_at(BUCKETS.min(rest.len()));
+        let sum_us = sum_us.first().copied().unwrap_or(0);
+        text.histogram(&[("pool", pool)], buckets, sum_us);
+    }
+}
+
+/// Waits by how they ended, then the histogram.
+fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
+    let waits = (0..WaitEnd::ALL.len())
+        .map(|end| cells.sum(|cells| cells.waits.get(end).map_or(0, Counter::get)));
+    let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.queue_seconds.bucket(index)));
+    let sum_us = cells.sum(|cells| cells.queue_seconds.sum_us());
+    waits.chain(buckets).chain([sum_us]).collect()
+}

@@ -1,0 +1,264 @@
+//! Requests that wait for a slot: by priority, then in the order in which they came, whichever
+//! thread they wait on.
+//!
+//! Who finds every server full *enters*, *watches* the servers ([`Server::watch`]), and then looks
+//! again by [`Queue::offer_slot`]: a slot given back before the watch is seen by that look, one given
+//! back after it is offered by whoever gave it back. So no slot is lost between the two; a model
+//! checker walks through every order of it (`tests/loom.rs`).
+//!
+//! The queue knows no clock: how long to wait is the caller's affair, who [leaves](Queue::leave).
+
+use std::collections::BTreeMap;
+use std::task::{Context, Poll, Waker};
+
+use crate::server::{OnDrain, Server};
+use crate::sync::{AtomicU32, Mutex, Ordering, lock};
+
+/// The highest priority of a request that waits; 0 is the lowest.
+pub const PRIORITY_MAX: u8 = 9;
+
+/// A bounded queue of requests for slots of any server of a pool; `G` is what a request gets.
+///
+/// Its lock is held for a look into a sorted map, and taken only by requests that wait and by those
+/// that end while others wait.
+#[derive(Debug)]
+pub struct Queue<G> {
+    lines: Mutex<Lines<G>>,
+    /// How many wait; written under the lock, read without.
+    waiting: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Lines<G> {
+    waiting: BTreeMap<Place, Waiter>,
+    /// Those that wait no longer, and have not heard yet.
+    ended: BTreeMap<Place, Ended<G>>,
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Servers that it may not have.
+    tried: Vec<u32>,
+    waker: Option<Waker>,
+}
+
+/// A place in a queue; the least is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// [`PRIORITY_MAX`] less the priority.
+    rank: u8,
+    turn: u64,
+}
+
+/// How a wait ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended<G> {
+    /// It has a slot.
+    Granted(G),
+    /// The queue was full, and a request of higher priority came.
+    Displaced,
+    /// None of the servers that it may have is left.
+    Unservable,
+}
+
+/// What one waiter gets of what is offered.
+#[derive(Debug)]
+pub enum Offer<G> {
+    /// It has it, and waits no longer.
+    Grant(G),
+    /// It may not have it; the next one may.
+    Skip,
+    /// Nothing is left to offer.
+    Stop,
+}
+
+impl<G> Queue<G> {
+    /// A queue in which nobody waits.
+    pub fn new() -> Self {
+        Self {
+            lines: Mutex::new(Lines {
+                waiting: BTreeMap::new(),
+                ended: BTreeMap::new(),
+                turn: 0,
+            }),
+            waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// How many wait now.
+    pub fn len(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a place behind all of the same or a higher priority; `None` if `max` wait already and
+    /// none of them has a lower one. A priority above [`PRIORITY_MAX`] counts as that. `tried` are
+    /// servers that the request may not have.
+    ///
+    /// The caller then watches the servers, offers what they have, and [polls](Self::poll) until the
+    /// wait has ended or it [leaves](Self::leave).
+    pub fn enter(&self, priority: u8, tried: &[u32], max: usize) -> Option<Place> {
+        let rank = PRIORITY_MAX - priority.min(PRIORITY_MAX);
+        let mut lines = lock(&self.lines);
+        let mut displaced = None;
+        if lines.waiting.len() >= max {
+            let last = *lines.waiting.last_key_value()?.0;
+            if last.rank <= rank {
+                return None;
+            }
+            displaced = lines.end(last, Ended::Displaced);
+        }
+        lines.turn += 1;
+        let place = Place {
+            rank,
+            turn: lines.turn,
+        };
+        let waiter = Waiter {
+            tried: tried.to_vec(),
+            waker: None,
+        };
+        lines.waiting.insert(place, waiter);
+        self.count(&lines);
+        drop(lines);
+        wake(displaced);
+        Some(place)
+    }
+
+    /// Whether the wait has ended; `cx`'s task is woken when it does.
+    pub fn poll(&self, place: Place, cx: &mut Context<'_>) -> Poll<Ended<G>> {
+        let mut lines = lock(&self.lines);
+        if let Some(ended) = lines.ended.remove(&place) {
+            return Poll::Ready(ended);
+        }
+        match lines.waiting.get_mut(&place) {
+            Some(waiter) => {
+                match &waiter.waker {
+                    Some(known) if known.will_wake(cx.waker()) => {}
+                    _ => waiter.waker = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            // It has heard already: nothing more will come.
+            None => Poll::Ready(Ended::Unservable),
+        }
+    }
+
+    /// Gives a place up, whether it still waits or not. What it was granted meanwhile is returned, for
+    /// the caller to give back.
+    pub fn leave(&self, place: Place) -> Option<G> {
+        let mut lines = lock(&self.lines);
+        lines.waiting.remove(&place);
+        self.count(&lines);
+        match lines.ended.remove(&place)? {
+            Ended::Granted(granted) => Some(granted),
+            Ended::Displaced | Ended::Unservable => None,
+        }
+    }
+
+    /// Asks `offer` for each waiter in turn, with the servers that it may not have, until it stops.
+    /// Returns how many were granted. `offer` must not touch this queue.
+    pub fn offer(&self, mut offer: impl FnMut(&[u32]) -> Offer<G>) -> usize {
+        self.look(&mut offer, || {})
+    }
+
+    /// Offers the free slots of one server, `at_most` so many; `grant` makes what a waiter gets. When
+    /// nobody waits any more, the server is watched no longer.
+    pub fn offer_slots(
+        &self,
+        server: &Server,
+        id: u32,
+        max: Option<u32>,
+        at_most: usize,
+        on_drain: OnDrain,
+        mut grant: impl FnMut() -> G,
+    ) -> usize {
+        let mut left = at_most;
+        let mut offer = |tried: &[u32]| {
+            if left == 0 {
+                Offer::Stop
+            } else if tried.contains(&id) {
+                Offer::Skip
+            } else if server.acquire_in_turn(max, on_drain).is_ok() {
+                left -= 1;
+                Offer::Grant(grant())
+            } else {
+                Offer::Stop
+            }
+        };
+        self.look(&mut offer, || server.unwatch())
+    }
+
+    /// Runs `offer` over the waiters, and `when_empty` if none is left, both under the lock.
+    fn look(&self, offer: &mut impl FnMut(&[u32]) -> Offer<G>, when_empty: impl FnOnce()) -> usize {
+        let mut lines = lock(&self.lines);
+        let mut granted = Vec::new();
+        for (place, waiter) in &lines.waiting {
+            match offer(&waiter.tried) {
+                Offer::Grant(grant) => granted.push((*place, grant)),
+                Offer::Skip => {}
+                Offer::Stop => break,
+            }
+        }
+        let count = granted.len();
+        let wakers: Vec<_> = granted
+            .into_iter()
+            .filter_map(|(place, grant)| lines.end(place, Ended::Granted(grant)))
+            .collect();
+        self.count(&lines);
+        if lines.waiting.is_empty() {
+            when_empty();
+        }
+        drop(lines);
+        wakers.into_iter().for_each(Waker::wake);
+        count
+    }
+
+    /// Ends the wait of all for whom `servable`, given the servers that they may not have, is false.
+    pub fn retain(&self, mut servable: impl FnMut(&[u32]) -> bool) {
+        let mut lines = lock(&self.lines);
+        let gone: Vec<Place> = lines
+            .waiting
+            .iter()
+            .filter(|(_, waiter)| !servable(&waiter.tried))
+            .map(|(place, _)| *place)
+            .collect();
+        let wakers: Vec<_> = gone
+            .into_iter()
+            .filter_map(|place| lines.end(place, Ended::Unservable))
+            .collect();
+        self.count(&lines);
+        drop(lines);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn count(&self, lines: &Lines<G>) {
+        let waiting = u32::try_from(lines.waiting.len()).unwrap_or(u32::MAX);
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
+}
+
+impl<G> Lines<G> {
+    /// Ends one wait, and gives who is to be woken once the lock is let go.
+    fn end(&mut self, place: Place, ended: Ended<G>) -> Option<Waker> {
+        let waiter = self.waiting.remove(&place)?;
+        self.ended.insert(place, ended);
+        waiter.waker
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl<G> Default for Queue<G> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
