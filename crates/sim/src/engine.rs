@@ -323,8 +323,8 @@ impl<'a> Engine<'a> {
                     self.judge.handle_notice(self.now, &notice);
                 }
                 Action::Reply(reply, answer) => reply(answer),
-                // No config here has a name.
-                Action::Resolve(_) => {}
+                // No config here has a name or an agent.
+                Action::Resolve(_) | Action::AskAgent(_) => {}
             }
         }
         while let Ok(answer) = self.answers.1.try_recv() {
