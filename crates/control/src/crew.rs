@@ -86,7 +86,7 @@ pub type Crew = PerWorker<WorkerLoad>;
 
 /// Which worker should have a connection that `own` has accepted; `None`: `own` itself. `turn` is any number that
 /// moves on by one each time: three others are looked at, and in turn all. So up to four workers that get nothing but
-/// long connections, one after another, differ by [`GAP`] at most. Workers that accept at the same moment do not see
+/// long connections, one after another, differ by 2 at most. Workers that accept at the same moment do not see
 /// what the others do just then: then it may be one more.
 #[must_use]
 pub fn better_worker(crew: &Crew, own: usize, turn: usize) -> Option<usize> {
