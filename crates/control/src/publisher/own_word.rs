@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Share, State};
-use config::{AgentCheck, HealthCheck, Probe, Server};
+use config::{AgentCheck, HealthCheck, Probe};
 use wire::agent_check::{AgentAdmin, AgentLine, AgentService};
 
-use super::pools::{Place, Slot};
+use super::pools::{Place, Slot, in_use_max};
 use super::{Action, AgentProbe, Notice, Publisher};
 
 /// First agent checks are spread over this time.
@@ -76,7 +76,7 @@ impl OwnWord {
     }
 
     /// Of the file's bound: the operator's is never passed.
-    fn connections_max(&self, file: Option<u32>) -> Option<u32> {
+    pub(super) fn connections_max(&self, file: Option<u32>) -> Option<u32> {
         match (file, self.agent.connections_max) {
             (Some(file), Some(own)) => Some(file.min(own)),
             (file, own) => file.or(own),
@@ -205,7 +205,7 @@ impl Publisher {
         }
         let mut servers = pool.config.servers.iter();
         let server = servers.find(|server| server.name == slot.configured);
-        let file = server.and_then(|server| server.connections_max);
+        let file = server.and_then(|server| in_use_max(pool.config, server));
         slot.member
             .set_connections_max(slot.own.connections_max(file));
         let (pool, server) = (pool.name.clone(), slot.member.name.clone());
@@ -238,7 +238,6 @@ impl Publisher {
     pub(super) fn keep_agent(
         &mut self,
         slot: &mut Slot,
-        server: &Server,
         agent: Option<&AgentCheck>,
         now: Duration,
     ) {
@@ -255,8 +254,6 @@ impl Publisher {
                 slot.settle();
             }
         }
-        let max = slot.own.connections_max(server.connections_max);
-        slot.member.set_connections_max(max);
     }
 
     pub(super) fn ask_due_agents(&mut self, now: Duration) {

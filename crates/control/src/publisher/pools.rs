@@ -300,7 +300,8 @@ impl Publisher {
                     }
                 };
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
-                slot.member.set_connections_max(in_use_max(pool, server));
+                let max = slot.own.connections_max(in_use_max(pool, server));
+                slot.member.set_connections_max(max);
                 let (pool, at) = (pool.name.clone(), kept.len());
                 self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);
@@ -375,7 +376,7 @@ impl Publisher {
         }: Checks<'_>,
         now: Duration,
     ) -> Slot {
-        self.keep_agent(&mut slot, server, agent, now);
+        self.keep_agent(&mut slot, agent, now);
         slot.seat = Seat::new(server);
         if slot.file_weight != server.weight {
             slot.file_weight = server.weight;
@@ -607,7 +608,7 @@ pub(super) fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
 }
 
 /// Each request in use needs a socket, so that a server with all its sockets in use is full.
-fn in_use_max(pool: &Pool, server: &Server) -> Option<u32> {
+pub(super) fn in_use_max(pool: &Pool, server: &Server) -> Option<u32> {
     let sockets = pool.connections_per_server;
     Some(
         server
