@@ -3,8 +3,7 @@
 //!
 //! Who finds every server full *enters*, *watches* the servers ([`Server::watch`]), and then looks
 //! again by [`Queue::offer_slots`]: a slot given back before the watch is seen by that look, one given
-//! back after it is offered by whoever gave it back. So no slot is lost between the two; a model
-//! checker walks through every order of it (`tests/loom.rs`).
+//! back after it is offered by whoever gave it back. So no slot is lost between the two.
 //!
 //! The queue knows no clock: how long to wait is the caller's affair, who [leaves](Queue::leave).
 

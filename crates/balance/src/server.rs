@@ -77,20 +77,9 @@ pub enum OnDrain {
 
 impl Server {
     /// A server that is ready, holds nothing, and was never picked or measured.
-    #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self::with(Word::new(0))
-    }
-
-    /// As without a model checker, whose atomics are not made at compile time.
-    #[cfg(loom)]
-    pub fn new() -> Self {
-        Self::with(Word::new(0))
-    }
-
-    const fn with(word: Word) -> Self {
         Self {
-            word,
+            word: Word::new(0),
             due: AtomicU64::new(0),
             average: Average::new(),
             peak: Average::new(),
