@@ -20,8 +20,9 @@ use crate::scenario::{Load, Scenario, Shape};
 
 /// How long a peer may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// After the last connection fell silent, for buffers to be given back.
-const SETTLE: Duration = Duration::from_secs(1);
+/// After the last connection fell silent, for memory to be given back; what a proxy does within a second of an answer,
+/// it does for the next request.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Figures of one round by their names in [`crate::results::METRICS`].
 pub(crate) type Sample = BTreeMap<String, f64>;

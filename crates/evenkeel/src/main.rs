@@ -60,7 +60,15 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Keeps this process to pages of the usual size. Its memory is many small things that come and go: in huge pages it
+/// takes three times as much, and the kernel puts together again what was given back.
+fn refuse_huge_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    refuse_huge_pages();
     let origin = match Origin::find(args.file.as_deref()) {
         Ok(origin) => origin,
         Err(error) => return Ok(exit::wrong(error)),

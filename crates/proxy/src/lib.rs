@@ -16,6 +16,7 @@ mod pulse;
 mod queue;
 mod relay;
 mod sockets;
+mod sys;
 mod tcp;
 mod upstream;
 mod worker;

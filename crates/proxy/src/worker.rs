@@ -20,6 +20,7 @@ use crate::handover::Mailboxes;
 use crate::http1::Block;
 use crate::listener::Listening;
 use crate::net;
+use crate::sys;
 use crate::upstream::Idle;
 
 /// Exchange blocks kept for the next request of any connection.
@@ -262,6 +263,7 @@ impl Worker {
             self.idle.sweep(net::now());
             self.buffers.trim();
             self.blocks.trim();
+            sys::give_back_memory();
             let panics = net::panics();
             self.cells().panics.add(panics.saturating_sub(counted));
             counted = panics;

@@ -58,7 +58,7 @@ impl Log {
             worker: worker.clone(),
             _active: Active::new(worker),
             listener: listener.clone(),
-            started: net::clock(),
+            started: net::now(),
             picked: None,
             route: None,
             pool: None,

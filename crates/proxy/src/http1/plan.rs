@@ -289,11 +289,12 @@ fn name_request(conn: &Conn, from: IdFrom, bytes: &[u8], id: &mut Vec<u8>) {
         IdFrom::New => {
             let number =
                 (u128::from(conn.worker.random()) << 64) | u128::from(conn.worker.random());
-            for place in (0..32).rev() {
-                let nibble = (number >> (4 * place)) & 15;
-                let digit = b"0123456789abcdef".get(nibble as usize);
-                id.push(digit.copied().unwrap_or(b'0'));
+            let mut digits = [0; 32];
+            for (place, digit) in digits.iter_mut().rev().enumerate() {
+                let nibble = ((number >> (4 * place)) & 15) as u8;
+                *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
             }
+            id.extend_from_slice(&digits);
         }
     }
 }

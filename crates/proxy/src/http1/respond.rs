@@ -159,7 +159,7 @@ pub(super) async fn respond(
             _ => break,
         }
     }
-    on.seen.head_at.set(Some(net::clock()));
+    on.seen.head_at.set(Some(net::now()));
     if on.elsewhere.get() && on.upload_done.get() && on.retries.is_retried(head.status) {
         return Err(ResponseFault::Retried);
     }

@@ -2,13 +2,14 @@
 
 use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 use mio::Interest;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use super::reactor::{Registration, Side};
@@ -90,8 +91,8 @@ impl Stream {
     /// Reads what is there, without waiting. `WouldBlock` when nothing is.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = match &self.socket {
-            Socket::Tcp(socket) => (&*socket).read(buffer),
-            Socket::Unix(socket) => (&*socket).read(buffer),
+            Socket::Tcp(socket) => receive(socket, buffer),
+            Socket::Unix(socket) => receive(socket, buffer),
         };
         match &result {
             Ok(count) if *count > 0 && *count < buffer.len() => self.clear(Side::Read),
@@ -146,8 +147,8 @@ impl Stream {
     pub(crate) fn try_write(&self, parts: &[IoSlice<'_>], push: Push) -> io::Result<usize> {
         let result = match &self.socket {
             Socket::Tcp(socket) if push == Push::WithClose => write_before_close(socket, parts),
-            Socket::Tcp(socket) => write_parts(&mut &*socket, parts),
-            Socket::Unix(socket) => write_parts(&mut &*socket, parts),
+            Socket::Tcp(socket) => write_parts(socket, parts),
+            Socket::Unix(socket) => write_parts(socket, parts),
         };
         if result
             .as_ref()
@@ -265,7 +266,7 @@ impl Stream {
 /// Leaves the last packet to the close, which sends it with its FIN.
 #[cfg(target_os = "linux")]
 fn write_before_close(socket: &mio::net::TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+    use rustix::net::{SendAncillaryBuffer, sendmsg};
     let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
     Ok(sendmsg(
         socket,
@@ -277,14 +278,21 @@ fn write_before_close(socket: &mio::net::TcpStream, parts: &[IoSlice<'_>]) -> io
 
 #[cfg(not(target_os = "linux"))]
 fn write_before_close(socket: &mio::net::TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    write_parts(&mut &*socket, parts)
+    write_parts(socket, parts)
 }
 
-fn write_parts(socket: &mut impl Write, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    match parts {
-        [one] => socket.write(one),
-        _ => socket.write_vectored(parts),
-    }
+/// Straight to the kernel: libc's wrappers make each of these calls a point of cancellation, which costs as much as
+/// the way in and out of the kernel.
+fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, buffer, RecvFlags::empty())?;
+    Ok(count)
+}
+
+fn write_parts(socket: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(match parts {
+        [one] => rustix::net::send(socket, one, SendFlags::empty())?,
+        _ => rustix::io::writev(socket, parts)?,
+    })
 }
 
 /// Connects over TCP. Returns when the connection stands.
