@@ -15,7 +15,9 @@ use axum::response::{IntoResponse, Response};
 use balance::outlier::Cause;
 use control::crew::WorkerLoad;
 use control::live::Member;
-use control::metrics::{BUCKETS_US, Classes, Counter, PoolCells, RetryCause, WorkerCells};
+use control::metrics::{
+    BUCKETS_US, Classes, Counter, PauseCause, PoolCells, RetryCause, WorkerCells,
+};
 use control::reason::Reason;
 use control::world::World;
 
@@ -292,11 +294,10 @@ fn listeners(text: &mut Text, world: &World) {
         text.sample(&[("listener", &listener.name)], open);
     }
     type Number = fn(&control::metrics::ListenerCells) -> u64;
-    let totals: [(&str, Number); 4] = [
+    let totals: [(&str, Number); 3] = [
         ("evenkeel_listener_accepted_total", |cells| {
             cells.accepted.get()
         }),
-        ("evenkeel_listener_paused_total", |cells| cells.paused.get()),
         ("evenkeel_listener_bytes_in_total", |cells| {
             cells.bytes_in.get()
         }),
@@ -308,6 +309,16 @@ fn listeners(text: &mut Text, world: &World) {
         text.family(family);
         for listener in &world.listeners {
             text.sample(&[("listener", &listener.name)], listener.stats.sum(number));
+        }
+    }
+    text.family("evenkeel_listener_paused_total");
+    for listener in &world.listeners {
+        for cause in PauseCause::ALL {
+            let count = |cells: &control::metrics::ListenerCells| {
+                cells.paused.get(cause as usize).map_or(0, Counter::get)
+            };
+            let labels = [("listener", &*listener.name), ("cause", cause.name())];
+            text.sample(&labels, listener.stats.sum(count));
         }
     }
 }
@@ -338,6 +349,10 @@ fn workers(text: &mut Text, admin: &Admin) {
     ];
     for (family, number) in totals {
         text.single(family, cells.sum(number));
+    }
+    text.single("evenkeel_buffer_bytes", admin.hub.memory.held());
+    if let Some(max) = admin.hub.memory.max() {
+        text.single("evenkeel_buffer_bytes_max", max);
     }
     text.single("evenkeel_workers", admin.hub.worker_count);
     type Load = fn(&WorkerLoad) -> u64;

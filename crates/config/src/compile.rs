@@ -66,6 +66,10 @@ pub(crate) fn compile(
         workers: raw.workers.map(|workers| workers.value.u16()),
         admin,
         shutdown: compile_shutdown(raw.shutdown),
+        buffer_bytes_max: raw
+            .limits
+            .and_then(|limits| limits.value.buffer_bytes)
+            .map(|bytes| bytes.value.on().map(|bytes| bytes.0)),
         access_log: raw.access_log.and_then(|log| compile_access_log(log.value)),
         secret_file: None,
         state_file: raw

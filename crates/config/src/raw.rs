@@ -33,7 +33,7 @@ use crate::defaults;
 use crate::diagnostic::Report;
 use crate::read::{At, Read, Shape, entries, or, required, section, text};
 use crate::tree::{Node, Value};
-use crate::units::{Time, show_duration};
+use crate::units::{Size, Time, show_duration};
 use crate::values::{List, Many, Named, Off, Text, Whole};
 
 section! {
@@ -47,6 +47,8 @@ section! {
         "zone" zone: Text = or("none"),
         /// How the process ends.
         "shutdown" shutdown: RawShutdown = or("its own defaults"),
+        /// Bounds of the process.
+        "limits" limits: RawLimits = or("its own defaults"),
         /// The access log.
         "access_log" access_log: Off<RawAccessLog> = or("off"),
         /// File that keeps what operators have said of servers (state, weight) over a restart; its folder must be
@@ -82,6 +84,14 @@ section! {
         "idle_wait" idle_wait: Time = or(show_duration(defaults::SHUTDOWN_IDLE_WAIT)),
         /// After this, what is left is cut.
         "timeout" timeout: Time = or(show_duration(defaults::SHUTDOWN_TIMEOUT)),
+    } later []
+}
+
+section! {
+    /// Bounds of the process.
+    RawLimits "limits" {
+        /// Bytes that the buffers of all requests and connections hold. At 80% accepting pauses, at 90% new requests are answered 503 `overloaded`.
+        "buffer_bytes" buffer_bytes: Off<Size<1_048_576, { u64::MAX }>> = or("half of the memory that the process may use"),
     } later []
 }
 

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub admin: Option<Admin>,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// Bytes that buffers of the process may hold: `None` not given, `Some(None)` off.
+    pub buffer_bytes_max: Option<Option<u64>>,
     /// Where the access log goes; `None` when it is off.
     pub access_log: Option<AccessLog>,
     /// Path of the file whose bytes sign what clients carry.

@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod fuzz;
+mod limits;
 mod outlier;
 mod snapshots;
 mod surfaces;

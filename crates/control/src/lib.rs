@@ -10,6 +10,7 @@ pub mod decide;
 pub mod gate;
 pub mod handover;
 pub mod live;
+pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod publisher;

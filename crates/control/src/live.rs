@@ -12,7 +12,7 @@ use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 
 use crate::gate::Gate;
-use crate::metrics::{ListenerCells, PerWorker, PoolCells, RouteCells, ServerCells};
+use crate::metrics::{ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells};
 
 /// A resolved address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -344,6 +344,8 @@ pub struct ListenerState {
     pub stats: PerWorker<ListenerCells>,
     /// Connections open now, in all workers.
     pub connections: AtomicU32,
+    /// Accept loops that pause now, by why, in the order of [`PauseCause::ALL`].
+    pub paused: [AtomicU32; PauseCause::ALL.len()],
 }
 
 /// The live half of a route.

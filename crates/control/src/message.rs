@@ -9,6 +9,8 @@ use balance::health::Outcome;
 use balance::outlier::{Failure, Streak};
 use wire::agent_check::AgentLine;
 
+use crate::live::ListenerState;
+use crate::metrics::PauseCause;
 use crate::publisher::Changes;
 
 /// The way to the thread that owns the publisher.
@@ -84,6 +86,13 @@ pub enum Event {
         member: u32,
         /// The number that the probe was given.
         probe: u64,
+    },
+    /// A listener's accept loops began or ended to pause.
+    Paused {
+        /// Which listener.
+        listener: Arc<ListenerState>,
+        /// Why.
+        cause: PauseCause,
     },
     /// A name look-up has ended.
     Resolved {

@@ -222,8 +222,8 @@ pub struct ListenerCells {
     pub accepted: Counter,
     /// Connections that have ended.
     pub closed: Counter,
-    /// Times that accepting paused at the connection limit.
-    pub paused: Counter,
+    /// Times that accepting paused, by why, in the order of [`PauseCause::ALL`].
+    pub paused: [Counter; PauseCause::ALL.len()],
     /// Bytes from clients (TCP listeners).
     pub bytes_in: Counter,
     /// Bytes to clients (TCP listeners).
@@ -262,6 +262,41 @@ impl Default for WorkerCells {
             handed: Counter::default(),
             log_dropped: Counter::default(),
             panics: Counter::default(),
+        }
+    }
+}
+
+/// Why a listener accepts nothing for a moment. What waits stays in the kernel's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PauseCause {
+    /// It has as many connections as it may.
+    Connections,
+    /// The process, or the system, is out of file descriptors.
+    Descriptors,
+    /// Buffers hold nearly as much as they may, or the kernel is out of memory.
+    Memory,
+    /// The system refuses for another reason.
+    System,
+}
+
+impl PauseCause {
+    /// Every cause, in the order of its number.
+    pub const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::Descriptors,
+        Self::Memory,
+        Self::System,
+    ];
+
+    /// Its label in metrics and its word in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::System => "system",
         }
     }
 }

@@ -9,6 +9,7 @@ mod handover;
 mod health;
 mod outlier;
 mod own_word;
+mod pauses;
 mod pools;
 mod view;
 
@@ -26,7 +27,7 @@ use config::{AgentCheck, HealthCheck, Snapshot};
 
 use crate::live::{Endpoint, ListenerState, RouteState};
 use crate::message::{Answer, Event, Reply};
-use crate::metrics::PerWorker;
+use crate::metrics::{PauseCause, PerWorker};
 use crate::world::World;
 
 pub use changes::Changes;
@@ -147,6 +148,15 @@ pub enum Notice {
         /// Requests and connections.
         count: u64,
     },
+    /// A listener accepts nothing, or accepts again.
+    Paused {
+        /// Its name.
+        listener: Arc<str>,
+        /// Why.
+        cause: PauseCause,
+        /// `None`: it begins now; else how long it lasted, pauses within a moment taken for one.
+        lasted: Option<Duration>,
+    },
     /// An operator changed a server.
     Operator {
         /// Pool name.
@@ -194,6 +204,8 @@ pub struct Publisher {
     words_version: u64,
     /// When the traffic of a pool's servers is to be looked at next; `None` while no pool wants that.
     sweep_at: Option<Duration>,
+    /// Listeners that accept nothing for a while.
+    pauses: pauses::Pauses,
     actions: VecDeque<Action>,
 }
 
@@ -222,6 +234,7 @@ impl Publisher {
             given: handover::Given::default(),
             words_version: 0,
             sweep_at: None,
+            pauses: pauses::Pauses::default(),
             actions: VecDeque::new(),
         }
     }
@@ -298,6 +311,7 @@ impl Publisher {
             } => self.handle_agent(member, number, answer, now),
             Event::NotProbed { member, probe } => self.handle_not_probed(member, probe, now),
             Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
+            Event::Paused { listener, cause } => self.pauses.handle(&listener, cause, now),
         }
     }
 
@@ -331,7 +345,8 @@ impl Publisher {
             .map(|name| name.due)
             .min();
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
-        [probe, agent, view, name, drain, self.sweep_at]
+        let pause = self.pauses.poll_timeout();
+        [probe, agent, view, name, drain, self.sweep_at, pause]
             .into_iter()
             .flatten()
             .min()
@@ -345,6 +360,8 @@ impl Publisher {
         self.look_at_drains(now);
         self.sweep_due_pools(now);
         self.build_due_views(now);
+        let pauses = self.pauses.handle_timeout(now);
+        self.actions.extend(pauses.into_iter().map(Action::Log));
     }
 
     /// What the shell is to do next. To be asked until it is empty.
@@ -367,6 +384,7 @@ impl Publisher {
                         name: listener.name.clone(),
                         stats: PerWorker::new(self.workers),
                         connections: 0.into(),
+                        paused: Default::default(),
                     })
                 });
             listeners.push(state.clone());

@@ -51,6 +51,8 @@ pub enum Reason {
     AffinityServerUnavailable,
     /// The process or the server is being drained.
     Draining,
+    /// The buffers of the process hold nearly as much as they may.
+    Overloaded,
     /// A filter of the route answered (`respond`, `redirect`).
     Filter,
     /// The HTTP version is not 1.0 or 1.1.
@@ -65,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -89,6 +91,7 @@ impl Reason {
         Self::RetryBudget,
         Self::AffinityServerUnavailable,
         Self::Draining,
+        Self::Overloaded,
         Self::Filter,
         Self::VersionNotSupported,
         Self::NotImplemented,
@@ -123,6 +126,7 @@ impl Reason {
             Self::RetryBudget => "retry_budget",
             Self::AffinityServerUnavailable => "affinity_server_unavailable",
             Self::Draining => "draining",
+            Self::Overloaded => "overloaded",
             Self::Filter => "filter",
             Self::VersionNotSupported => "version_not_supported",
             Self::NotImplemented => "not_implemented",
@@ -155,7 +159,8 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::AffinityServerUnavailable
-            | Self::Draining => 503,
+            | Self::Draining
+            | Self::Overloaded => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ResponseTimeout => 504,
             Self::VersionNotSupported => 505,
             // The route's own status is used.
@@ -208,6 +213,9 @@ impl Reason {
                 "the server that the client is bound to cannot serve"
             }
             Self::Draining => "the process or the server was drained and the deadline came",
+            Self::Overloaded => {
+                "the buffers of the process hold nearly as much as `limits.buffer_bytes` allows"
+            }
             Self::Filter => "a filter of the route answered: `respond` or `redirect`",
             Self::VersionNotSupported => "the HTTP version is neither 1.0 nor 1.1",
             Self::NotImplemented => "the request body has a transfer coding other than `chunked`",

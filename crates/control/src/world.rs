@@ -9,6 +9,7 @@ use config::Snapshot;
 
 use crate::crew::Crew;
 use crate::live::{ListenerState, PoolState, RouteState};
+use crate::memory::Memory;
 use crate::message::{Message, ReloadReport, Sender};
 use crate::metrics::{PerWorker, WorkerCells};
 
@@ -60,6 +61,8 @@ pub struct Hub {
     pub workers: PerWorker<WorkerCells>,
     /// What each worker carries now. Blocks of their own: they are read by all when a connection comes.
     pub crew: Crew,
+    /// What buffers hold.
+    pub memory: Memory,
     /// How many workers there are.
     pub worker_count: usize,
     /// Wall time at start, since the Unix epoch.
@@ -85,6 +88,7 @@ impl Hub {
             reloaded: ArcSwapOption::empty(),
             workers: PerWorker::new(workers),
             crew: Crew::new(workers),
+            memory: Memory::default(),
             worker_count: workers,
             started,
         }

@@ -9,6 +9,7 @@ mod admin_listener;
 mod ending;
 mod limits;
 pub(crate) mod logging;
+mod memory;
 mod names;
 mod port_owner;
 mod reload;
@@ -254,6 +255,7 @@ async fn start(
         workers = parts.hub.worker_count,
         open_files = parts.open_files,
         connections_default_max = proxy::connection_default_max(parts.open_files),
+        buffer_bytes_max = parts.hub.memory.max(),
         "started"
     );
     let drains = Arc::new(AtomicBool::new(false));
@@ -367,6 +369,8 @@ async fn prepare(
         Box::new(send),
     );
     let hub = Arc::new(hub);
+    hub.memory
+        .set_max(memory::buffer_bytes_max(&snapshot), workers);
     let output = access_log::open(snapshot.access_log.as_ref()).map_err(NotStarted::wrong)?;
     let (access_log, records) = AccessLog::start(output).context("the access log")?;
     let engine = Engine::start(hub.clone(), limits::seed(), Some(records));

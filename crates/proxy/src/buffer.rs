@@ -2,6 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 
+use control::memory::Level;
+
+use crate::memory::{self, Counted};
+
 /// Size of a fresh buffer, and of one direction of an exchange.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Size of a buffer for a stream that fills the usual one: fewer system calls for each byte.
@@ -17,17 +21,20 @@ const BULK_KEPT_MAX: usize = 8;
 #[derive(Default)]
 pub(crate) struct Buffer {
     /// Initialised over its whole length.
-    bytes: Vec<u8>,
+    bytes: Counted,
     start: usize,
     end: usize,
     /// The last read filled it: there may be much more.
     was_full: bool,
+    /// How the process stood when this was allocated; calm for a recycled one, which takes nothing more.
+    pub(crate) level: Level,
 }
 
 impl Buffer {
     fn fresh(size: usize) -> Self {
         Self {
-            bytes: vec![0; size],
+            bytes: Counted::zeroed(size),
+            level: memory::level(),
             ..Self::default()
         }
     }
@@ -63,7 +70,7 @@ impl Buffer {
             return false;
         }
         let wanted = (self.bytes.len().max(BUFFER_BYTES) * 2).min(max);
-        self.bytes.resize(wanted, 0);
+        self.bytes.resize(wanted);
         true
     }
 
@@ -84,7 +91,7 @@ pub(crate) struct Spares<T> {
     free: RefCell<Vec<T>>,
     /// The fewest that were free at once since the last [`Spares::trim`].
     unused: Cell<usize>,
-    max: usize,
+    max: Cell<usize>,
 }
 
 impl<T> Spares<T> {
@@ -93,7 +100,7 @@ impl<T> Spares<T> {
         Self {
             free: RefCell::default(),
             unused: Cell::new(0),
-            max,
+            max: Cell::new(max),
         }
     }
 
@@ -107,9 +114,15 @@ impl<T> Spares<T> {
     /// Keeps one for the next user; frees it when there are enough.
     pub(crate) fn give(&self, one: T) {
         let mut free = self.free.borrow_mut();
-        if free.len() < self.max {
+        if free.len() < self.max.get() {
             free.push(one);
         }
+    }
+
+    /// From now on at most `max` are kept.
+    fn set_max(&self, max: usize) {
+        self.max.set(max);
+        self.free.borrow_mut().truncate(max);
     }
 
     /// Frees those that nobody needed since the last time.
@@ -144,9 +157,24 @@ impl Default for Buffers {
 
 impl Buffers {
     pub(crate) fn take(&self) -> Buffer {
-        self.usual
-            .take()
-            .unwrap_or_else(|| Buffer::fresh(BUFFER_BYTES))
+        self.usual.take().unwrap_or_else(|| self.fresh())
+    }
+
+    /// The same for what can wait; `None` while the process can spare none.
+    pub(crate) fn take_if_any(&self) -> Option<Buffer> {
+        let kept = self.usual.take();
+        kept.or_else(|| (memory::level() < Level::Full).then(|| self.fresh()))
+    }
+
+    #[cold]
+    fn fresh(&self) -> Buffer {
+        let buffer = Buffer::fresh(BUFFER_BYTES);
+        if buffer.level >= Level::Shedding {
+            // What was let go for want of memory is not kept for others.
+            self.usual.set_max(0);
+            self.bulk.set_max(0);
+        }
+        buffer
     }
 
     /// Takes a buffer back. One that grew for a head is freed, so that it does not stay.
@@ -163,11 +191,15 @@ impl Buffers {
         buffer.start = 0;
         buffer.end = 0;
         buffer.was_full = false;
+        buffer.level = Level::Calm;
         spares.give(buffer);
     }
 
-    /// Frees the buffers that nobody needed since the last time.
+    /// Frees the buffers that nobody needed since the last time; all that are free while memory is short.
     pub(crate) fn trim(&self) {
+        let is_calm = memory::level() == Level::Calm;
+        self.usual.set_max(if is_calm { KEPT_MAX } else { 0 });
+        self.bulk.set_max(if is_calm { BULK_KEPT_MAX } else { 0 });
         self.usual.trim();
         self.bulk.trim();
     }
@@ -179,6 +211,7 @@ impl Buffers {
             && buffer.is_empty()
             && buffer.bytes.len() == BUFFER_BYTES
             && in_use < BULK_MAX
+            && memory::level() == Level::Calm
         {
             self.bulk_in_use.set(in_use + 1);
             let kept = self.bulk.take();

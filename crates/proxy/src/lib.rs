@@ -10,6 +10,7 @@ mod fault;
 mod handover;
 mod http1;
 mod listener;
+mod memory;
 mod net;
 mod outcome;
 mod pulse;

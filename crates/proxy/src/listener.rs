@@ -13,6 +13,9 @@ use std::time::Duration;
 use config::Protocol;
 use control::crew::better_worker;
 use control::live::ListenerState;
+use control::memory::Level;
+use control::message::{Event, Message};
+use control::metrics::PauseCause;
 
 use crate::handover::{Handed, HeldPlace};
 use crate::net::{self, Acceptor, Bare, Stream};
@@ -21,7 +24,7 @@ use crate::{http1, tcp};
 
 /// Connections accepted in a row before others run.
 const ACCEPT_BATCH: usize = 16;
-/// How long accepting waits when the process is out of descriptors, or the listener full.
+/// How long accepting waits when the listener is full, or the process out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// One worker's half of a listener: shared by its accept loops and its connections.
@@ -166,6 +169,49 @@ impl Drop for Open {
     }
 }
 
+/// A pause of one accept loop, told when it is the listener's first and when it was the last.
+struct Paused {
+    worker: Rc<Worker>,
+    state: Arc<ListenerState>,
+    cause: PauseCause,
+}
+
+impl Paused {
+    fn new(worker: &Rc<Worker>, listening: &Listening, cause: PauseCause) -> Self {
+        let state = listening.state.clone();
+        if let Some(counter) = state.stats.of(worker.number).paused.get(cause as usize) {
+            counter.increment();
+        }
+        let loops = state.paused.get(cause as usize);
+        let is_first = loops.is_some_and(|loops| loops.fetch_add(1, Relaxed) == 0);
+        let paused = Self {
+            worker: worker.clone(),
+            state,
+            cause,
+        };
+        if is_first {
+            paused.tell();
+        }
+        paused
+    }
+
+    fn tell(&self) {
+        self.worker.hub.send(Message::Event(Event::Paused {
+            listener: self.state.clone(),
+            cause: self.cause,
+        }));
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let loops = self.state.paused.get(self.cause as usize);
+        if loops.is_some_and(|loops| loops.fetch_sub(1, Relaxed) == 1) {
+            self.tell();
+        }
+    }
+}
+
 /// Accepts until it is stopped; then takes what the kernel has queued, waits a moment, looks again, and closes.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
@@ -174,18 +220,34 @@ pub(crate) async fn accept(
     stop: Rc<StopAccepting>,
     connections_default: u32,
 ) {
-    let mut paused = false;
-    while !wait(&acceptor, &stop).await {
-        let max = connections_max(&worker, &listening, connections_default);
-        let pauses = accept_batch(&worker, &listening, &acceptor, max).await == Batch::Pause;
-        if pauses {
-            if !paused {
-                listening.state.stats.of(worker.number).paused.increment();
-            }
-            net::sleep(PAUSE).await;
+    let mut paused: Option<Paused> = None;
+    loop {
+        // After a pause it is tried whether it is over, whoever waits.
+        let stops = if paused.is_none() {
+            wait(&acceptor, &stop).await
+        } else {
+            stop.stopped.get()
+        };
+        if stops {
+            break;
         }
-        paused = pauses;
+        let batch = if worker.hub.memory.level() >= Level::Pausing {
+            Batch::Pause(PauseCause::Memory)
+        } else {
+            let max = connections_max(&worker, &listening, connections_default);
+            accept_batch(&worker, &listening, &acceptor, max).await
+        };
+        match batch {
+            Batch::Pause(cause) => {
+                if paused.as_ref().is_none_or(|paused| paused.cause != cause) {
+                    paused = Some(Paused::new(&worker, &listening, cause));
+                }
+                net::sleep(PAUSE).await;
+            }
+            Batch::Done | Batch::More => paused = None,
+        }
     }
+    drop(paused);
     if !stop.handed_over.get() {
         let all = u32::MAX;
         while accept_batch(&worker, &listening, &acceptor, all).await == Batch::More {}
@@ -225,9 +287,8 @@ enum Batch {
     Done,
     /// More may be queued.
     More,
-    /// The listener is full, or the process out of descriptors or memory: what is queued stays there until something
-    /// is given back.
-    Pause,
+    /// What is queued stays there until something is given back.
+    Pause(PauseCause),
 }
 
 async fn accept_batch(
@@ -238,18 +299,27 @@ async fn accept_batch(
 ) -> Batch {
     for _ in 0..ACCEPT_BATCH {
         let Some(place) = Place::take(listening, max) else {
-            return Batch::Pause;
+            return Batch::Pause(PauseCause::Connections);
         };
         match acceptor.try_accept() {
             Ok((socket, peer)) => take_in(worker, listening, place, socket, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Done,
             // The client left while it was queued.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => return Batch::Pause,
+            Err(error) => return Batch::Pause(pause_cause(&error)),
         }
     }
     net::yield_now().await;
     Batch::More
+}
+
+fn pause_cause(error: &io::Error) -> PauseCause {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => PauseCause::Descriptors,
+        Some(Errno::NOMEM | Errno::NOBUFS) => PauseCause::Memory,
+        _ => PauseCause::System,
+    }
 }
 
 /// Serves a connection here, unless another worker has fewer.

@@ -17,6 +17,9 @@ pub(crate) const YIELD_BYTES: u64 = 256 * 1024;
 /// Larger ones go out at once, while their bytes are in cache.
 const STAGED_MAX: usize = 8 * 1024;
 
+/// How long bytes are left where they are while there is no memory to read them into.
+const STARVED_WAIT: Duration = Duration::from_millis(20);
+
 /// Why a write did not end.
 #[derive(Debug)]
 pub(crate) enum WriteFault {
@@ -216,6 +219,8 @@ enum Step {
     Blocked,
     /// Something was read, to be written when this task runs again.
     Staged,
+    /// There is something to be read, and no memory to read it into.
+    Starved,
     FromFailed,
     ToFailed,
 }
@@ -264,7 +269,10 @@ impl Pipe<'_> {
                 Poll::Ready(Ok(())) => {}
             }
             if self.buffer.room().is_empty() {
-                self.buffer = buffers.take();
+                let Some(buffer) = buffers.take_if_any() else {
+                    return if moved { Step::Moved } else { Step::Starved };
+                };
+                self.buffer = buffer;
             }
             buffers.widen(&mut self.buffer);
             match self.from.try_read(self.buffer.room()) {
@@ -312,6 +320,7 @@ pub(crate) async fn tunnel(
     deadline.set(times.idle);
     let end = loop {
         let before = up.bytes + down.bytes;
+        let mut starved = false;
         let stepped = poll_fn(|cx| {
             use std::task::Poll;
             let (a, b) = (up.step(cx, buffers), down.step(cx, buffers));
@@ -324,6 +333,10 @@ pub(crate) async fn tunnel(
                 }
                 (Step::Staged, Step::Blocked | Step::Staged) | (Step::Blocked, Step::Staged) => {
                     Poll::Pending
+                }
+                (Step::Starved, Step::Blocked | Step::Starved) | (Step::Blocked, Step::Starved) => {
+                    starved = true;
+                    Poll::Ready(None)
                 }
                 (Step::Blocked, Step::Blocked) => match deadline.poll(cx) {
                     Poll::Ready(net::Elapsed) => Poll::Ready(Some(TunnelEnd::Idle)),
@@ -338,6 +351,11 @@ pub(crate) async fn tunnel(
         }
         if up.done && down.done {
             break TunnelEnd::Finished;
+        }
+        if starved {
+            // Cold: boxed, so that other tunnels do not carry its state.
+            Box::pin(net::sleep(STARVED_WAIT)).await;
+            continue;
         }
         deadline.set(if up.done || down.done {
             times.half_closed

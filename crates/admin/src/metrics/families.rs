@@ -187,12 +187,6 @@ pub const FAMILIES: &[Family] = &[
         "Connections accepted.",
     ),
     family(
-        "evenkeel_listener_paused_total",
-        Counter,
-        &["listener"],
-        "Times that accepting paused at the connection limit.",
-    ),
-    family(
         "evenkeel_listener_bytes_in_total",
         Counter,
         &["listener"],
@@ -203,6 +197,12 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         &["listener"],
         "Bytes to clients of a TCP listener.",
+    ),
+    family(
+        "evenkeel_listener_paused_total",
+        Counter,
+        &["listener", "cause"],
+        "Times that accepting paused, by why: connections, descriptors, memory, system.",
     ),
     family(
         "evenkeel_errors_total",
@@ -239,6 +239,18 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         &[],
         "Connections ended by a fault of Evenkeel's own.",
+    ),
+    family(
+        "evenkeel_buffer_bytes",
+        Gauge,
+        &[],
+        "Bytes that buffers of requests and connections hold.",
+    ),
+    family(
+        "evenkeel_buffer_bytes_max",
+        Gauge,
+        &[],
+        "The bound of these, `limits.buffer_bytes`; absent if there is none.",
     ),
     family("evenkeel_workers", Gauge, &[], "Worker threads."),
     family(

@@ -90,6 +90,7 @@ impl Fixture {
         let (sender, messages) = mpsc::unbounded_channel();
         let send = Box::new(move |message| sender.send(message).unwrap());
         let hub = Arc::new(Hub::new(world, 2, Duration::from_secs(1_700_000_000), send));
+        hub.memory.set_max(Some(1 << 30), 2);
         hub.set_phase(Phase::Running);
         let file = Arc::new(Mutex::new(text.to_owned()));
         tokio::spawn(publish(publisher, messages, hub.clone(), file.clone()));

@@ -303,5 +303,10 @@ fn told(notice: &Notice) -> String {
         } => format!("{server} says {says}: {state}"),
         Notice::Cut { server, count, .. } => format!("{server}: {count} cut"),
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
+        Notice::Paused {
+            listener,
+            cause,
+            lasted,
+        } => format!("{listener} paused for {}: {lasted:?}", cause.name()),
     }
 }

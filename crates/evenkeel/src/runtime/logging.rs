@@ -92,16 +92,40 @@ pub(super) fn notice(notice: &Notice) {
         } => {
             tracing::warn!(%pool, %server, count, "the drain's deadline came: what still ran was cut");
         }
+        Notice::Paused {
+            listener,
+            cause,
+            lasted,
+        } => {
+            let cause = cause.name();
+            match lasted {
+                None => tracing::warn!(
+                    %listener,
+                    cause,
+                    "accepting pauses: new connections wait in the kernel's queue"
+                ),
+                Some(lasted) => tracing::info!(
+                    %listener,
+                    cause,
+                    lasted_ms = millis(*lasted),
+                    "accepting goes on"
+                ),
+            }
+        }
         Notice::Operator { pool, server, what } => {
             tracing::info!(%pool, %server, "operator: {what}");
         }
     }
 }
 
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Writes what became of a worker.
 pub(super) fn worker(notice: &proxy::Notice) {
     use proxy::Notice;
-    let ms = |time: &std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let ms = |time: &std::time::Duration| millis(*time);
     match notice {
         Notice::Stuck {
             worker,

@@ -27,7 +27,7 @@ use super::signals::{Asked, Signals};
 use super::state_file::{self, StateFile};
 use super::upgrade;
 use super::watching::Watching;
-use super::{bind_messages, log_findings, logging, names, workers};
+use super::{bind_messages, log_findings, logging, memory, names, workers};
 use crate::exit;
 
 pub(super) use upgrading::Upgrading;
@@ -327,7 +327,11 @@ impl Shell {
             self.publisher.handle_event(name, now);
         }
         let state_file = snapshot.state_file.clone();
+        let buffer_bytes_max = memory::buffer_bytes_max(&snapshot);
         let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
+        self.hub
+            .memory
+            .set_max(buffer_bytes_max, self.hub.worker_count);
         self.hub.set_world(world.clone());
         self.engine.publish(prepared, world);
         self.access_log.change(output);

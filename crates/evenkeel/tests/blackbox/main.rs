@@ -31,6 +31,7 @@ mod life_state;
 mod life_support;
 mod life_systemd;
 mod life_workers;
+mod overload;
 mod places;
 mod queue;
 mod reliability;

@@ -292,7 +292,10 @@ fn a_full_listener_pauses_and_goes_on_when_one_leaves() {
     let mut waits = connect(pg(&evenkeel));
     waits.send("w").expect("sent");
     wait_until("it pauses", SOON, || {
-        metric(&evenkeel, "evenkeel_listener_paused_total{listener=\"pg\"}") > 0.0
+        metric(
+            &evenkeel,
+            "evenkeel_listener_paused_total{listener=\"pg\",cause=\"connections\"}",
+        ) > 0.0
     })
     .expect("it pauses");
     assert_eq!(

@@ -15,6 +15,7 @@ use control::message::Message;
 
 use super::{Engine, HERE, Here, connection_default_max, with_here};
 use crate::handover::Handed;
+use crate::memory;
 use crate::net::{self, Remote};
 use crate::pulse::{self, Change, LOOK_EVERY, Pulse};
 use crate::worker::Worker;
@@ -111,6 +112,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                memory::begin(&hub);
                 let start = |remote: Remote| {
                     let worker = Worker::new(number, hub.clone(), mailboxes, seed, log);
                     worker.draining.set(end.draining);

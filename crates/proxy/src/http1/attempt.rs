@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use control::live::Member;
+use control::memory::Level;
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use wire::http1::Keep;
@@ -120,6 +121,9 @@ pub(super) async fn attempt(
     log: &mut Log,
 ) -> Result<Done, Fault> {
     cx.conn.worker.ensure_server_buffer(block);
+    if block.server_in.level == Level::Full {
+        return Err(Fault::Final(Unserved::new(Reason::Overloaded)));
+    }
     let whole = send(cx, block, upload, &server, &cx.conn.deadline).await?;
     fault::at(&cx.conn.worker, &block.request_out);
     let sent = Sent {
@@ -364,7 +368,7 @@ pub(super) fn parts<'b>(block: &'b Block, upload: &Upload) -> [&'b [u8]; 3] {
     let body = if block.replay.is_empty() {
         upload.first(&block.client_in)
     } else {
-        &block.replay
+        &*block.replay
     };
     [&block.request_out, body, &block.request_tail]
 }

@@ -87,6 +87,10 @@ impl Log {
 
     /// Counts that the last server gave no whole answer, for this reason.
     pub(super) fn count_end(&self, reason: Reason) {
+        // Nothing was sent.
+        if reason == Reason::Overloaded {
+            return;
+        }
         if let Some(member) = &self.member {
             outcome::ended(&self.worker, member, reason, false);
         }

@@ -20,11 +20,13 @@ use std::time::Duration;
 
 use config::{HttpListener, Protocol};
 use control::decide;
+use control::memory::Level;
 use control::reason::Reason;
-use wire::http1::{Decoded, RequestError, RequestHead, ResponseHead, decode_request};
+use wire::http1::{Body, Decoded, RequestError, RequestHead, ResponseHead, decode_request};
 
 use crate::buffer::Buffer;
 use crate::listener::Listening;
+use crate::memory::{self, Counted};
 use crate::net::{self, Deadline, Stream};
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::upstream::{Lease, ServerStream};
@@ -56,7 +58,7 @@ pub(crate) struct Block {
     request_tail: Vec<u8>,
     response_tail: Vec<u8>,
     /// Request body bytes that were sent, kept for another try.
-    replay: Vec<u8>,
+    replay: Counted,
     edits: rules::Edits,
     path: Vec<u8>,
     host: Vec<u8>,
@@ -78,7 +80,6 @@ impl Block {
             &mut self.response_out,
             &mut self.request_tail,
             &mut self.response_tail,
-            &mut self.replay,
             &mut self.path,
             &mut self.host,
             &mut self.request_id,
@@ -88,6 +89,10 @@ impl Block {
             if scratch.capacity() > KEPT {
                 scratch.shrink_to(KEPT);
             }
+        }
+        self.replay.clear();
+        if self.replay.capacity() > KEPT {
+            self.replay.shrink_to(KEPT);
         }
         self.edits.clear();
         self.tried.clear();
@@ -291,6 +296,10 @@ impl Conn {
             return Next::Close;
         };
         let mut log = Log::begin(&self.worker, &self.listening.name);
+        if block.client_in.level >= Level::Shedding {
+            // Cold: boxed, so that other requests do not carry its state.
+            return Box::pin(self.shed(block, http, &mut log)).await;
+        }
         if let Err(fault) = self.read_head(block, http).await {
             return self.refuse_head(block, http, fault, &mut log).await;
         }
@@ -311,6 +320,9 @@ impl Conn {
                 waiting = true;
                 self.deadline.set(http.timeouts.header);
             }
+            if block.client_in.room().is_empty() && memory::level() >= Level::Shedding {
+                return Err(HeadFault::Overloaded);
+            }
             if block.client_in.room().is_empty()
                 && !block.client_in.grow(limits.head_bytes.saturating_add(1))
             {
@@ -330,6 +342,22 @@ impl Conn {
         }
     }
 
+    /// Refuses a request for which there is no memory; what of it has come is all that is looked at.
+    async fn shed(&self, block: &mut Block, http: &HttpListener, log: &mut Log) -> Next {
+        let limits = decide::head_limits(http);
+        let decoded = decode_request(block.client_in.filled(), &limits, &mut block.request);
+        let is_whole = matches!(decoded, Ok(Decoded::Complete(())));
+        if is_whole {
+            plan::take_texts(&block.request, block.client_in.filled(), log);
+            block.client_in.consume(block.request.len);
+        } else {
+            block.request = RequestHead::default();
+        }
+        let keep = is_whole && matches!(block.request.body, Body::None);
+        let content = answer::Content::Reason(Reason::Overloaded);
+        answer::send(self, http, block, content, String::new(), keep, log).await
+    }
+
     async fn refuse_head(
         &self,
         block: &mut Block,
@@ -343,6 +371,7 @@ impl Conn {
                 return Next::Close;
             }
             HeadFault::TimedOut => (Reason::HeaderTimeout, String::new()),
+            HeadFault::Overloaded => (Reason::Overloaded, String::new()),
             HeadFault::Bad(error) => (decide::reason_of(error.kind()), error.to_string()),
         };
         block.request = RequestHead::default();
@@ -402,22 +431,24 @@ impl Conn {
         }
         self.deadline.tag(0);
         self.deadline.set(Some(LINGER));
-        let mut buffer = self.worker.buffers.take();
         let mut left = LINGER_BYTES;
         while left > 0 {
-            match self
-                .deadline
-                .guard(relay::read_more(&self.stream, &mut buffer))
-                .await
-            {
-                Ok(Ok(count)) if count > 0 => {
-                    left = left.saturating_sub(count);
-                    buffer.consume(count);
-                }
+            if !matches!(
+                self.deadline.guard(self.stream.readable()).await,
+                Ok(Ok(()))
+            ) {
+                break;
+            }
+            // Held only while something is there to be read.
+            let mut buffer = self.worker.buffers.take();
+            let read = self.stream.try_read(buffer.room());
+            self.worker.buffers.give(buffer);
+            match read {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 _ => break,
             }
         }
-        self.worker.buffers.give(buffer);
     }
 }
 
@@ -429,6 +460,8 @@ enum HeadFault {
     /// The client left.
     Gone,
     TimedOut,
+    /// It takes more memory than the process can spare.
+    Overloaded,
     Bad(RequestError),
 }
 

@@ -8,6 +8,7 @@ use wire::http1::{Body, Keep};
 
 use super::respond::Seen;
 use crate::buffer::{Buffer, Buffers};
+use crate::memory::Counted;
 use crate::net::{self, Deadline, Stream};
 use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
 
@@ -96,7 +97,7 @@ impl Upload {
     }
 
     /// Lets go of the held piece, keeping it for another try if that may be.
-    fn keep_held(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
+    fn keep_held(&mut self, client_in: &mut Buffer, replay: &mut Counted) {
         let bytes = self.first(client_in);
         if self.can_replay && self.replayable && replay.len() + bytes.len() <= REPLAY_BYTES {
             replay.extend_from_slice(bytes);
@@ -109,7 +110,7 @@ impl Upload {
     }
 
     /// After a try that failed: a piece that was on its way belongs to the next one.
-    pub(super) fn rewind(&mut self, client_in: &mut Buffer, replay: &mut Vec<u8>) {
+    pub(super) fn rewind(&mut self, client_in: &mut Buffer, replay: &mut Counted) {
         if self.writing {
             self.keep_held(client_in, replay);
         }
@@ -119,7 +120,7 @@ impl Upload {
 /// The pieces of a block that an upload works on.
 pub(super) struct UploadBuffers<'b> {
     pub(super) client_in: &'b mut Buffer,
-    pub(super) replay: &'b mut Vec<u8>,
+    pub(super) replay: &'b mut Counted,
     pub(super) tail: &'b mut Vec<u8>,
     pub(super) free: &'b Buffers,
 }
