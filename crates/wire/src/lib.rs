@@ -21,4 +21,5 @@
 )]
 
 pub mod agent_check;
+pub mod client_hello;
 pub mod http1;
