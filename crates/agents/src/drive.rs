@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::agent_check;
 use crate::probe::probe_and_hear;
 use crate::resolve::Resolver;
+use crate::tls::Secure;
 
 /// Probes that are out at once; the others wait for their turn, and their time begins then.
 const PROBES_MAX: usize = 1024;
@@ -27,18 +28,21 @@ pub struct Agents {
     runtime: Handle,
     report: Report,
     resolver: Arc<Resolver>,
+    secure: Secure,
     probes: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
 }
 
 impl Agents {
-    /// Works on `runtime`, which needs its I/O and time drivers, and reports to `report`.
+    /// Works on `runtime`, which needs its I/O and time drivers, and reports to `report`. `secure` says how servers are
+    /// spoken to whose pools have TLS.
     #[must_use]
-    pub fn new(runtime: Handle, resolver: Resolver, report: Report) -> Self {
+    pub fn new(runtime: Handle, resolver: Resolver, secure: Secure, report: Report) -> Self {
         Self {
             runtime,
             report,
             resolver: Arc::new(resolver),
+            secure,
             probes: Arc::new(Semaphore::new(PROBES_MAX)),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
@@ -56,7 +60,7 @@ impl Agents {
     }
 
     fn send(&self, what: Probe) {
-        let turn = self.probes.clone();
+        let (turn, secure) = (self.probes.clone(), self.secure.clone());
         let pending = Pending {
             report: self.report.clone(),
             event: Some(Event::Probed {
@@ -68,7 +72,7 @@ impl Agents {
         self.runtime.spawn(async move {
             let _turn = turn.acquire().await;
             let (member, number) = (what.member, what.number);
-            let (outcome, says) = probe_and_hear(&what).await;
+            let (outcome, says) = probe_and_hear(&what, &secure).await;
             if let Some(state) = says {
                 (pending.report)(Event::Says {
                     member,

@@ -8,9 +8,10 @@ pub mod agent_check;
 pub mod drive;
 pub mod probe;
 pub mod resolve;
+pub mod tls;
 pub mod watch;
 
 pub use drive::Agents;
-pub use probe::probe;
 pub use resolve::Resolver;
+pub use tls::Secure;
 pub use watch::Watch;

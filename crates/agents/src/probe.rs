@@ -24,6 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::tls::{self, Secure};
+
 /// The text of a body is looked for in this much of it.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an answer's head.
@@ -34,22 +36,17 @@ const HEADERS_MAX: usize = 256;
 const LINGER_MAX: Duration = Duration::from_millis(100);
 
 /// Sends one probe and says how it ended; it ends within the check's timeout. `None`: it could not be sent, by a fault
-/// of this machine that says nothing of the server.
-pub async fn probe(probe: &Probe) -> Option<Outcome> {
-    probe_and_hear(probe).await.0
-}
-
-/// The same, with what the server said by a mark in its answer: `Ready` if it answered without one. `None` when it did
-/// not answer, or the check knows no marks.
-pub async fn probe_and_hear(probe: &Probe) -> (Option<Outcome>, Option<State>) {
+/// of this machine that says nothing of the server. With it comes what the server said by a mark in its answer: `Ready`
+/// if it answered without one, `None` when it did not answer, or the check knows no marks.
+pub async fn probe_and_hear(probe: &Probe, secure: &Secure) -> (Option<Outcome>, Option<State>) {
     let mut says = None;
-    let outcome = bounded(probe, &mut says).await;
+    let outcome = bounded(probe, secure, &mut says).await;
     (outcome, says)
 }
 
-async fn bounded(probe: &Probe, says: &mut Option<State>) -> Option<Outcome> {
+async fn bounded(probe: &Probe, secure: &Secure, says: &mut Option<State>) -> Option<Outcome> {
     let bound = probe.check.timeout;
-    match timeout(bound, attempt(probe, says)).await {
+    match timeout(bound, attempt(probe, secure, says)).await {
         Ok(Ok(())) => Some(Outcome::Success),
         Ok(Err(Fault::Server(cause))) => Some(Outcome::Failure(cause)),
         Ok(Err(Fault::Ours)) => None,
@@ -85,7 +82,7 @@ fn is_ours(error: &io::Error) -> bool {
         .is_some_and(|code| of_ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-async fn attempt(probe: &Probe, says: &mut Option<State>) -> Result<(), Fault> {
+async fn attempt(probe: &Probe, secure: &Secure, says: &mut Option<State>) -> Result<(), Fault> {
     let failed = |error: io::Error| {
         if is_ours(&error) {
             Fault::Ours
@@ -93,27 +90,44 @@ async fn attempt(probe: &Probe, says: &mut Option<State>) -> Result<(), Fault> {
             io_cause(&error, probe.check.timeout).into()
         }
     };
-    match (&probe.endpoint, &probe.check.probe) {
-        (Endpoint::Unix(path), what) => {
+    match &probe.endpoint {
+        Endpoint::Unix(path) => {
             let stream = UnixStream::connect(&**path).await.map_err(failed)?;
-            match what {
-                config::Probe::Tcp => Ok(()),
-                config::Probe::Http(http) => Ok(exchange(stream, http, "localhost", says).await?),
-            }
+            Ok(look(probe, secure, stream, "localhost", says).await?)
         }
-        (Endpoint::Ip(address), what) => {
+        Endpoint::Ip(address) => {
             let mut address = *address;
             if let Some(port) = probe.check.port {
                 address.set_port(port);
             }
             let stream = TcpStream::connect(address).await.map_err(failed)?;
-            match what {
-                config::Probe::Tcp => Ok(()),
-                config::Probe::Http(http) => {
-                    Ok(exchange(stream, http, &address.to_string(), says).await?)
-                }
-            }
+            Ok(look(probe, secure, stream, &address.to_string(), says).await?)
         }
+    }
+}
+
+/// What is done with a connection, through TLS if the pool speaks it.
+async fn look<S>(
+    probe: &Probe,
+    secure: &Secure,
+    stream: S,
+    authority: &str,
+    says: &mut Option<State>,
+) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(tls) = &probe.check.tls else {
+        return match &probe.check.probe {
+            config::Probe::Tcp => Ok(()),
+            config::Probe::Http(http) => exchange(stream, http, authority, says).await,
+        };
+    };
+    let host = probe.host.as_deref();
+    let stream = tls::connect(secure, tls, host, &probe.endpoint, stream).await?;
+    match &probe.check.probe {
+        config::Probe::Tcp => Ok(()),
+        config::Probe::Http(http) => exchange(stream, http, authority, says).await,
     }
 }
 
@@ -342,4 +356,4 @@ fn words(error: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -65,6 +65,8 @@ pub enum Failure {
     Refused,
     /// It was not made in time.
     ConnectTimeout,
+    /// TLS with it came to nothing.
+    Handshake,
     /// It ended before a whole answer.
     Closed,
     /// It was reset before a whole answer.
@@ -350,6 +352,7 @@ impl fmt::Display for Failure {
         f.write_str(match self {
             Self::Refused => "connection refused",
             Self::ConnectTimeout => "connect timeout",
+            Self::Handshake => "TLS handshake failed",
             Self::Closed => "connection closed without an answer",
             Self::Reset => "connection reset",
             Self::Timeout => "timeout",

@@ -10,6 +10,7 @@ mod pool;
 mod retries;
 mod route;
 mod said;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub(crate) fn compile(
         values::check_name(&zone.value.0, zone.span, report);
         Arc::from(zone.value.0)
     });
-    let pools = pool::compile_pools(raw_pools, zone.as_ref(), source, report);
+    let mut keys = tls::Keys::new(source);
+    let pools = pool::compile_pools(raw_pools, zone.as_ref(), source, &mut keys, report);
     let mut routes = route::named_lists(raw.routes);
     let raw_listeners = raw
         .listeners
@@ -50,14 +52,13 @@ pub(crate) fn compile(
         );
     }
     let mut binds = Vec::new();
-    let listeners = listener::compile_listeners(
-        raw_listeners,
-        &mut routes,
-        &pools,
-        &mut names,
-        &mut binds,
-        report,
-    );
+    let known = listener::Known {
+        lists: &mut routes,
+        pools: &pools,
+        names: &mut names,
+        keys: &mut keys,
+    };
+    let listeners = listener::compile_listeners(raw_listeners, known, &mut binds, report);
     routes.check_unused(&pools, &mut names, report);
     let admin = compile_admin(raw.admin, &mut binds, report);
     check_binds(&binds, report);

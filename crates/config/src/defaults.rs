@@ -13,6 +13,8 @@ pub const SHUTDOWN_IDLE_WAIT: Duration = Duration::from_secs(5);
 /// After this, what is left at the end is cut.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A TLS handshake must be over within this.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A request head must be complete within this: slowloris.
 pub const CLIENT_HEADER: Duration = Duration::from_secs(10);
 /// Between two pieces of a request body.

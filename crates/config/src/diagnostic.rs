@@ -102,6 +102,8 @@ pub enum Kind {
     TcpOnly,
     /// Requests that may be done twice.
     Repeats,
+    /// A certificate or key that cannot be used, is out of date, or does not fit what it is for.
+    Certificate,
 }
 
 impl Kind {
@@ -128,6 +130,7 @@ impl Kind {
             Self::Resolve => "resolve",
             Self::TcpOnly => "tcp_only",
             Self::Repeats => "repeats",
+            Self::Certificate => "certificate",
         }
     }
 }

@@ -40,6 +40,8 @@ pub use schema::schema;
 pub use snapshot::*;
 pub use units::{parse_duration, show_duration};
 
+use std::time::Duration;
+
 use diagnostic::Report;
 use read::Read as _;
 
@@ -50,6 +52,25 @@ pub trait Source {
     /// # Errors
     /// Why it cannot be read, in words for the user.
     fn read(&self, path: &str) -> Result<String, String>;
+
+    /// The bytes of a file that is no text.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words for the user.
+    fn read_bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+        self.read(path).map(String::into_bytes)
+    }
+
+    /// Whether every user of the machine can read a file; asked of private keys only.
+    fn is_open_to_others(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Wall time, since the Unix epoch; `None` when nothing is to be said of what is out of date.
+    fn wall(&self) -> Option<Duration> {
+        None
+    }
 
     /// The files that a pattern (`*`, `?`, `[…]`) finds, in any order; none is no error.
     ///

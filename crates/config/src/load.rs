@@ -239,7 +239,7 @@ fn insert(section: &mut Section, entry: &Entry, what: &str, report: &mut Report)
 }
 
 /// `pattern` as seen from the folder of `path`.
-fn beside(path: &str, pattern: &str) -> String {
+pub(crate) fn beside(path: &str, pattern: &str) -> String {
     match path.rsplit_once('/') {
         Some((folder, _)) if !pattern.starts_with('/') => format!("{folder}/{pattern}"),
         _ => pattern.to_owned(),

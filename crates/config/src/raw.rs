@@ -11,6 +11,7 @@ mod pool;
 mod retries;
 mod route;
 mod said;
+mod tls;
 
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use listener::{
@@ -28,6 +29,7 @@ pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,
 };
 pub(crate) use said::{RawAgent, RawMark};
+pub(crate) use tls::{RawCertificate, RawPoolTls, RawTls};
 
 use crate::defaults;
 use crate::diagnostic::Report;

@@ -9,6 +9,12 @@ use std::time::Duration;
 
 use rules::{Cidr, Filter, RouteTable};
 
+mod tls;
+
+pub use tls::{
+    Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
+};
+
 /// One whole config, compiled.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -92,6 +98,10 @@ pub struct Listener {
     pub name: Arc<str>,
     /// One or more addresses.
     pub binds: Vec<Bind>,
+    /// TLS by the index of the bind; empty where none speaks it.
+    pub tls: Vec<Option<Arc<ListenerTls>>>,
+    /// A TLS handshake must be over within this; `None` is `off`.
+    pub handshake: Option<Duration>,
     /// Connections at once; `None`: derived from the open-file limit at start.
     pub connections_max: Option<u32>,
     /// Peers whose forwarding headers are believed.
@@ -237,6 +247,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// Which server gets a request.
     pub balance: Balance,
+    /// TLS to its servers; `None`: plain.
+    pub tls: Option<Arc<PoolTls>>,
     /// Server-side times.
     pub timeouts: ServerTimeouts,
     /// Sockets open to one server, idle ones included.
@@ -426,6 +438,8 @@ pub struct Hedge {
 pub struct HealthCheck {
     /// What a probe does.
     pub probe: Probe,
+    /// TLS of the pool: a probe speaks it too.
+    pub tls: Option<Arc<PoolTls>>,
     /// Probe this port instead of the server's own.
     pub port: Option<u16>,
     /// Between two probes of one server that is up.

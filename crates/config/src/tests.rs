@@ -7,8 +7,10 @@ mod limits;
 mod outlier;
 mod snapshots;
 mod surfaces;
+mod tls;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::{Loaded, Severity, Source, load};
 
@@ -17,6 +19,9 @@ use crate::{Loaded, Severity, Source, load};
 struct Given {
     files: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
+    wall: Option<Duration>,
+    /// Files that every user may read.
+    open: Vec<String>,
 }
 
 impl Source for Given {
@@ -38,6 +43,14 @@ impl Source for Given {
         self.env.get(name).cloned()
     }
 
+    fn wall(&self) -> Option<Duration> {
+        self.wall
+    }
+
+    fn is_open_to_others(&self, path: &str) -> bool {
+        self.open.iter().any(|open| open == path)
+    }
+
     fn resolves(&self, name: &str) -> Option<bool> {
         Some(!name.ends_with(".invalid"))
     }
@@ -48,7 +61,10 @@ const MAIN: &str = "etc/main.yaml";
 
 impl Given {
     fn main(text: &str) -> Self {
-        Self::default().file(MAIN, text)
+        let given = Self::default().file(MAIN, text);
+        let given = given.file("etc/tls/cert.pem", include_str!("tests/tls/cert.pem"));
+        let given = given.file("etc/tls/key.pem", include_str!("tests/tls/key.pem"));
+        given.file("etc/tls/ocsp.der", "an answer of the authority")
     }
 
     fn file(mut self, path: &str, text: &str) -> Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 
@@ -43,6 +43,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Where it is.
     pub endpoint: Endpoint,
+    /// The host name of its configured address, if it has one.
+    host: ArcSwapOption<Arc<str>>,
     /// State bits, requests in use and moving averages.
     pub cell: Arc<balance::Server>,
     /// Totals.
@@ -86,6 +88,7 @@ impl Member {
             pool,
             name,
             endpoint,
+            host: ArcSwapOption::empty(),
             cell: Arc::new(balance::Server::new()),
             stats: PerWorker::new(workers),
             sockets: AtomicU32::new(0),
@@ -98,6 +101,18 @@ impl Member {
             streak_told: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+        }
+    }
+
+    /// The host name of its configured address, if it has one: what its certificate bears.
+    #[must_use]
+    pub fn host(&self) -> Option<Arc<Arc<str>>> {
+        self.host.load_full()
+    }
+
+    pub(crate) fn set_host(&self, host: Option<Arc<str>>) {
+        if self.host().as_deref() != host.as_ref() {
+            self.host.store(host.map(Arc::new));
         }
     }
 

@@ -309,6 +309,10 @@ pub enum RetryCause {
     ConnectRefused,
     /// The connection was not made in time.
     ConnectTimeout,
+    /// The server's certificate is not to be believed.
+    ServerCertificate,
+    /// The TLS handshake with the server came to nothing.
+    ServerHandshake,
     /// The connection ended before a response byte.
     ServerClosed,
     /// The connection was reset before a response byte.
@@ -323,9 +327,11 @@ pub enum RetryCause {
 
 impl RetryCause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
+        Self::ServerCertificate,
+        Self::ServerHandshake,
         Self::ServerClosed,
         Self::ServerReset,
         Self::PerTryTimeout,
@@ -339,6 +345,8 @@ impl RetryCause {
         match self {
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ServerCertificate => "server_certificate",
+            Self::ServerHandshake => "server_handshake",
             Self::ServerClosed => "server_closed",
             Self::ServerReset => "server_reset",
             Self::PerTryTimeout => "per_try_timeout",

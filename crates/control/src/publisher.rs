@@ -74,6 +74,8 @@ pub struct Probe {
     pub number: u64,
     /// Where it goes.
     pub endpoint: Endpoint,
+    /// The host name of the server's configured address, if it has one.
+    pub host: Option<Arc<str>>,
     /// What it does.
     pub check: Arc<HealthCheck>,
 }

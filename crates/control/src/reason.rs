@@ -35,6 +35,10 @@ pub enum Reason {
     ConnectRefused,
     /// No server accepted a connection in time.
     ConnectTimeout,
+    /// The certificate of no server that was tried is to be believed.
+    ServerCertificate,
+    /// The TLS handshake with each server that was tried came to nothing.
+    ServerHandshake,
     /// The response did not begin in time.
     FirstByteTimeout,
     /// The response stopped coming, or the whole request took too long.
@@ -55,6 +59,12 @@ pub enum Reason {
     Overloaded,
     /// A filter of the route answered (`respond`, `redirect`).
     Filter,
+    /// A client spoke HTTP where TLS is spoken.
+    PlainHttp,
+    /// A client's TLS handshake came to nothing. In the log only.
+    HandshakeFailed,
+    /// It was not over in time. In the log only.
+    HandshakeTimeout,
     /// The HTTP version is not 1.0 or 1.1.
     VersionNotSupported,
     /// A transfer coding other than chunked.
@@ -67,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -83,6 +93,8 @@ impl Reason {
         Self::QueueTimeout,
         Self::ConnectRefused,
         Self::ConnectTimeout,
+        Self::ServerCertificate,
+        Self::ServerHandshake,
         Self::FirstByteTimeout,
         Self::ResponseTimeout,
         Self::ServerClosed,
@@ -93,6 +105,9 @@ impl Reason {
         Self::Draining,
         Self::Overloaded,
         Self::Filter,
+        Self::PlainHttp,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
         Self::VersionNotSupported,
         Self::NotImplemented,
         Self::ClientClosed,
@@ -118,6 +133,8 @@ impl Reason {
             Self::QueueTimeout => "queue_timeout",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ServerCertificate => "server_certificate",
+            Self::ServerHandshake => "server_handshake",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::ServerClosed => "server_closed",
@@ -128,6 +145,9 @@ impl Reason {
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
             Self::Filter => "filter",
+            Self::PlainHttp => "plain_http",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
             Self::VersionNotSupported => "version_not_supported",
             Self::NotImplemented => "not_implemented",
             Self::ClientClosed => "client_closed",
@@ -139,10 +159,10 @@ impl Reason {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::BadFraming | Self::BadRequest => 400,
+            Self::BadFraming | Self::BadRequest | Self::PlainHttp | Self::HandshakeFailed => 400,
             Self::NoRoute => 404,
             Self::MethodRefused => 405,
-            Self::HeaderTimeout | Self::BodyTimeout => 408,
+            Self::HeaderTimeout | Self::BodyTimeout | Self::HandshakeTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::HeaderTooLarge => 431,
@@ -150,6 +170,8 @@ impl Reason {
             Self::Internal => 500,
             Self::NotImplemented => 501,
             Self::ConnectRefused
+            | Self::ServerCertificate
+            | Self::ServerHandshake
             | Self::ServerClosed
             | Self::ServerReset
             | Self::BadResponse
@@ -201,6 +223,12 @@ impl Reason {
             Self::ConnectTimeout => {
                 "no server that was tried accepted the connection within `timeouts.connect`"
             }
+            Self::ServerCertificate => {
+                "the certificate of no server that was tried is to be believed: it is out of date, bears another name, or nobody known has issued it"
+            }
+            Self::ServerHandshake => {
+                "the TLS handshake with each server that was tried came to nothing"
+            }
             Self::FirstByteTimeout => "the response did not begin within `timeouts.first_byte`",
             Self::ResponseTimeout => {
                 "the response stopped for longer than `timeouts.idle`, or the request took longer than `timeouts.request`"
@@ -217,6 +245,13 @@ impl Reason {
                 "the buffers of the process hold nearly as much as `limits.buffer_bytes` allows"
             }
             Self::Filter => "a filter of the route answered: `respond` or `redirect`",
+            Self::PlainHttp => "the client spoke HTTP without TLS on a port that speaks TLS",
+            Self::HandshakeFailed => {
+                "the client's TLS handshake came to nothing (logged and counted, never sent)"
+            }
+            Self::HandshakeTimeout => {
+                "the client's TLS handshake was not over within `timeouts.handshake` (logged and counted, never sent)"
+            }
             Self::VersionNotSupported => "the HTTP version is neither 1.0 nor 1.1",
             Self::NotImplemented => "the request body has a transfer coding other than `chunked`",
             Self::ClientClosed => {

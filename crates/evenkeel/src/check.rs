@@ -18,6 +18,12 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     };
     match diagnose::show(origin.load(), args.strict) {
         Ok(snapshot) => {
+            if let Err(errors) = proxy::check_tls(&snapshot) {
+                for error in &errors {
+                    eprintln!("{error}");
+                }
+                return exit::wrong(diagnose::errors(errors.len()));
+            }
             exit::print(&summary(&snapshot));
             exit::WELL
         }

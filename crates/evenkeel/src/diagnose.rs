@@ -43,6 +43,11 @@ pub(crate) fn accept(loaded: Loaded, strict: bool) -> Result<Snapshot, Refused> 
     })
 }
 
+/// "2 errors".
+pub(crate) fn errors(count: usize) -> String {
+    format!("{count} error{}", if count == 1 { "" } else { "s" })
+}
+
 fn counts(loaded: &Loaded) -> String {
     let counts = [
         (loaded.count(Severity::Error), "error"),

@@ -33,7 +33,7 @@ use config::{Diagnostic, Severity, Snapshot};
 use control::message::Message;
 use control::publisher::Publisher;
 use control::world::{Hub, Phase, World};
-use proxy::{BindError, Engine, Inherited, Prepared};
+use proxy::{BindError, Engine, Inherited, NotPrepared, Prepared};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::source::Origin;
@@ -282,6 +282,7 @@ async fn start(
     let agents = Agents::new(
         tokio::runtime::Handle::current(),
         Resolver::system(),
+        proxy::secure_probes(),
         Arc::new(report),
     );
     let mut state_file = StateFile::default();
@@ -377,9 +378,15 @@ async fn prepare(
     let engine = engine.context("the workers cannot be started")?;
     let prepared = engine
         .prepare_with(&snapshot, sockets)
-        .map_err(|errors| NotStarted {
-            errors: bind_messages(&errors),
-            ..NotStarted::refused("")
+        .map_err(|why| match &why {
+            NotPrepared::Bind(_) => NotStarted {
+                errors: not_prepared(&why),
+                ..NotStarted::refused("")
+            },
+            NotPrepared::Tls(_) => NotStarted {
+                errors: not_prepared(&why),
+                ..NotStarted::wrong("")
+            },
         })?;
     let admin = match snapshot.admin.as_ref() {
         Some(wanted) => Some(admin_listener::take(wanted, admin).map_err(NotStarted::refused)?),
@@ -417,6 +424,14 @@ fn workers(snapshot: &Snapshot) -> usize {
     match snapshot.workers {
         Some(workers) => usize::from(workers.max(1)),
         None => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// Why a config cannot be taken up, in lines.
+fn not_prepared(why: &NotPrepared) -> Vec<String> {
+    match why {
+        NotPrepared::Bind(errors) => bind_messages(errors),
+        NotPrepared::Tls(errors) => errors.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use config::Source;
 
@@ -92,6 +92,22 @@ impl Source for Files<'_> {
         read_text(Path::new(path)).map_err(|error| error.to_string())
     }
 
+    fn read_bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+        self.looked_at.borrow_mut().push(PathBuf::from(path));
+        read_file(Path::new(path)).map_err(|error| error.to_string())
+    }
+
+    #[cfg(unix)]
+    fn is_open_to_others(&self, path: &str) -> bool {
+        use std::os::unix::fs::PermissionsExt as _;
+        let metadata = std::fs::metadata(path);
+        metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    }
+
+    fn wall(&self) -> Option<Duration> {
+        SystemTime::now().duration_since(UNIX_EPOCH).ok()
+    }
+
     fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {
         let folder = agents::watch::folder_of(pattern);
         self.looked_at.borrow_mut().push(folder);
@@ -112,12 +128,16 @@ impl Source for Files<'_> {
     }
 }
 
-fn read_text(path: &Path) -> std::io::Result<String> {
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
         .take(FILE_BYTES_MAX)
         .read_to_end(&mut bytes)?;
-    String::from_utf8(bytes)
+    Ok(bytes)
+}
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    String::from_utf8(read_file(path)?)
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 

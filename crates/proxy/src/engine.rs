@@ -14,9 +14,10 @@ use control::world::{Hub, World};
 
 use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
-use crate::listener::{self, Listening, StopAccepting};
+use crate::listener::{self, At, Listening, StopAccepting};
 use crate::net::{self, Acceptor};
 use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
+use crate::tls::{Secrets, Tls, TlsError};
 use crate::worker::Worker;
 
 mod tend;
@@ -46,6 +47,8 @@ pub fn connection_default_max(open_files: u64) -> u32 {
 pub struct Engine {
     hub: Arc<Hub>,
     mailboxes: Arc<Mailboxes>,
+    /// What tickets of TLS sessions are made with.
+    secrets: Arc<Secrets>,
     log: Option<SyncSender<Record>>,
     seed: u64,
     workers: Vec<Handle>,
@@ -80,6 +83,16 @@ pub struct Stopped {
 /// What a config needs, made and not yet visible. Dropping it undoes it.
 pub struct Prepared {
     fresh: BTreeMap<Bind, Bound>,
+    tls: Arc<Tls>,
+}
+
+/// Why a config cannot be taken up.
+#[derive(Debug)]
+pub enum NotPrepared {
+    /// Addresses that cannot be bound.
+    Bind(Vec<BindError>),
+    /// Certificates and keys that cannot be used.
+    Tls(Vec<TlsError>),
 }
 
 thread_local! {
@@ -110,6 +123,7 @@ impl Engine {
         let mut engine = Self {
             hub,
             mailboxes,
+            secrets: Arc::new(Secrets::new()),
             log,
             seed,
             workers: Vec::new(),
@@ -127,26 +141,32 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Binds what `snapshot` needs beyond what is bound.
+    /// Binds what `snapshot` needs beyond what is bound, and makes TLS of its certificates.
     ///
     /// # Errors
-    /// Every address that cannot be had; then nothing has changed.
-    pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Vec<BindError>> {
+    /// Every address that cannot be had, or every certificate that cannot be used; then nothing has changed.
+    pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, NotPrepared> {
         self.prepare_with(snapshot, &mut Inherited::default())
     }
 
     /// The same, adopting what another process has opened where that is what the config asks for.
     ///
     /// # Errors
-    /// Every address that cannot be had.
+    /// As [`Engine::prepare`].
     pub fn prepare_with(
         &self,
         snapshot: &Snapshot,
         inherited: &mut Inherited,
-    ) -> Result<Prepared, Vec<BindError>> {
+    ) -> Result<Prepared, NotPrepared> {
+        let before = self.mailboxes.tls.newest();
+        let tls = Tls::build(snapshot, &before, &self.secrets).map_err(NotPrepared::Tls)?;
         self.wait_for_leaving(snapshot);
-        let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len(), inherited)?;
-        Ok(Prepared { fresh })
+        let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len(), inherited)
+            .map_err(NotPrepared::Bind)?;
+        Ok(Prepared {
+            fresh,
+            tls: Arc::new(tls),
+        })
     }
 
     /// Takes a world up: workers get it, new sockets are accepted from, and those that no listener wants any more
@@ -160,6 +180,10 @@ impl Engine {
         }
         self.worlds.retain(|world| Arc::strong_count(world) > 1);
         self.worlds.push(world.clone());
+        let alive: Vec<u64> = self.worlds.iter().map(|world| world.generation).collect();
+        self.mailboxes
+            .tls
+            .publish(world.generation, prepared.tls, &alive);
         self.held.extend(prepared.fresh);
         let mut start = Vec::new();
         let mut stop = Vec::new();
@@ -476,10 +500,14 @@ impl Here {
             return;
         };
         let stop = Rc::new(StopAccepting::new(listening.clone(), share.open));
+        let at = At {
+            listening,
+            bind: bind.0.clone(),
+        };
         self.accepting.insert(bind, stop.clone());
         net::spawn(listener::accept(
             self.worker.clone(),
-            listening,
+            at,
             acceptor,
             stop,
             self.connections_default,

@@ -14,6 +14,7 @@ use control::world::World;
 
 use crate::engine;
 use crate::net::{Bare, Remote};
+use crate::tls::{Registry, ServerTls};
 
 /// An accepted connection, with all that another worker needs to serve it.
 pub(crate) struct Handed {
@@ -25,6 +26,8 @@ pub(crate) struct Handed {
     pub(crate) index: usize,
     pub(crate) socket: Bare,
     pub(crate) peer: Option<SocketAddr>,
+    /// What its client is to meet, where it was accepted.
+    pub(crate) tls: Option<Arc<ServerTls>>,
 }
 
 /// A place among a listener's connections that is taken; free again when dropped.
@@ -63,7 +66,11 @@ impl Drop for HeldPlace {
 
 /// The boxes of all workers.
 #[derive(Default)]
-pub(crate) struct Mailboxes(Box<[Mutex<Mailbox>]>);
+pub(crate) struct Mailboxes {
+    boxes: Box<[Mutex<Mailbox>]>,
+    /// What else all of them share: TLS of each world.
+    pub(crate) tls: Registry,
+}
 
 #[derive(Default)]
 struct Mailbox {
@@ -74,11 +81,14 @@ struct Mailbox {
 
 impl Mailboxes {
     pub(crate) fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| Mutex::default()).collect())
+        Self {
+            boxes: (0..workers).map(|_| Mutex::default()).collect(),
+            tls: Registry::default(),
+        }
     }
 
     fn of(&self, worker: usize) -> Option<MutexGuard<'_, Mailbox>> {
-        let mailbox = self.0.get(worker)?;
+        let mailbox = self.boxes.get(worker)?;
         Some(mailbox.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -1,4 +1,4 @@
-//! The data plane: workers, listeners, HTTP/1, TCP, and the connections to servers.
+//! The data plane: workers, listeners, HTTP/1, TCP, TLS, and the connections to servers.
 //!
 //! It carries traffic and nothing else: it does not read configs, probe servers, resolve names or answer operators.
 //! Those rooms meet it in `control`.
@@ -17,11 +17,14 @@ mod pulse;
 mod queue;
 mod relay;
 mod sockets;
+mod stream;
 mod sys;
 mod tcp;
+mod tls;
 mod upstream;
 mod worker;
 
-pub use engine::{Engine, Notice, Prepared, Stopped, connection_default_max};
+pub use engine::{Engine, NotPrepared, Notice, Prepared, Stopped, connection_default_max};
 pub use fault::arm_faults;
 pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};
+pub use tls::{TlsError, check_tls, secure_probes};

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use config::Protocol;
+use config::{Bind, Protocol};
 use control::crew::better_worker;
 use control::live::ListenerState;
 use control::memory::Level;
@@ -18,7 +18,9 @@ use control::message::{Event, Message};
 use control::metrics::PauseCause;
 
 use crate::handover::{Handed, HeldPlace};
-use crate::net::{self, Acceptor, Bare, Stream};
+use crate::net::{self, Acceptor, Bare};
+use crate::stream::Stream;
+use crate::tls::{self, ServerTls};
 use crate::worker::{LocalWorld, Worker};
 use crate::{http1, tcp};
 
@@ -212,14 +214,21 @@ impl Drop for Paused {
     }
 }
 
+/// Where connections come in.
+pub(crate) struct At {
+    pub(crate) listening: Rc<Listening>,
+    pub(crate) bind: Bind,
+}
+
 /// Accepts until it is stopped; then takes what the kernel has queued, waits a moment, looks again, and closes.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
-    listening: Rc<Listening>,
+    at: At,
     acceptor: Acceptor,
     stop: Rc<StopAccepting>,
     connections_default: u32,
 ) {
+    let listening = &at.listening;
     let mut paused: Option<Paused> = None;
     loop {
         // After a pause it is tried whether it is over, whoever waits.
@@ -234,13 +243,13 @@ pub(crate) async fn accept(
         let batch = if worker.hub.memory.level() >= Level::Pausing {
             Batch::Pause(PauseCause::Memory)
         } else {
-            let max = connections_max(&worker, &listening, connections_default);
-            accept_batch(&worker, &listening, &acceptor, max).await
+            let max = connections_max(&worker, listening, connections_default);
+            accept_batch(&worker, &at, &acceptor, max).await
         };
         match batch {
             Batch::Pause(cause) => {
                 if paused.as_ref().is_none_or(|paused| paused.cause != cause) {
-                    paused = Some(Paused::new(&worker, &listening, cause));
+                    paused = Some(Paused::new(&worker, listening, cause));
                 }
                 net::sleep(PAUSE).await;
             }
@@ -250,9 +259,9 @@ pub(crate) async fn accept(
     drop(paused);
     if !stop.handed_over.get() {
         let all = u32::MAX;
-        while accept_batch(&worker, &listening, &acceptor, all).await == Batch::More {}
+        while accept_batch(&worker, &at, &acceptor, all).await == Batch::More {}
         net::sleep(Duration::from_millis(20)).await;
-        while accept_batch(&worker, &listening, &acceptor, all).await == Batch::More {}
+        while accept_batch(&worker, &at, &acceptor, all).await == Batch::More {}
     }
     acceptor.close();
 }
@@ -291,18 +300,13 @@ enum Batch {
     Pause(PauseCause),
 }
 
-async fn accept_batch(
-    worker: &Rc<Worker>,
-    listening: &Rc<Listening>,
-    acceptor: &Acceptor,
-    max: u32,
-) -> Batch {
+async fn accept_batch(worker: &Rc<Worker>, at: &At, acceptor: &Acceptor, max: u32) -> Batch {
     for _ in 0..ACCEPT_BATCH {
-        let Some(place) = Place::take(listening, max) else {
+        let Some(place) = Place::take(&at.listening, max) else {
             return Batch::Pause(PauseCause::Connections);
         };
         match acceptor.try_accept() {
-            Ok((socket, peer)) => take_in(worker, listening, place, socket, peer),
+            Ok((socket, peer)) => take_in(worker, at, place, socket, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Done,
             // The client left while it was queued.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -325,18 +329,22 @@ fn pause_cause(error: &io::Error) -> PauseCause {
 /// Serves a connection here, unless another worker has fewer.
 fn take_in(
     worker: &Rc<Worker>,
-    listening: &Rc<Listening>,
+    At { listening, bind }: &At,
     place: Place,
     socket: Bare,
     peer: Option<SocketAddr>,
 ) {
+    let (world, index) = listening.place(worker);
+    let tls = world
+        .tls
+        .of_bind(&world.world.snapshot, index, bind)
+        .cloned();
     let turn = worker.accepts.get();
     worker.accepts.set(turn.wrapping_add(1));
     let Some(to) = better_worker(&worker.hub.crew, worker.number, turn) else {
-        start(worker, place, socket, peer);
+        start(worker, place, socket, peer, tls);
         return;
     };
-    let (world, index) = listening.place(worker);
     let handed = Handed {
         name: listening.name.clone(),
         place: place.pass_on(),
@@ -344,6 +352,7 @@ fn take_in(
         index,
         socket,
         peer,
+        tls,
     };
     match worker.mailboxes.give(&worker.hub.crew, to, handed) {
         Ok(()) => worker.cells().handed.increment(),
@@ -361,6 +370,7 @@ pub(crate) fn start_handed(worker: &Rc<Worker>, handed: Handed) {
         index,
         socket,
         peer,
+        tls,
     } = handed;
     let known = worker.listening.borrow().get(&name).cloned();
     let listening = match known {
@@ -373,13 +383,19 @@ pub(crate) fn start_handed(worker: &Rc<Worker>, handed: Handed) {
         }
     };
     place.pass_on();
-    start(worker, Place::taken(listening), socket, peer);
+    start(worker, Place::taken(listening), socket, peer, tls);
 }
 
-fn start(worker: &Rc<Worker>, place: Place, socket: Bare, peer: Option<SocketAddr>) {
+fn start(
+    worker: &Rc<Worker>,
+    place: Place,
+    socket: Bare,
+    peer: Option<SocketAddr>,
+    tls: Option<Arc<ServerTls>>,
+) {
     let listening = place.listening.clone();
     let open = Open::new(worker, place);
-    let stream = Stream::from(socket);
+    let socket = net::Stream::from(socket);
     let (world, index) = listening.place(worker);
     let is_http = world
         .world
@@ -388,14 +404,29 @@ fn start(worker: &Rc<Worker>, place: Place, socket: Bare, peer: Option<SocketAdd
         .get(index)
         .is_none_or(|listener| matches!(listener.protocol, Protocol::Http(_)));
     let worker = worker.clone();
-    if is_http {
+    if let Some(tls) = tls {
         net::spawn(async move {
-            http1::serve(worker, listening, stream, peer).await;
+            // Boxed: a handshake is large, and soon over.
+            let accepted = tls::accept(&worker, &listening, socket, peer, &tls);
+            let Some(stream) = Box::pin(accepted).await else {
+                return;
+            };
+            drop(tls);
+            if is_http {
+                http1::serve(worker, listening, stream, peer).await;
+            } else {
+                Box::pin(tcp::serve(worker, listening, stream, peer)).await;
+            }
+            drop(open);
+        });
+    } else if is_http {
+        net::spawn(async move {
+            http1::serve(worker, listening, Stream::from(socket), peer).await;
             drop(open);
         });
     } else {
         net::spawn(async move {
-            tcp::serve(worker, listening, stream, peer).await;
+            tcp::serve(worker, listening, Stream::from(socket), peer).await;
             drop(open);
         });
     }

@@ -27,6 +27,9 @@ pub(crate) fn not_connected(worker: &Worker, member: &Member, why: NoConnection)
     match why {
         NoConnection::Refused => note(worker, member, Failure::Refused),
         NoConnection::TimedOut => note(worker, member, Failure::ConnectTimeout),
+        NoConnection::Certificate | NoConnection::Handshake => {
+            note(worker, member, Failure::Handshake);
+        }
         // Our own bound: it says nothing of the server.
         NoConnection::Limit => {}
     }

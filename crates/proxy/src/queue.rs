@@ -11,7 +11,8 @@ use control::gate::{Lease, Ticket};
 use control::metrics::WaitEnd;
 use control::reason::Reason;
 
-use crate::net::{self, Deadline, First, Stream};
+use crate::net::{self, Deadline, First};
+use crate::stream::Stream;
 use crate::worker::{LocalPool, Worker};
 
 /// Who waits.

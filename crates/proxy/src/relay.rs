@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
 
-use crate::buffer::Buffer;
-use crate::net::{self, Deadline, Push, Stream};
+use crate::buffer::{Buffer, Buffers};
+use crate::net::{self, Deadline, Push};
+use crate::stream::Stream;
 
 /// Bytes after which a connection lets others run.
 pub(crate) const YIELD_BYTES: u64 = 256 * 1024;
@@ -19,6 +20,9 @@ const STAGED_MAX: usize = 8 * 1024;
 
 /// How long bytes are left where they are while there is no memory to read them into.
 const STARVED_WAIT: Duration = Duration::from_millis(20);
+/// What the other side may still send after our last word, and for how long, before the connection is closed on it.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Why a write did not end.
 #[derive(Debug)]
@@ -182,6 +186,31 @@ pub(crate) async fn read_more(stream: &Stream, buffer: &mut Buffer) -> io::Resul
     Ok(count)
 }
 
+/// Ends our half, then throws away what the other side still sends, so that a reset does not destroy our last word
+/// (RFC 9112 §9.6).
+pub(crate) async fn linger(stream: &Stream, deadline: &Deadline, buffers: &Buffers) {
+    if stream.shutdown_write().is_err() {
+        return;
+    }
+    deadline.tag(0);
+    deadline.set(Some(LINGER));
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        if !matches!(deadline.guard(stream.readable()).await, Ok(Ok(()))) {
+            break;
+        }
+        // Held only while something is there to be read.
+        let mut buffer = buffers.take();
+        let read = stream.try_read(buffer.room());
+        buffers.give(buffer);
+        match read {
+            Ok(count) if count > 0 => left = left.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => break,
+        }
+    }
+}
+
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TunnelEnd {
@@ -227,7 +256,7 @@ enum Step {
 
 impl Pipe<'_> {
     /// Moves what can be moved now.
-    fn step(&mut self, cx: &mut std::task::Context<'_>, buffers: &crate::buffer::Buffers) -> Step {
+    fn step(&mut self, cx: &mut std::task::Context<'_>, buffers: &Buffers) -> Step {
         use std::task::Poll;
         let mut moved = false;
         let enough = self.bytes.saturating_add(YIELD_BYTES);
@@ -298,7 +327,7 @@ pub(crate) async fn tunnel(
     first: (Buffer, Buffer),
     times: TunnelTimes,
     deadline: &Deadline,
-    buffers: &crate::buffer::Buffers,
+    buffers: &Buffers,
 ) -> (TunnelEnd, u64, u64) {
     let mut up = Pipe {
         from: client,

@@ -13,10 +13,11 @@ use control::record::Record;
 
 use crate::buffer::Buffer;
 use crate::listener::Listening;
-use crate::net::{self, Deadline, Stream};
+use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
+use crate::stream::Stream;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{Active, Worker};
 
@@ -226,6 +227,7 @@ async fn connect(
             until,
             config.connections_per_server,
             from.deadline,
+            world.tls.of_pool(pool_index),
         )
         .await;
         let (reason, cause) = match connected {
@@ -267,6 +269,11 @@ fn reason_of(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
     match no_connection {
         NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
         NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
+        NoConnection::Certificate => (
+            Reason::ServerCertificate,
+            Some(RetryCause::ServerCertificate),
+        ),
+        NoConnection::Handshake => (Reason::ServerHandshake, Some(RetryCause::ServerHandshake)),
         NoConnection::Limit => (Reason::ServerLimit, None),
     }
 }

@@ -12,7 +12,9 @@ pub(crate) use control::gate::Lease;
 use control::live::{Endpoint, Member};
 use control::reason::Reason;
 
-use crate::net::{self, ConnectError, Stream};
+use crate::net::{self, ConnectError};
+use crate::stream::Stream;
+use crate::tls::{self, Broken, ClientTls};
 use crate::worker::{LocalPool, Worker};
 
 /// Idle connections kept for one server by one worker.
@@ -26,6 +28,8 @@ pub(crate) struct ServerStream {
     member: Arc<Member>,
     /// Whether it has carried a request before.
     pub(crate) reused: bool,
+    /// The number of the TLS that it was made under; 0: plain.
+    transport: u32,
 }
 
 impl Drop for ServerStream {
@@ -97,6 +101,10 @@ fn pick_of(
 pub(crate) enum NoConnection {
     Refused,
     TimedOut,
+    /// Its certificate is not to be believed.
+    Certificate,
+    /// TLS with it came to nothing.
+    Handshake,
     /// As many sockets as `limits.connections_per_server`, or this machine, allows are open.
     Limit,
 }
@@ -108,6 +116,7 @@ pub(crate) async fn connect(
     until: Option<Duration>,
     sockets_max: u32,
     deadline: &net::Deadline,
+    tls: Option<&Arc<ClientTls>>,
 ) -> Result<ServerStream, NoConnection> {
     if member.sockets.fetch_add(1, Relaxed) >= sockets_max {
         member.sockets.fetch_sub(1, Relaxed);
@@ -123,7 +132,7 @@ pub(crate) async fn connect(
             }
         })
         .await;
-    let stream = match connected {
+    let socket = match connected {
         Err(net::Elapsed) => return Err(NoConnection::TimedOut),
         Ok(Err(ConnectError::Refused)) => {
             worker.report_refused(member);
@@ -131,7 +140,17 @@ pub(crate) async fn connect(
         }
         Ok(Err(ConnectError::Unreachable)) => return Err(NoConnection::Refused),
         Ok(Err(ConnectError::Exhausted)) => return Err(NoConnection::Limit),
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(socket)) => socket,
+    };
+    let stream = match tls {
+        None => Stream::from(socket),
+        // Cold against its size: boxed.
+        Some(tls) => match Box::pin(deadline.guard(tls::connect(tls, member, socket))).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(Broken::Certificate)) => return Err(NoConnection::Certificate),
+            Ok(Err(_)) => return Err(NoConnection::Handshake),
+            Err(net::Elapsed) => return Err(NoConnection::TimedOut),
+        },
     };
     std::mem::forget(counted);
     worker.cells().opened.increment();
@@ -139,6 +158,7 @@ pub(crate) async fn connect(
         stream,
         member: member.clone(),
         reused: false,
+        transport: tls.map_or(0, |tls| tls.number),
     })
 }
 
@@ -162,12 +182,22 @@ struct IdleStream {
 pub(crate) struct Idle(RefCell<BTreeMap<u32, Vec<IdleStream>>>);
 
 impl Idle {
-    /// The connection used last, if it still looks alive. With `fresh` only one used within the last second.
-    pub(crate) fn take(&self, member: &Member, fresh: bool, now: Duration) -> Option<ServerStream> {
+    /// The connection used last, if it still looks alive and was made under this TLS. With `fresh` only one used within
+    /// the last second.
+    pub(crate) fn take(
+        &self,
+        member: &Member,
+        tls: Option<&Arc<ClientTls>>,
+        fresh: bool,
+        now: Duration,
+    ) -> Option<ServerStream> {
+        let transport = tls.map_or(0, |tls| tls.number);
         let mut all = self.0.borrow_mut();
         let kept = all.get_mut(&member.id)?;
         while let Some(idle) = kept.pop() {
-            let stale = idle.until <= now || idle.stream.stream.has_news();
+            let stale = idle.until <= now
+                || idle.stream.transport != transport
+                || idle.stream.stream.has_news();
             if stale {
                 continue;
             }

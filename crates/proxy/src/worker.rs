@@ -21,6 +21,7 @@ use crate::http1::Block;
 use crate::listener::Listening;
 use crate::net;
 use crate::sys;
+use crate::tls::{self, Tls};
 use crate::upstream::Idle;
 
 /// Exchange blocks kept for the next request of any connection.
@@ -59,6 +60,7 @@ pub(crate) struct Worker {
 /// One world with this worker's halves of it.
 pub(crate) struct LocalWorld {
     pub(crate) world: Arc<World>,
+    pub(crate) tls: Arc<Tls>,
     pools: Vec<RefCell<LocalPool>>,
 }
 
@@ -93,7 +95,7 @@ impl LocalPool {
 }
 
 impl LocalWorld {
-    fn new(world: Arc<World>, mut seed: impl FnMut() -> u64) -> Self {
+    fn new(world: Arc<World>, tls: Arc<Tls>, mut seed: impl FnMut() -> u64) -> Self {
         let pools = world
             .pools
             .iter()
@@ -108,7 +110,7 @@ impl LocalWorld {
                 })
             })
             .collect();
-        Self { world, pools }
+        Self { world, tls, pools }
     }
 
     pub(crate) fn pool(&self, index: usize) -> Option<&RefCell<LocalPool>> {
@@ -125,7 +127,9 @@ impl Worker {
         log: Option<SyncSender<Record>>,
     ) -> Rc<Self> {
         let seed = Cell::new(seed);
-        let world = LocalWorld::new(hub.world(), || next_seed(&seed));
+        let world = hub.world();
+        let tls = mailboxes.tls.of(world.generation);
+        let world = LocalWorld::new(world, tls, || next_seed(&seed));
         Rc::new(Self {
             number,
             hub,
@@ -154,12 +158,14 @@ impl Worker {
 
     /// Another world than the present one, for what is left of it.
     pub(crate) fn world_of(&self, world: Arc<World>) -> Rc<LocalWorld> {
-        Rc::new(LocalWorld::new(world, || self.random()))
+        let tls = self.mailboxes.tls.of(world.generation);
+        Rc::new(LocalWorld::new(world, tls, || self.random()))
     }
 
     /// Takes up a new world.
     pub(crate) fn set_world(&self, world: Arc<World>) {
-        let local = LocalWorld::new(world, || self.random());
+        let tls = self.mailboxes.tls.of(world.generation);
+        let local = LocalWorld::new(world, tls, || self.random());
         *self.world.borrow_mut() = Rc::new(local);
     }
 
@@ -263,6 +269,7 @@ impl Worker {
             self.idle.sweep(net::now());
             self.buffers.trim();
             self.blocks.trim();
+            tls::trim();
             sys::give_back_memory();
             let panics = net::panics();
             self.cells().panics.add(panics.saturating_sub(counted));

@@ -30,12 +30,25 @@ impl Nginx {
     ///
     /// When it does not start; the error holds what it said.
     pub fn start(name: &str, snippet: &str) -> Result<Self> {
+        Self::start_on(name, "", snippet)
+    }
+
+    /// The same on TLS; `snippet` names its certificate and key.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_tls(name: &str, snippet: &str) -> Result<Self> {
+        Self::start_on(name, "ssl", snippet)
+    }
+
+    fn start_on(name: &str, listen: &str, snippet: &str) -> Result<Self> {
         let port = Port::reserve()?;
         let dir = TempDir::new("nginx")?;
         for (file, size) in [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
             dir.write(&format!("files/{file}"), pattern(size))?;
         }
-        let config = nginx_config(name, &dir, port.number(), snippet);
+        let config = nginx_config(name, &dir, (port.number(), listen), snippet);
         let file = dir.write("nginx.conf", config)?;
         let args = ["-e", "stderr", "-p"].map(Into::into).into_iter();
         let args = args.chain([dir.path().into(), "-c".into(), file]).collect();
@@ -82,7 +95,7 @@ pub(crate) fn pattern(size: usize) -> Vec<u8> {
     line.iter().copied().cycle().take(size).collect()
 }
 
-fn nginx_config(name: &str, dir: &TempDir, port: u16, snippet: &str) -> String {
+fn nginx_config(name: &str, dir: &TempDir, (port, listen): (u16, &str), snippet: &str) -> String {
     let dir = dir.path().display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -102,7 +115,7 @@ http {{
   keepalive_requests 1000000000;
   {temporary}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} {listen} backlog=4096;
     add_header x-server {name} always;
     root {dir}/files;
     location = / {{ return 200 \"{name}\\n\"; }}

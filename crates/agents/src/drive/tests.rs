@@ -8,19 +8,22 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::probe::tests::no_tls;
 
 #[tokio::test]
 async fn each_probe_and_look_up_is_reported_once_and_the_rest_is_given_back() {
     let (sender, mut events) = mpsc::unbounded_channel();
     let report: Report = Arc::new(move |event| sender.send(event).unwrap());
-    let agents = Agents::new(Handle::current(), Resolver::system(), report);
+    let agents = Agents::new(Handle::current(), Resolver::system(), no_tls(), report);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probe = Probe {
         member: 7,
         number: 9,
         endpoint: Endpoint::Ip(listener.local_addr().unwrap()),
+        host: None,
         check: Arc::new(HealthCheck {
             probe: config::Probe::Tcp,
+            tls: None,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
@@ -60,7 +63,12 @@ fn what_is_given_up_is_reported_too() {
         .enable_all()
         .build()
         .unwrap();
-    let agents = Agents::new(runtime.handle().clone(), Resolver::system(), report);
+    let agents = Agents::new(
+        runtime.handle().clone(),
+        Resolver::system(),
+        no_tls(),
+        report,
+    );
     agents.perform(Action::Resolve("example.test".into()));
     drop(runtime);
     let event = format!("{:?}", events.try_recv().unwrap());

@@ -16,6 +16,15 @@ enum Then {
     Hold,
 }
 
+/// For pools that speak none.
+pub(crate) fn no_tls() -> Secure {
+    Arc::new(|_, _, _| Err("no TLS is spoken here".to_owned()))
+}
+
+async fn probe(what: &Probe) -> Option<Outcome> {
+    probe_and_hear(what, &no_tls()).await.0
+}
+
 fn http() -> HttpProbe {
     HttpProbe {
         path: "/health?deep=1".to_owned(),
@@ -34,8 +43,10 @@ fn a_probe(endpoint: Endpoint, probe: config::Probe) -> Probe {
         member: 1,
         number: 1,
         endpoint,
+        host: None,
         check: Arc::new(HealthCheck {
             probe,
+            tls: None,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_millis(500),
@@ -349,7 +360,7 @@ async fn an_answer_may_say_what_traffic_its_server_wants() {
         let (address, _serving) = server(answer.into_bytes(), Then::Close).await;
         let probe = a_probe(Endpoint::Ip(address), config::Probe::Http(check.clone()));
         assert_eq!(
-            probe_and_hear(&probe).await,
+            probe_and_hear(&probe, &no_tls()).await,
             (Some(outcome), Some(says)),
             "{head}"
         );
@@ -357,7 +368,7 @@ async fn an_answer_may_say_what_traffic_its_server_wants() {
     let (address, _serving) = server(b"HTTP/1.1 429 Wait\r\n\r\n".to_vec(), Then::Close).await;
     let probe = a_probe(Endpoint::Ip(address), config::Probe::Http(http()));
     assert_eq!(
-        probe_and_hear(&probe).await.1,
+        probe_and_hear(&probe, &no_tls()).await.1,
         None,
         "nobody asked for marks"
     );

@@ -1,6 +1,10 @@
 //! Listeners: binds, protocol, client-side times and bounds.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes, compile_target};
+use super::tls::Keys;
 use super::{PlacedBind, PoolNames, address_error, section_or_absent, value_or, wait_or_off};
 use crate::address::parse_bind;
 use crate::defaults;
@@ -11,25 +15,29 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Bind, ClientLimits, ClientTimeouts, HashKey, HttpListener, Listener, Pool, Protocol, Target,
-    TcpListener,
+    Bind, ClientLimits, ClientTimeouts, HashKey, HttpListener, Listener, ListenerTls, Pool,
+    Protocol, Target, TcpListener,
 };
 use crate::values::{Many, Named, Off, Text};
+
+/// What listeners refer to.
+pub(crate) struct Known<'k, 's> {
+    pub(crate) lists: &'k mut NamedLists,
+    pub(crate) pools: &'k [Pool],
+    pub(crate) names: &'k mut PoolNames,
+    pub(crate) keys: &'k mut Keys<'s>,
+}
 
 /// Every listener that could be read, in the order of the file; binds are collected for the check.
 pub(crate) fn compile_listeners(
     raw: Named<RawListener>,
-    lists: &mut NamedLists,
-    pools: &[Pool],
-    names: &mut PoolNames,
+    mut known: Known<'_, '_>,
     binds: &mut Vec<PlacedBind>,
     report: &mut Report,
 ) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (name, listener) in raw.items {
-        listeners.extend(compile_listener(
-            name, listener, lists, pools, names, binds, report,
-        ));
+        listeners.extend(compile_listener(name, listener, &mut known, binds, report));
     }
     listeners
 }
@@ -37,56 +45,70 @@ pub(crate) fn compile_listeners(
 fn compile_listener(
     name: String,
     At {
-        value: raw, key, ..
+        value: mut raw,
+        key,
+        ..
     }: At<RawListener>,
-    lists: &mut NamedLists,
-    pools: &[Pool],
-    names: &mut PoolNames,
+    known: &mut Known<'_, '_>,
     all_binds: &mut Vec<PlacedBind>,
     report: &mut Report,
 ) -> Option<Listener> {
-    let binds = compile_binds(raw.bind.as_ref(), &name, all_binds, report);
+    let is_tcp = |raw: &RawListener| {
+        let protocol = raw.protocol.as_ref();
+        protocol.is_some_and(|protocol| protocol.value == ProtocolWord::Tcp)
+    };
+    let tcp = is_tcp(&raw);
+    let shared = raw.tls.take();
+    let shared = shared.map(|tls| known.keys.listener(tls, tcp, report));
+    let raw_binds = raw.bind.take();
+    let (binds, tls) = compile_binds(raw_binds, &name, tcp, shared, known.keys, all_binds, report);
+    let handshake = handshake(raw.timeouts.as_ref(), &tls, report);
     let connections_max = raw
         .limits
         .as_ref()
         .and_then(|limits| limits.value.connections.as_ref())
         .map(|n| n.value.u32());
-    let tcp = raw
-        .protocol
-        .as_ref()
-        .is_some_and(|protocol| protocol.value == ProtocolWord::Tcp);
     check_keys(&raw, tcp, report);
     let trusted = raw
         .trusted_proxies
         .as_ref()
         .map(|trusted| compile_cidrs(&trusted.value, report));
     let protocol = if tcp {
-        compile_tcp(raw, key, pools, names, report).map(Protocol::Tcp)
+        compile_tcp(raw, key, known, report).map(Protocol::Tcp)
     } else {
-        compile_http(raw, key, lists, pools, names, report)
-            .map(|http| Protocol::Http(Box::new(http)))
+        compile_http(raw, key, known, report).map(|http| Protocol::Http(Box::new(http)))
     };
     Some(Listener {
         name: name.into(),
         binds,
+        tls,
+        handshake,
         connections_max,
         trusted_proxies: trusted.unwrap_or_default().into(),
         protocol: protocol?,
     })
 }
 
+/// The addresses, and TLS by their indices: empty where none speaks it. `shared` is the listener's own.
 fn compile_binds(
-    raw: Option<&At<Many<crate::raw::RawBind>>>,
+    raw: Option<At<Many<crate::raw::RawBind>>>,
     name: &str,
+    tcp: bool,
+    shared: Option<Option<Arc<ListenerTls>>>,
+    keys: &mut Keys<'_>,
     all: &mut Vec<PlacedBind>,
     report: &mut Report,
-) -> Vec<Bind> {
-    let Some(raw) = raw else { return Vec::new() };
+) -> (Vec<Bind>, Vec<Option<Arc<ListenerTls>>>) {
+    let Some(raw) = raw else {
+        return Default::default();
+    };
     if raw.value.0.empty {
         report.error(Kind::Empty, raw.key, "a listener needs an address to bind");
     }
-    let mut binds = Vec::new();
-    for bind in &raw.value.0.items {
+    let (mut binds, mut all_tls) = (Vec::new(), Vec::new());
+    for bind in raw.value.0.items {
+        let own = bind.value.tls.map(|tls| keys.listener(tls, tcp, report));
+        let tls = own.or_else(|| shared.clone()).flatten();
         match parse_bind(&bind.value.address) {
             Ok(parsed) => {
                 let owner = format!("the listener `{name}`");
@@ -96,11 +118,30 @@ fn compile_binds(
                     owner,
                 });
                 binds.push(parsed);
+                all_tls.push(tls);
             }
             Err(error) => address_error(error, bind.value.span, report),
         }
     }
-    binds
+    if all_tls.iter().all(Option::is_none) {
+        all_tls.clear();
+    }
+    (binds, all_tls)
+}
+
+fn handshake(
+    timeouts: Option<&At<RawListenerTimeouts>>,
+    tls: &[Option<Arc<ListenerTls>>],
+    report: &mut Report,
+) -> Option<Duration> {
+    let Some(written) = timeouts.and_then(|timeouts| timeouts.value.handshake.as_ref()) else {
+        return Some(defaults::HANDSHAKE);
+    };
+    if tls.is_empty() && !report.has_errors() {
+        let message = "`handshake` is only for a listener with `tls`";
+        report.error(Kind::Conflict, written.key, message);
+    }
+    written.value.clone().on().map(|wait| wait.0)
 }
 
 /// Nothing is accepted and ignored: keys of the other protocol are errors.
@@ -154,8 +195,7 @@ fn check_keys(raw: &RawListener, tcp: bool, report: &mut Report) {
 fn compile_tcp(
     raw: RawListener,
     key: Span,
-    pools: &[Pool],
-    names: &mut PoolNames,
+    known: &mut Known<'_, '_>,
     report: &mut Report,
 ) -> Option<TcpListener> {
     let (pool, split) = (raw.pool.as_ref(), raw.split.as_ref());
@@ -167,8 +207,13 @@ fn compile_tcp(
             "give it a `pool` or a `split`",
         );
     }
-    let target = compile_target(pool, split, names, report)?;
-    check_hash_keys(&target, pools, pool.map_or(key, |pool| pool.span), report);
+    let target = compile_target(pool, split, known.names, report)?;
+    check_hash_keys(
+        &target,
+        known.pools,
+        pool.map_or(key, |pool| pool.span),
+        report,
+    );
     let timeouts = section_or_absent!(raw.timeouts, RawListenerTimeouts);
     Some(TcpListener {
         target,
@@ -210,11 +255,15 @@ fn leads_somewhere(raw: &RawListener) -> bool {
 fn compile_http(
     raw: RawListener,
     key: Span,
-    lists: &mut NamedLists,
-    pools: &[Pool],
-    names: &mut PoolNames,
+    known: &mut Known<'_, '_>,
     report: &mut Report,
 ) -> Option<HttpListener> {
+    let Known {
+        lists,
+        pools,
+        names,
+        ..
+    } = known;
     let short = raw
         .pool
         .as_ref()

@@ -9,6 +9,7 @@ use rules::{Filter, On};
 
 use super::outlier::compile_outlier;
 use super::retries::compile_retries;
+use super::tls::Keys;
 use super::{address_error, check_unique, place, said, section_or_absent, wait_or_off};
 use crate::address::parse_server;
 use crate::diagnostic::{Kind, Report, Span};
@@ -18,8 +19,8 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, Probe, Queue, Server,
-    ServerTimeouts,
+    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, PoolTls, Probe, Queue,
+    Server, ServerTimeouts,
 };
 use crate::units::{Wait, show_duration};
 use crate::values::{self, Named, Off, Text, Whole};
@@ -33,6 +34,7 @@ pub(crate) fn compile_pools(
     raw: Named<RawPool>,
     zone: Option<&Arc<str>>,
     source: &dyn Source,
+    keys: &mut Keys<'_>,
     report: &mut Report,
 ) -> Vec<Pool> {
     let mut resolved = BTreeMap::new();
@@ -43,7 +45,7 @@ pub(crate) fn compile_pools(
     };
     raw.items
         .into_iter()
-        .map(|(name, pool)| compile_pool(&name, pool, zone, &mut resolves, report))
+        .map(|(name, pool)| compile_pool(&name, pool, zone, &mut resolves, keys, report))
         .collect()
 }
 
@@ -54,6 +56,7 @@ fn compile_pool(
     }: At<RawPool>,
     zone: Option<&Arc<str>>,
     resolves: &mut dyn FnMut(&Arc<str>) -> bool,
+    keys: &mut Keys<'_>,
     report: &mut Report,
 ) -> Pool {
     let mut servers = Vec::new();
@@ -83,6 +86,7 @@ fn compile_pool(
     let prefer_zone = place::compile_zones(raw.zones, zone, &servers, report);
     place::warn_all_backups(&servers, key, report);
     let agent_check = said::compile_agent(raw.agent_check, &servers, report);
+    let tls = keys.pool(raw.tls, report);
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
     let drain = section_or_absent!(raw.drain, RawDrain);
@@ -90,6 +94,7 @@ fn compile_pool(
         name: name.into(),
         servers,
         balance: compile_balance(raw.balance),
+        tls: tls.clone(),
         timeouts: compile_timeouts(timeouts),
         connections_per_server: limits
             .connections_per_server
@@ -101,7 +106,7 @@ fn compile_pool(
             .overprovision
             .map_or(defaults::OVERPROVISION, |factor| factor.value.0),
         slow_start: place::compile_slow_start(raw.slow_start, report),
-        health_check: compile_health(raw.health_check, report),
+        health_check: compile_health(raw.health_check, tls, report),
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
         agent_check,
@@ -225,7 +230,11 @@ fn compile_queue(
     Some(Queue { max, wait })
 }
 
-fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<HealthCheck> {
+fn compile_health(
+    raw: Option<At<RawHealth>>,
+    tls: Option<Arc<PoolTls>>,
+    report: &mut Report,
+) -> Option<HealthCheck> {
     let (raw, tagged) = match raw.map(|raw| raw.value) {
         None => (Box::new(RawHealthCheck::absent()), Some(false)),
         Some(RawHealth::Off) => return None,
@@ -277,6 +286,7 @@ fn compile_health(raw: Option<At<RawHealth>>, report: &mut Report) -> Option<Hea
             _ => InitialHealth::Unknown,
         },
         probe: Probe::Tcp,
+        tls,
     };
     if let Some(interval) = interval.filter(|interval| interval.value.0 < INTERVAL_MIN) {
         let message = format!("probes come at most every {}", show_duration(INTERVAL_MIN));

@@ -1,9 +1,9 @@
 //! Listeners as written.
 
-use super::{RawPriority, RawRoute, Weight, words};
+use super::{RawPriority, RawRoute, RawTls, Weight, words};
 use crate::defaults;
 use crate::diagnostic::{Report, Span};
-use crate::read::{Read, Shape, or, required, section, unsupported, word, wrong_type};
+use crate::read::{At, Read, Shape, or, required, section, unsupported, word, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Size, Time, Wait, show_duration, show_size};
@@ -34,7 +34,9 @@ section! {
         "timeouts" timeouts: RawListenerTimeouts = or("its own defaults"),
         /// Client-side bounds.
         "limits" limits: RawListenerLimits = or("its own defaults"),
-    } later ["tls"]
+        /// TLS on all of its addresses.
+        "tls" tls: RawTls = or("none"),
+    } later []
 }
 
 section! {
@@ -42,7 +44,9 @@ section! {
     RawBindMap "bind" {
         /// As in the short form.
         "address" address: Text = required(),
-    } later ["tls"]
+        /// TLS on this address, instead of the listener's.
+        "tls" tls: RawTls = or("the listener's"),
+    } later []
 }
 
 section! {
@@ -62,6 +66,8 @@ section! {
 section! {
     /// Client-side times.
     RawListenerTimeouts "listener timeouts" {
+        /// From the connection to the end of its TLS handshake.
+        "handshake" handshake: Off<Wait> = or(show_duration(defaults::HANDSHAKE)),
         /// From the first byte of a request head to its end; HTTP only.
         "header" header: Off<Wait> = or(show_duration(defaults::CLIENT_HEADER)),
         /// Between two pieces of a request body; HTTP only.
@@ -123,25 +129,29 @@ impl Read for ProtocolWord {
 }
 
 /// One address of a listener.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct RawBind {
     pub(crate) address: String,
     pub(crate) span: Span,
+    pub(crate) tls: Option<At<RawTls>>,
 }
 
 impl Read for RawBind {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         if matches!(node.value, Value::Map(_)) {
-            let address = RawBindMap::read(node, report)?.address?;
+            let map = RawBindMap::read(node, report)?;
+            let address = map.address?;
             return Some(Self {
                 address: address.value.0,
                 span: address.span,
+                tls: map.tls,
             });
         }
         let address = crate::read::text(node, "an address (text) or a map", report)?;
         Some(Self {
             address: address.to_owned(),
             span: node.span,
+            tls: None,
         })
     }
 

@@ -1,8 +1,8 @@
 //! Pools as written: servers, balance, health and resilience.
 
 use super::{
-    LoadFactor, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawRetries, RawSlowStart,
-    RawZones, Weight, words,
+    LoadFactor, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawPoolTls, RawRetries,
+    RawSlowStart, RawZones, Weight, words,
 };
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
@@ -47,7 +47,9 @@ section! {
         "outlier_detection" outlier_detection: Off<RawOutlier> = or("its own defaults"),
         /// When fewer than this share of the servers are not judged bad, those that answer serve too, however they are judged.
         "panic_threshold" panic_threshold: Percent = or("0%"),
-    } later ["tls", "affinity"]
+        /// TLS to its servers: `on`, or the long form.
+        "tls" tls: Off<RawPoolTls> = or("off"),
+    } later ["affinity"]
 }
 
 section! {
@@ -73,7 +75,7 @@ section! {
 section! {
     /// Server-side times.
     RawPoolTimeouts "pool timeouts" {
-        /// One connection attempt.
+        /// One connection attempt, with its TLS handshake.
         "connect" connect: Off<Wait> = or(show_duration(defaults::CONNECT)),
         /// From the last byte of the request to the first of the response.
         "first_byte" first_byte: Off<Wait> = or(show_duration(defaults::FIRST_BYTE)),

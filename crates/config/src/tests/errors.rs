@@ -242,13 +242,6 @@ fn unsupported() {
         "bind: \":1\", protocol: udp, pool: p",
         &["2:24: error[unsupported]: `udp` is not supported by this version"],
     );
-    check_listener(
-        "bind: { address: \":1\", tls: {} }, pool: p, tls: {}",
-        &[
-            "2:25: error[unsupported]: `tls` is not supported by this version",
-            "2:45: error[unsupported]: `tls` is not supported by this version",
-        ],
-    );
     check_pool(
         "servers: [{ address: a:1 }         ], http: 2, panic_threshold: 101%",
         &[

@@ -195,6 +195,7 @@ fn a_pools_defaults_are_those_of_the_table() {
         pool.health_check,
         Some(HealthCheck {
             probe: Probe::Tcp,
+            tls: None,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),

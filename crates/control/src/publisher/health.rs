@@ -43,10 +43,12 @@ impl Publisher {
             slot.due = None;
             slot.asked = Some(number);
             let endpoint = slot.member.endpoint.clone();
+            let host = slot.member.host().map(|host| (*host).clone());
             self.actions.push_back(Action::Probe(Probe {
                 member: id,
                 number,
                 endpoint,
+                host,
                 check,
             }));
         }

@@ -302,6 +302,10 @@ impl Publisher {
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 let max = slot.own.connections_max(in_use_max(pool, server));
                 slot.member.set_connections_max(max);
+                slot.member.set_host(match &server.address {
+                    Address::Name(host, _) => Some(host.clone()),
+                    Address::Ip(_) | Address::Unix(_) => None,
+                });
                 let (pool, at) = (pool.name.clone(), kept.len());
                 self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);

@@ -27,7 +27,7 @@ use super::signals::{Asked, Signals};
 use super::state_file::{self, StateFile};
 use super::upgrade;
 use super::watching::Watching;
-use super::{bind_messages, log_findings, logging, memory, names, workers};
+use super::{log_findings, logging, memory, names, not_prepared, workers};
 use crate::exit;
 
 pub(super) use upgrading::Upgrading;
@@ -310,7 +310,7 @@ impl Shell {
         let prepared = self
             .engine
             .prepare(&snapshot)
-            .map_err(|failed| errors.extend(bind_messages(&failed)));
+            .map_err(|failed| errors.extend(not_prepared(&failed)));
         let output =
             access_log::open(snapshot.access_log.as_ref()).map_err(|failed| errors.push(failed));
         if let Some(path) = &snapshot.state_file {

@@ -165,6 +165,7 @@ impl Engine {
         }
         if now >= self.next_look() {
             self.looked = now;
+            self.secrets.rotate(now);
             for number in 0..self.workers.len() {
                 self.look_at(number, now, &mut notices);
             }

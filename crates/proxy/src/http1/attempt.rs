@@ -81,6 +81,8 @@ impl Again {
             RetryCause::PerTryTimeout => Reason::FirstByteTimeout,
             RetryCause::ConnectRefused => Reason::ConnectRefused,
             RetryCause::ConnectTimeout => Reason::ConnectTimeout,
+            RetryCause::ServerCertificate => Reason::ServerCertificate,
+            RetryCause::ServerHandshake => Reason::ServerHandshake,
             _ => Reason::ServerClosed,
         }
     }

@@ -2,6 +2,7 @@
 //! lost by the first.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{HttpListener, Pool};
@@ -19,6 +20,7 @@ use super::{Block, Conn, Next, Tunnel, hedge, retry};
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
+use crate::tls::ClientTls;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
 use crate::worker::{LocalPool, LocalWorld};
 
@@ -28,6 +30,8 @@ pub(super) struct Cx<'a> {
     pub(super) http: &'a HttpListener,
     pub(super) config: &'a Pool,
     pub(super) pool: &'a RefCell<LocalPool>,
+    /// What the pool's servers meet; `None`: plain bytes.
+    pub(super) tls: Option<&'a Arc<ClientTls>>,
     pub(super) plan: &'a Plan<'a>,
     /// When the whole request must have ended, on [`net::now`]'s clock.
     pub(super) until: Option<Duration>,
@@ -111,6 +115,7 @@ pub(super) async fn run(
         http,
         config: plan.config,
         pool,
+        tls: world.tls.of_pool(plan.pool),
         plan: &plan,
         until,
         repeats,
@@ -344,6 +349,11 @@ pub(super) fn no_connection_reason(no_connection: NoConnection) -> (Reason, Opti
     match no_connection {
         NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
         NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
+        NoConnection::Certificate => (
+            Reason::ServerCertificate,
+            Some(RetryCause::ServerCertificate),
+        ),
+        NoConnection::Handshake => (Reason::ServerHandshake, Some(RetryCause::ServerHandshake)),
         NoConnection::Limit => (Reason::ServerLimit, None),
     }
 }
@@ -356,11 +366,15 @@ pub(super) async fn obtain(
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
     let worker = &cx.conn.worker;
-    if !only_new && let Some(server) = worker.idle.take(&lease.member, !cx.repeats, net::now()) {
+    if !only_new
+        && let Some(server) = worker
+            .idle
+            .take(&lease.member, cx.tls, !cx.repeats, net::now())
+    {
         worker.cells().reused.increment();
         return Ok(server);
     }
     let until = respond::earliest(cx.config.timeouts.connect, cx.until);
     let sockets_max = cx.config.connections_per_server;
-    upstream::connect(worker, &lease.member, until, sockets_max, deadline).await
+    upstream::connect(worker, &lease.member, until, sockets_max, deadline, cx.tls).await
 }

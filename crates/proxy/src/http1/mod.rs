@@ -27,8 +27,9 @@ use wire::http1::{Body, Decoded, RequestError, RequestHead, ResponseHead, decode
 use crate::buffer::Buffer;
 use crate::listener::Listening;
 use crate::memory::{self, Counted};
-use crate::net::{self, Deadline, Stream};
+use crate::net::{self, Deadline};
 use crate::relay::{self, TunnelEnd, TunnelTimes};
+use crate::stream::Stream;
 use crate::upstream::{Lease, ServerStream};
 use crate::worker::{LocalWorld, Worker};
 use log::Log;
@@ -37,9 +38,6 @@ use log::Log;
 pub(crate) const IDLE_TAG: u32 = u32::MAX;
 /// Requests of one connection that are served in a row before others run.
 const PIPELINE_BATCH: u32 = 16;
-/// What a client may still send after our last word, and for how long, before the connection is closed on it.
-const LINGER_BYTES: usize = 64 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
 /// A connection whose next request comes within this keeps what a request needs, its buffers aside.
 const ROW_WAIT: Duration = Duration::from_secs(1);
 
@@ -192,6 +190,7 @@ impl Conn {
                 }
                 Next::Close => {
                     self.worker.give_block(block);
+                    self.stream.say_end();
                     return false;
                 }
                 Next::Linger => {
@@ -210,7 +209,10 @@ impl Conn {
                 .map_or(ROW_WAIT, |wait| wait.min(ROW_WAIT));
             match self.wait(Some(soon)).await {
                 Waited::Request(next) => block = next,
-                Waited::Ended => return false,
+                Waited::Ended => {
+                    self.stream.say_end();
+                    return false;
+                }
                 Waited::Over => return true,
             }
         }
@@ -241,7 +243,10 @@ impl Conn {
         };
         match self.wait(wait).await {
             Waited::Request(block) => Some(block),
-            Waited::Ended | Waited::Over => None,
+            Waited::Ended | Waited::Over => {
+                self.stream.say_end();
+                None
+            }
         }
     }
 
@@ -423,32 +428,8 @@ impl Conn {
         }
     }
 
-    /// Ends our half, then throws away what the client still sends, so that a reset does not destroy our last answer
-    /// (RFC 9112 §9.6).
     async fn linger(&self) {
-        if self.stream.shutdown_write().is_err() {
-            return;
-        }
-        self.deadline.tag(0);
-        self.deadline.set(Some(LINGER));
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            if !matches!(
-                self.deadline.guard(self.stream.readable()).await,
-                Ok(Ok(()))
-            ) {
-                break;
-            }
-            // Held only while something is there to be read.
-            let mut buffer = self.worker.buffers.take();
-            let read = self.stream.try_read(buffer.room());
-            self.worker.buffers.give(buffer);
-            match read {
-                Ok(count) if count > 0 => left = left.saturating_sub(count),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                _ => break,
-            }
-        }
+        relay::linger(&self.stream, &self.deadline, &self.worker.buffers).await;
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) fn plan<'w>(
     let upgrade = upgrade_of(head.upgrade, bytes, http);
     let hop = Hop {
         peer: client.peer,
-        secure: false,
+        secure: conn.stream.session().is_some(),
         version: head.version,
         authority: aim.authority,
         request_id,

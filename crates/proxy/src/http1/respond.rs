@@ -16,8 +16,9 @@ use wire::http1::{
 use super::Conn;
 use super::encode::{self, After};
 use crate::buffer::Buffer;
-use crate::net::{self, Deadline, Push, Stream};
+use crate::net::{self, Deadline, Push};
 use crate::relay::{self, Framing, YIELD_BYTES};
+use crate::stream::Stream;
 use crate::upstream::Lease;
 
 /// Interim responses (1xx) before a final one.

@@ -44,7 +44,8 @@ fn an_idle_connection_is_small() {
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
-    let stream = Stream::from_std(std::net::TcpStream::connect(address).expect("it listens"));
+    let socket = std::net::TcpStream::connect(address).expect("it listens");
+    let stream = Stream::from(net::Stream::from_std(socket));
     let future = serve(worker, listening, stream, None);
     let bytes = std::mem::size_of_val(&future);
     assert!(bytes <= IDLE_BYTES_MAX, "{bytes} bytes");

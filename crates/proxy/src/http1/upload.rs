@@ -9,8 +9,9 @@ use wire::http1::{Body, Keep};
 use super::respond::Seen;
 use crate::buffer::{Buffer, Buffers};
 use crate::memory::Counted;
-use crate::net::{self, Deadline, Stream};
+use crate::net::{self, Deadline};
 use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
+use crate::stream::Stream;
 
 /// Body bytes kept for another try.
 const REPLAY_BYTES: usize = 64 * 1024;

@@ -126,10 +126,7 @@ impl Stream {
         }
     }
 
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_readable(cx)).await
-    }
-
+    #[cfg(test)]
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.poll_read(cx, buffer)).await
     }
@@ -176,6 +173,11 @@ impl Stream {
                 other => return Poll::Ready(other),
             }
         }
+    }
+
+    /// Ready when a write might not block.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_side(cx, Side::Write)
     }
 
     /// Ready when the connection has failed (a reset), not when the other side has only stopped sending.

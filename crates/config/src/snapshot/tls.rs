@@ -1,0 +1,127 @@
+//! TLS, compiled: certificates and keys as bytes that were read and looked at.
+//!
+//! Nothing here does cryptography; whether a key belongs to its certificate is found out by whoever builds a TLS
+//! config of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// TLS as clients meet it at an address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerTls {
+    /// At least one; the first is for names that none bears.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+    /// What may be spoken inside, best first; empty: not agreed upon.
+    pub alpn: Vec<String>,
+    /// Whose certificates clients show; `None`: they are not asked.
+    pub client: Option<ClientAuth>,
+}
+
+/// TLS to the servers of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolTls {
+    /// Who is believed.
+    pub trust: Trust,
+    /// The name that is asked for and verified; `None`: that of each server's address.
+    pub server_name: Option<Arc<str>>,
+    /// What this end shows.
+    pub client: Option<Arc<Certificate>>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Where the user wrote it: `FILE:LINE:COLUMN`.
+    pub place: Arc<str>,
+}
+
+/// Who is believed to say who a server is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trust {
+    /// The authorities that the system believes.
+    System,
+    /// These, as DER.
+    Authorities(Vec<Arc<[u8]>>),
+    /// Nobody is asked.
+    Anyone,
+}
+
+/// Whose certificates clients show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientAuth {
+    /// The authorities, as DER.
+    pub authorities: Vec<Arc<[u8]>>,
+    /// Whether one must be shown.
+    pub required: bool,
+    /// Where the user wrote it: `FILE:LINE:COLUMN`.
+    pub place: Arc<str>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// A certificate with its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Certificate {
+    /// As DER: the certificate, then those that lead to its authority.
+    pub chain: Vec<Arc<[u8]>>,
+    /// Its private key.
+    pub key: PrivateKey,
+    /// The authority's word that it is still good, as DER.
+    pub ocsp: Option<Arc<[u8]>>,
+    /// The names that it bears, in lower case; `*.` at the front stands for one label. IP addresses as text.
+    pub names: Vec<String>,
+    /// Wall time from which it is good, since the Unix epoch.
+    pub not_before: Duration,
+    /// Wall time after which it is not.
+    pub not_after: Duration,
+    /// The path of its file.
+    pub file: Arc<str>,
+    /// Where the user wrote it: `FILE:LINE:COLUMN`.
+    pub place: Arc<str>,
+}
+
+impl Certificate {
+    /// Whether it bears a host name, given in lower case (RFC 6125 §6.4.3: a wildcard is one whole label).
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| match name.strip_prefix("*.") {
+            Some(parent) => host
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            None => name == host,
+        })
+    }
+}
+
+/// A private key. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKey {
+    /// As DER.
+    pub der: Arc<[u8]>,
+    /// In which form.
+    pub form: KeyForm,
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateKey").finish_non_exhaustive()
+    }
+}
+
+/// How a private key is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyForm {
+    /// RFC 8017: `RSA PRIVATE KEY`.
+    Pkcs1,
+    /// RFC 5958: `PRIVATE KEY`.
+    Pkcs8,
+    /// RFC 5915: `EC PRIVATE KEY`.
+    Sec1,
+}

@@ -1,0 +1,134 @@
+//! TLS: what is read, and what is said of files that do not fit.
+
+use std::time::Duration;
+
+use super::{Given, check_given};
+use crate::{Bind, KeyForm, TlsVersion};
+
+const POOL: &str = "pools: { p: { servers: [127.0.0.1:1] } }\n";
+const PAIR: &str = "certificates: [{ cert: tls/cert.pem, key: tls/key.pem }]";
+/// Within the time that the sample is good for.
+const WALL: Duration = Duration::from_secs(2_000_000_000);
+
+fn given(listener: &str) -> Given {
+    let mut given = Given::main(&format!("listeners: {{ l: {{\n {listener}\n }} }}\n{POOL}"));
+    given.wall = Some(WALL);
+    given
+}
+
+#[track_caller]
+fn check(listener: &str, expected: &[&str]) {
+    check_given(&given(listener), expected);
+}
+
+#[test]
+fn certificates_are_read_and_looked_at() {
+    let given = given(&format!(
+        "bind: [\":1\", \":2\"], pool: p, tls: {{ {PAIR} }}"
+    ));
+    check_given(&given, &[]);
+    let snapshot = given.load().snapshot.expect("a good config");
+    let listener = &snapshot.listeners[0];
+    assert_eq!(listener.handshake, Some(Duration::from_secs(10)));
+    assert_eq!(listener.tls.len(), 2);
+    let tls = listener.tls[1].as_ref().expect("TLS");
+    assert_eq!(tls.min_version, TlsVersion::Tls12);
+    assert_eq!(tls.alpn, ["http/1.1"]);
+    assert_eq!(tls.client, None);
+    let certificate = &tls.certificates[0];
+    assert_eq!(certificate.names, ["a.example", "*.b.example", "127.0.0.1"]);
+    assert_eq!(certificate.key.form, KeyForm::Pkcs8);
+    assert_eq!(&*certificate.file, "etc/tls/cert.pem");
+    assert!(certificate.not_before < WALL && WALL < certificate.not_after);
+    let covered = ["a.example", "x.b.example", "127.0.0.1"];
+    assert!(covered.iter().all(|name| certificate.covers(name)));
+    let others = ["b.example", "x.y.b.example", ".b.example", "x.a.example"];
+    assert!(!others.iter().any(|name| certificate.covers(name)));
+    // The key stays out of sight.
+    let shown = format!("{snapshot:?}");
+    let key = format!("{:?}", &certificate.key.der[30..40]);
+    assert!(!shown.contains(key.trim_matches(['[', ']'])));
+}
+
+#[test]
+fn an_address_may_have_its_own_and_another_none() {
+    let given = given(&format!(
+        "bind: [\":1\", {{ address: \":2\", tls: {{ {PAIR}, min_version: 1.3 }} }}], pool: p"
+    ));
+    check_given(&given, &[]);
+    let listener = &given.load().snapshot.expect("a good config").listeners[0];
+    let Bind::Tcp { address, .. } = &listener.binds[1] else {
+        panic!("an address");
+    };
+    assert_eq!(address.port(), 2);
+    assert_eq!(listener.tls[0], None);
+    let own = listener.tls[1].as_ref().expect("TLS");
+    assert_eq!(own.min_version, TlsVersion::Tls13);
+}
+
+#[test]
+fn what_is_wrong_is_told() {
+    check(
+        "bind: \":1\", pool: p, tls: {}",
+        &["2:28: error[missing]: `tls` lacks `certificates`"],
+    );
+    check(
+        "bind: \":1\", pool: p, tls: { certificates: [] }",
+        &[
+            "2:30: error[empty]: TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`",
+        ],
+    );
+    check(
+        "bind: \":1\", pool: p, tls: { certificates: [{ cert: none.pem, key: tls/cert.pem }] }",
+        &[
+            "2:53: error[file]: cannot read `etc/none.pem`: no such file",
+            "2:68: error[certificate]: there is no private key (PEM) in `etc/tls/cert.pem` (it should hold a block `-----BEGIN PRIVATE KEY-----`)",
+        ],
+    );
+    check(
+        "bind: \":1\", pool: p, tls: { certificates: [{ cert: tls/key.pem, key: tls/key.pem }] }",
+        &[
+            "2:53: error[certificate]: there is no certificate (PEM) in `etc/tls/key.pem`, where a certificate should be (it should hold a block `-----BEGIN CERTIFICATE-----`)",
+        ],
+    );
+    check(
+        &format!("bind: \":1\", pool: p, tls: {{ {PAIR}, min_version: 1.1, alpn: [h2, x] }}"),
+        &[
+            "2:101: error[value]: `1.1` is not a version of TLS (did you mean `1.2`?)",
+            "2:113: error[unsupported]: `h2` is not supported by this version",
+            "2:117: error[value]: an HTTP listener does not speak `x` (known: `http/1.1`)",
+        ],
+    );
+    check(
+        &format!("bind: \":1\", pool: p, tls: {{ {PAIR}, client_auth: optional }}"),
+        &[
+            "2:88: error[missing]: `client_auth` says nothing without `client_ca` (give `client_ca`: the authorities whose certificates clients show)",
+        ],
+    );
+    check(
+        "bind: \":1\", pool: p, timeouts: { handshake: 1s }",
+        &["2:35: error[conflict]: `handshake` is only for a listener with `tls`"],
+    );
+}
+
+#[test]
+fn times_and_open_keys_are_warned_of() {
+    let listener = format!("bind: \":1\", pool: p, tls: {{ {PAIR} }}");
+    let of = |wall: u64| {
+        let mut given = given(&listener);
+        given.wall = Some(Duration::from_secs(wall));
+        given.found().join("\n")
+    };
+    assert!(of(1).contains(
+        "2:53: warning[certificate]: the certificate in `etc/tls/cert.pem` is not good yet"
+    ));
+    assert!(of(90_000_000_000).contains("expired"));
+    let mut open = given(&listener);
+    open.open.push("etc/tls/key.pem".to_owned());
+    check_given(
+        &open,
+        &[
+            "2:72: warning[certificate]: the private key in `etc/tls/key.pem` can be read by every user of this machine",
+        ],
+    );
+}

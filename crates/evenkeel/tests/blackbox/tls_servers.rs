@@ -1,0 +1,281 @@
+//! TLS to servers: who is believed, what is shown, and what becomes of those that are not.
+
+use std::net::SocketAddr;
+
+use testkit::{Evenkeel, Nginx, TempDir, missing, wait_until};
+
+use crate::command::BINARY;
+use crate::life_support::{SOON, admin_get, connect, metric, reload, server, web};
+use crate::tls_support::{Authority, Issued, Wants, ask_once, config, shake};
+
+/// nginx that speaks TLS on the port of its plain one, with a certificate; `more` goes into its server block.
+struct Server {
+    nginx: Nginx,
+    _dir: TempDir,
+}
+
+impl Server {
+    fn start(name: &str, issued: &Issued, more: &str) -> Self {
+        let dir = TempDir::new("server").expect("a folder");
+        issued.write(&dir, "server");
+        let path = dir.path().display();
+        let snippet = format!(
+            "ssl_certificate {path}/server.pem; ssl_certificate_key {path}/server.key; {more}
+location = /seen {{ return 200 \"$ssl_server_name $ssl_client_s_dn $ssl_protocol $connection\"; }}"
+        );
+        let nginx = Nginx::start_tls(name, &snippet).expect("nginx starts");
+        Self { nginx, _dir: dir }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.nginx.address()
+    }
+}
+
+fn text(servers: &[SocketAddr], tls: &str, more: &str) -> String {
+    let servers: Vec<_> = servers.iter().map(|it| format!("'{it}'")).collect();
+    format!(
+        "admin: {{ bind: '127.0.0.1:0' }}
+workers: 1
+listeners:
+  web: {{ bind: '127.0.0.1:0', pool: site }}
+pools:
+  site: {{ servers: [{}], tls: {tls}, outlier_detection: off{more} }}
+",
+        servers.join(", ")
+    )
+}
+
+fn start(authority: &Authority, client: Option<&Issued>, text: &str) -> Evenkeel {
+    Evenkeel::start_with(BINARY, text, |command| {
+        let folder = command.get_current_dir().expect("a folder").to_owned();
+        std::fs::write(folder.join("ca.pem"), &authority.pem).expect("written");
+        if let Some(client) = client {
+            std::fs::write(folder.join("client.pem"), &client.cert).expect("written");
+            std::fs::write(folder.join("client.key"), &client.key).expect("written");
+        }
+    })
+    .expect("evenkeel starts")
+}
+
+const NO_PROBES: &str = ", health_check: off";
+
+fn seen(evenkeel: &Evenkeel) -> String {
+    let answer = connect(web(evenkeel)).get("/seen").expect("an answer");
+    assert_eq!(answer.status, 200, "{answer}");
+    answer.text()
+}
+
+fn refused(evenkeel: &Evenkeel) -> (u16, String) {
+    let answer = connect(web(evenkeel)).get("/seen").expect("an answer");
+    let reason = answer
+        .header("x-evenkeel-reason")
+        .unwrap_or_default()
+        .to_owned();
+    (answer.status, reason)
+}
+
+#[test]
+fn a_server_is_asked_by_name_verified_and_used_again() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    for (more, version) in [
+        ("ssl_protocols TLSv1.2;", "TLSv1.2"),
+        ("ssl_protocols TLSv1.2 TLSv1.3;", "TLSv1.3"),
+    ] {
+        let nginx = Server::start("a", &authority.issue(&["localhost", "127.0.0.1"]), more);
+        let port = nginx.address().port();
+        let by_ip = text(&[nginx.address()], "{ ca: ca.pem }", NO_PROBES);
+        let by_name = by_ip.replace(&format!("127.0.0.1:{port}"), &format!("localhost:{port}"));
+        let evenkeel = start(&authority, None, &by_name);
+        let first = seen(&evenkeel);
+        assert!(first.starts_with("localhost "), "{first}");
+        assert!(first.contains(version), "{first}");
+        for _ in 0..5 {
+            assert_eq!(seen(&evenkeel), first, "the same connection");
+        }
+        let large = connect(web(&evenkeel)).get("/1m").expect("an answer");
+        assert_eq!(large.body.len(), 1 << 20);
+        assert_eq!(&large.body[..64], &large.body[large.body.len() - 64..]);
+    }
+}
+
+#[test]
+fn certificates_that_are_not_to_be_believed_are_refused_and_counted() {
+    if missing("nginx") {
+        return;
+    }
+    let (authority, stranger) = (
+        Authority::new("the authority"),
+        Authority::new("a stranger"),
+    );
+    let cases = [
+        ("expired", authority.issue_expired(&["127.0.0.1"])),
+        ("another name", authority.issue(&["elsewhere.example"])),
+        ("nobody known", stranger.issue(&["127.0.0.1"])),
+    ];
+    for (what, issued) in cases {
+        let nginx = Server::start("a", &issued, "");
+        let evenkeel = start(
+            &authority,
+            None,
+            &text(&[nginx.address()], "{ ca: ca.pem }", NO_PROBES),
+        );
+        let expected = (502, "server_certificate".to_owned());
+        assert_eq!(refused(&evenkeel), expected, "{what}");
+        let series = "evenkeel_retries_total{pool=\"site\",cause=\"server_certificate\"}";
+        assert!(metric(&evenkeel, series) >= 1.0, "{what}");
+
+        // The same server serves once nobody asks who it is; and no longer once somebody does.
+        let told = reload(
+            &evenkeel,
+            &text(&[nginx.address()], "{ insecure: true }", NO_PROBES),
+        );
+        assert!(told.contains("1 pool changed"), "{told}");
+        seen(&evenkeel);
+        reload(
+            &evenkeel,
+            &text(&[nginx.address()], "{ ca: ca.pem }", NO_PROBES),
+        );
+        assert_eq!(
+            refused(&evenkeel),
+            expected,
+            "{what}: no connection is used on"
+        );
+    }
+    // The system's own authorities know none of these.
+    let nginx = Server::start("a", &authority.issue(&["localhost", "127.0.0.1"]), "");
+    let dir = TempDir::new("roots").expect("a folder");
+    let roots = dir.write("roots.pem", &stranger.pem).expect("written");
+    let evenkeel = Evenkeel::start_with(BINARY, &text(&[nginx.address()], "on", NO_PROBES), |it| {
+        it.env("SSL_CERT_FILE", &roots);
+    })
+    .expect("evenkeel starts");
+    assert_eq!(refused(&evenkeel).1, "server_certificate");
+}
+
+#[test]
+fn a_name_may_be_pinned_and_a_certificate_shown() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let issued = authority.issue(&["site.internal"]);
+    let ca = TempDir::new("ca").expect("a folder");
+    let file = ca.write("ca.pem", &authority.pem).expect("written");
+    let asks = format!(
+        "ssl_verify_client on; ssl_client_certificate {};",
+        file.display()
+    );
+    let nginx = Server::start("a", &issued, &asks);
+    let client = authority.issue_for_client("the balancer");
+    let pinned =
+        "{ ca: ca.pem, server_name: site.internal, client: { cert: client.pem, key: client.key } }";
+    let evenkeel = start(
+        &authority,
+        Some(&client),
+        &text(&[nginx.address()], pinned, NO_PROBES),
+    );
+    let answer = seen(&evenkeel);
+    assert!(
+        answer.starts_with("site.internal CN=the balancer"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_server_without_tls_is_no_server_and_others_take_its_traffic() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let plain = Nginx::start("plain", "").expect("nginx starts");
+    let good = Server::start("good", &authority.issue(&["localhost", "127.0.0.1"]), "");
+    let evenkeel = start(
+        &authority,
+        None,
+        &text(
+            &[plain.address(), good.address()],
+            "{ ca: ca.pem }",
+            NO_PROBES,
+        ),
+    );
+    for _ in 0..6 {
+        // A POST too: nothing was sent to the one that shook no hands.
+        let answer = connect(web(&evenkeel))
+            .exchange("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
+            .expect("an answer");
+        assert_eq!(answer.text(), "good\n");
+    }
+    let series = "evenkeel_retries_total{pool=\"site\",cause=\"server_handshake\"}";
+    assert!(metric(&evenkeel, series) >= 1.0);
+    reload(
+        &evenkeel,
+        &text(&[plain.address()], "{ ca: ca.pem }", NO_PROBES),
+    );
+    assert_eq!(refused(&evenkeel), (502, "server_handshake".to_owned()));
+}
+
+#[test]
+fn probes_speak_tls_too_and_say_what_was_wrong() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let good = Server::start("good", &authority.issue(&["localhost", "127.0.0.1"]), "");
+    let expired = Server::start("expired", &authority.issue_expired(&["127.0.0.1"]), "");
+    let probes =
+        ", health_check: { path: /health, interval: 200ms, timeout: 2s, unhealthy_threshold: 1 }";
+    let evenkeel = start(
+        &authority,
+        None,
+        &text(
+            &[good.address(), expired.address()],
+            "{ ca: ca.pem }",
+            probes,
+        ),
+    );
+    let health = |at: &Server| {
+        let server = server(&evenkeel, "site", &at.address().to_string());
+        let text = |key: &str| {
+            server
+                .get(key)
+                .and_then(|it| it.as_str())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        (text("health"), text("cause"))
+    };
+    wait_until("both are judged", SOON, || {
+        health(&good).0 == "healthy" && health(&expired).0 == "unhealthy"
+    })
+    .unwrap_or_else(|error| {
+        panic!(
+            "{error}: {}",
+            admin_get(&evenkeel, "/api/v1/pools/site/servers")
+        )
+    });
+    let (_, cause) = health(&expired);
+    assert!(cause.contains("TLS") && cause.contains("xpired"), "{cause}");
+}
+
+#[test]
+fn both_sides_at_once() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let nginx = Server::start("behind", &authority.issue(&["localhost", "127.0.0.1"]), "");
+    let own = authority.issue(&["front.example"]);
+    let text = text(&[nginx.address()], "{ ca: ca.pem }", NO_PROBES).replace(
+        "web: { bind",
+        "web: { tls: { certificates: [{ cert: client.pem, key: client.key }] }, bind",
+    );
+    let evenkeel = start(&authority, Some(&own), &text);
+    let config = config(&authority, &Wants::default());
+    let mut tls = shake(web(&evenkeel), "front.example", &config).expect("a session");
+    let answer = ask_once(&mut tls, "front.example").expect("an answer");
+    assert!(answer.ends_with("behind\n"), "{answer}");
+}

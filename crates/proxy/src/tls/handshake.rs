@@ -1,0 +1,234 @@
+//! Handshakes: from a connected socket to a session, or to the reason why there is none.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use config::Protocol;
+use control::live::Member;
+use control::reason::Reason;
+use control::record::Record;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+
+use super::session::{Connection, Pace, Session, State};
+use super::{ClientTls, ServerTls};
+use crate::listener::Listening;
+use crate::net::{self, Deadline, Push};
+use crate::relay;
+use crate::stream::Stream;
+use crate::worker::Worker;
+
+/// What a client is told that speaks HTTP where TLS is spoken.
+const PLAIN_BODY: &str = "400 Bad Request: plain_http\nThis port speaks TLS: use https://\n";
+
+/// Why there is no session.
+pub(crate) enum Broken {
+    /// The other side left before it said a word, as a probe by TCP connect does.
+    Silent,
+    /// It left in the middle, or its connection failed.
+    Left,
+    TimedOut,
+    /// It speaks HTTP without TLS.
+    PlainHttp,
+    /// Its certificate is not to be believed.
+    Certificate,
+    /// What it said cannot be used.
+    Fault(String),
+}
+
+impl From<rustls::Error> for Broken {
+    fn from(error: rustls::Error) -> Self {
+        use rustls::Error;
+        match error {
+            Error::InvalidCertificate(_) | Error::UnsupportedNameType => Self::Certificate,
+            error => Self::Fault(error.to_string()),
+        }
+    }
+}
+
+/// Makes a connection to a server a session.
+pub(crate) async fn connect(
+    tls: &ClientTls,
+    member: &Member,
+    socket: net::Stream,
+) -> Result<Stream, Broken> {
+    let name = tls.name(member).ok_or(Broken::Certificate)?;
+    let connection = UnbufferedClientConnection::new(tls.config.clone(), name)?;
+    let mut state = State::new(Connection::Client(connection));
+    shake(&mut state, &socket, false).await?;
+    // Nothing may be left to wait for the first bytes: where the server speaks first, there would be none.
+    flush(&mut state, &socket).await?;
+    Ok(Stream::secured(socket, Session::new(state)))
+}
+
+/// Makes a client's connection a session. `None` when that came to nothing: then it is counted, logged and closed.
+pub(crate) async fn accept(
+    worker: &Rc<Worker>,
+    listening: &Listening,
+    socket: net::Stream,
+    peer: Option<SocketAddr>,
+    tls: &ServerTls,
+) -> Option<Stream> {
+    let began = net::clock();
+    let (limit, is_http) = {
+        let (world, index) = listening.place(worker);
+        let listener = world.world.snapshot.listeners.get(index)?;
+        let is_http = matches!(listener.protocol, Protocol::Http(_));
+        (listener.handshake, is_http)
+    };
+    let deadline = Deadline::new();
+    deadline.set(limit);
+    let broken = match UnbufferedServerConnection::new(tls.config.clone()) {
+        Err(error) => error.into(),
+        Ok(connection) => {
+            let mut state = State::new(Connection::Server(connection));
+            let shaken = deadline.guard(shake(&mut state, &socket, is_http)).await;
+            match shaken {
+                Ok(Ok(())) => return Some(Stream::secured(socket, Session::new(state))),
+                Ok(Err(broken)) => broken,
+                Err(net::Elapsed) => Broken::TimedOut,
+            }
+        }
+    };
+    let (reason, detail) = match broken {
+        Broken::Silent => return None,
+        Broken::Left => (Reason::HandshakeFailed, "the client left".to_owned()),
+        Broken::TimedOut => (Reason::HandshakeTimeout, String::new()),
+        Broken::PlainHttp => (Reason::PlainHttp, String::new()),
+        Broken::Certificate => (
+            Reason::HandshakeFailed,
+            "its certificate is not to be believed".to_owned(),
+        ),
+        Broken::Fault(detail) => (Reason::HandshakeFailed, detail),
+    };
+    worker.count_error(reason);
+    record(worker, listening, peer, began, reason, detail);
+    let stream = Stream::from(socket);
+    if reason == Reason::PlainHttp {
+        refuse_plain(worker, &stream, &deadline, limit).await;
+    }
+    relay::linger(&stream, &deadline, &worker.buffers).await;
+    None
+}
+
+/// Waits until the handshake is over. `hears_http`: a client that speaks HTTP without TLS is told apart.
+async fn shake(state: &mut State, socket: &net::Stream, hears_http: bool) -> Result<(), Broken> {
+    let mut begun = false;
+    loop {
+        match state.step() {
+            // Who has said all by the end of its handshake may still listen.
+            Ok(Pace::Ended) if state.common().is_handshaking() => return Err(Broken::Left),
+            Ok(_) => {}
+            Err(error) => {
+                state.say_fault(socket);
+                return Err(error.into());
+            }
+        }
+        let is_over = !state.common().is_handshaking();
+        if state.has_left() && !(is_over && state.may_wait()) {
+            flush(state, socket).await?;
+        }
+        if is_over {
+            return Ok(());
+        }
+        match fill(state, socket).await {
+            Ok(0) if begun => return Err(Broken::Left),
+            Ok(0) => return Err(Broken::Silent),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Other => {
+                return Err(Broken::Fault(error.to_string()));
+            }
+            Err(_) => return Err(Broken::Left),
+        }
+        // A record of TLS begins with a number below 32, a request with a letter.
+        let first = state.incoming().filled().first();
+        if !begun && hears_http && first.is_some_and(u8::is_ascii_uppercase) {
+            return Err(Broken::PlainHttp);
+        }
+        begun = true;
+    }
+}
+
+async fn fill(state: &mut State, socket: &net::Stream) -> io::Result<usize> {
+    loop {
+        match state.fill(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| socket.poll_readable(cx)).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+async fn flush(state: &mut State, socket: &net::Stream) -> Result<(), Broken> {
+    loop {
+        match state.flush(socket) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let writable = poll_fn(|cx| socket.poll_writable(cx)).await;
+                writable.map_err(|_| Broken::Left)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Broken::Left),
+        }
+    }
+}
+
+async fn refuse_plain(
+    worker: &Worker,
+    stream: &Stream,
+    deadline: &Deadline,
+    idle: Option<Duration>,
+) {
+    let date = worker.with_date(str::to_owned);
+    let length = PLAIN_BODY.len();
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nDate: {date}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         x-evenkeel-reason: {}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{PLAIN_BODY}",
+        Reason::PlainHttp
+    );
+    let mut taken = 0;
+    let parts: [&[u8]; 3] = [answer.as_bytes(), &[], &[]];
+    // Whoever does not take it has left.
+    let _ = relay::write_all(stream, parts, deadline, idle, &mut taken, Push::Now).await;
+}
+
+fn record(
+    worker: &Worker,
+    listening: &Listening,
+    peer: Option<SocketAddr>,
+    began: Duration,
+    reason: Reason,
+    detail: String,
+) {
+    if !worker.logs() {
+        return;
+    }
+    let took = net::clock().saturating_sub(began);
+    worker.record(Record {
+        wall: worker.wall().saturating_sub(took),
+        took,
+        listener: listening.name.clone(),
+        route: None,
+        server: None,
+        source: peer.map(|peer| peer.ip().to_canonical()),
+        method: String::new(),
+        target: String::new(),
+        host: String::new(),
+        version: "TLS",
+        status: if reason == Reason::PlainHttp { 400 } else { 0 },
+        bytes_in: 0,
+        bytes_out: 0,
+        reason: Some(reason),
+        tries: 0,
+        failed: Vec::new(),
+        waited: Duration::ZERO,
+        request_id: String::new(),
+        user_agent: String::new(),
+        detail,
+    });
+}

@@ -1,0 +1,221 @@
+//! What clients meet: the certificates of an address, picked by name and by what the client can check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::{Certificate, ClientAuth, KeyForm, ListenerTls, TlsVersion};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm, SupportedProtocolVersion, version};
+
+use super::TlsError;
+use super::tickets::Ticketer;
+
+/// TLS as clients of one address meet it.
+pub(crate) struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    /// What it was made of.
+    made_of: Arc<ListenerTls>,
+}
+
+impl ServerTls {
+    /// Whether it was made of this.
+    pub(super) fn is_for(&self, tls: &Arc<ListenerTls>) -> bool {
+        Arc::ptr_eq(&self.made_of, tls) || self.made_of == *tls
+    }
+
+    /// Makes it.
+    pub(super) fn build(
+        tls: &Arc<ListenerTls>,
+        ticketer: Ticketer,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Vec<TlsError>> {
+        let resolver = ByName::build(&tls.certificates, provider)?;
+        let verifier = match &tls.client {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(client) => verifier(client, provider).map_err(|error| vec![error])?,
+        };
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(tls.min_version));
+        let builder = builder.map_err(|error| {
+            let place = tls.certificates.first().map(|it| it.place.clone());
+            vec![TlsError {
+                place: place.unwrap_or_else(|| "".into()),
+                message: error.to_string(),
+            }]
+        })?;
+        let mut config = builder
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = tls
+            .alpn
+            .iter()
+            .map(|name| name.clone().into_bytes())
+            .collect();
+        config.ticketer = Arc::new(ticketer);
+        // The default keeps sessions behind a lock.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self {
+            config: Arc::new(config),
+            made_of: tls.clone(),
+        })
+    }
+}
+
+/// The versions from the lowest that is allowed on.
+pub(super) fn versions(lowest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    match lowest {
+        TlsVersion::Tls12 => &BOTH,
+        TlsVersion::Tls13 => BOTH.get(..1).unwrap_or_default(),
+    }
+}
+
+/// A certificate with its key, as rustls uses it.
+pub(super) fn certified(
+    certificate: &Certificate,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = certificate.chain.iter();
+    let chain = chain
+        .map(|der| CertificateDer::from(der.to_vec()))
+        .collect();
+    let der = certificate.key.der.to_vec();
+    let key = match certificate.key.form {
+        KeyForm::Pkcs1 => PrivateKeyDer::from(PrivatePkcs1KeyDer::from(der)),
+        KeyForm::Pkcs8 => PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der)),
+        KeyForm::Sec1 => PrivateKeyDer::from(PrivateSec1KeyDer::from(der)),
+    };
+    let made = CertifiedKey::from_der(chain, key, provider);
+    let mut made = made.map_err(|error| TlsError {
+        place: certificate.place.clone(),
+        message: match error {
+            rustls::Error::InconsistentKeys(_) => format!(
+                "the private key does not belong to the certificate in `{}`",
+                certificate.file
+            ),
+            error => format!(
+                "the certificate in `{}` cannot be used: {error}",
+                certificate.file
+            ),
+        },
+    })?;
+    made.ocsp = certificate.ocsp.as_ref().map(|ocsp| ocsp.to_vec());
+    Ok(made)
+}
+
+fn verifier(
+    client: &ClientAuth,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let wrong = |error: &dyn std::fmt::Display| TlsError {
+        place: client.place.clone(),
+        message: format!("`client_ca` cannot be used: {error}"),
+    };
+    let mut roots = RootCertStore::empty();
+    for der in &client.authorities {
+        let added = roots.add(CertificateDer::from(der.to_vec()));
+        added.map_err(|error| wrong(&error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match client.required {
+        true => builder,
+        false => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| wrong(&error))
+}
+
+/// Certificates by the names that they bear; of several for a name, those that are cheaper to sign with first.
+struct ByName {
+    exact: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what stands behind `*.`.
+    wildcards: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    /// For names that none bears, and for clients that ask for none.
+    others: Vec<Arc<CertifiedKey>>,
+}
+
+impl std::fmt::Debug for ByName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByName").finish_non_exhaustive()
+    }
+}
+
+impl ByName {
+    fn build(
+        certificates: &[Arc<Certificate>],
+        provider: &CryptoProvider,
+    ) -> Result<Self, Vec<TlsError>> {
+        let (mut made, mut errors) = (Vec::new(), Vec::new());
+        for certificate in certificates {
+            match certified(certificate, provider) {
+                Ok(key) => made.push((certificate, Arc::new(key))),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        made.sort_by_key(|(_, key)| key.key.algorithm() == SignatureAlgorithm::RSA);
+        let mut names = Self {
+            exact: BTreeMap::new(),
+            wildcards: BTreeMap::new(),
+            others: Vec::new(),
+        };
+        let first = certificates.first();
+        for (certificate, key) in made {
+            for name in &certificate.names {
+                let of_name = match name.strip_prefix("*.") {
+                    Some(parent) => names.wildcards.entry(parent.to_owned()),
+                    None => names.exact.entry(name.clone()),
+                };
+                of_name.or_default().push(key.clone());
+            }
+            let is_default = first.is_some_and(|first| {
+                Arc::ptr_eq(first, certificate)
+                    || certificate
+                        .names
+                        .iter()
+                        .any(|name| first.names.contains(name))
+            });
+            if is_default {
+                names.others.push(key);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Those for a name, in lower case; best first.
+    fn find(&self, name: &str) -> &[Arc<CertifiedKey>] {
+        let wildcard = || {
+            let (_, parent) = name.split_once('.')?;
+            self.wildcards.get(parent)
+        };
+        let found = self.exact.get(name).or_else(wildcard);
+        found.unwrap_or(&self.others)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let keys = match hello.server_name() {
+            Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                self.find(&name.to_ascii_lowercase())
+            }
+            Some(name) => self.find(name),
+            None => &self.others,
+        };
+        let schemes = hello.signature_schemes();
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        keys.iter()
+            .find(fits)
+            .or_else(|| self.others.iter().find(fits))
+            .cloned()
+    }
+}

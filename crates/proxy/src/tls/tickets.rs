@@ -1,0 +1,268 @@
+//! Tickets: what lets a client resume its session without a full handshake, on any worker.
+//!
+//! A ticket holds its session, encrypted under a key of its own: derived from one of the process's secrets, a random
+//! salt, and the trust context of the listener that gave it. So it opens only where its client was verified by the same
+//! rules, and a secret that has gone takes its tickets with it. Secrets are random, rotate, and are never on disk.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::rand;
+use config::{ListenerTls, TlsVersion};
+use rustls::server::ProducesTickets;
+
+/// How long a secret makes new tickets.
+const ROTATE_AFTER: Duration = Duration::from_secs(6 * 3600);
+/// Secrets that still open tickets, the newest included.
+const SECRETS_MAX: usize = 3;
+/// How long clients are told to keep a ticket, in seconds: less than any secret lives.
+const LIFETIME_SECS: u32 = 12 * 3600;
+const NAME_BYTES: usize = 16;
+const SALT_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 12;
+/// Bytes of a ticket that is looked at; with the certificates of a client it may be long.
+const TICKET_BYTES_MAX: usize = 64 * 1024;
+
+/// What keys of tickets are derived from.
+#[derive(Clone)]
+struct Secret {
+    /// In the clear in each ticket, to find it again.
+    name: [u8; NAME_BYTES],
+    bytes: [u8; KEY_BYTES],
+    /// On the clock of whoever rotates.
+    born: Duration,
+}
+
+/// The secrets of a process, newest first.
+pub(crate) struct Secrets(ArcSwap<Vec<Secret>>);
+
+impl Secrets {
+    /// With one new secret.
+    pub(crate) fn new() -> Self {
+        Self(ArcSwap::from_pointee(
+            fresh(Duration::ZERO).into_iter().collect(),
+        ))
+    }
+
+    /// Brings a new secret in when the newest is old, and lets go of the oldest. To be called now and then.
+    pub(crate) fn rotate(&self, now: Duration) {
+        let known = self.0.load();
+        let newest = known.first().map(|secret| secret.born);
+        if newest.is_some_and(|born| now.saturating_sub(born) < ROTATE_AFTER) {
+            return;
+        }
+        // Without randomness there is no new one: the old ones serve on.
+        let Some(secret) = fresh(now) else { return };
+        let kept = known.iter().take(SECRETS_MAX - 1).cloned();
+        self.0
+            .store(Arc::new(std::iter::once(secret).chain(kept).collect()));
+    }
+}
+
+fn fresh(born: Duration) -> Option<Secret> {
+    let mut secret = Secret {
+        name: [0; NAME_BYTES],
+        bytes: [0; KEY_BYTES],
+        born,
+    };
+    rand::fill(&mut secret.name).ok()?;
+    rand::fill(&mut secret.bytes).ok()?;
+    Some(secret)
+}
+
+/// Makes and opens the tickets of one trust context.
+pub(super) struct Ticketer {
+    secrets: Arc<Secrets>,
+    context: Vec<u8>,
+}
+
+impl fmt::Debug for Ticketer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticketer").finish_non_exhaustive()
+    }
+}
+
+impl Ticketer {
+    /// For a listener of this name, as it is configured.
+    pub(super) fn new(secrets: Arc<Secrets>, listener: &str, tls: &ListenerTls) -> Self {
+        Self {
+            secrets,
+            context: context_of(listener, tls),
+        }
+    }
+}
+
+/// What has to be the same where a ticket is opened: the listener, and by which rules clients are verified there.
+fn context_of(listener: &str, tls: &ListenerTls) -> Vec<u8> {
+    let mut digest = Context::new(&SHA256);
+    // Each part with its length, so that no two contexts run into the same bytes.
+    let mut add = |part: &[u8]| {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part);
+    };
+    add(listener.as_bytes());
+    add(match tls.min_version {
+        TlsVersion::Tls12 => b"1.2",
+        TlsVersion::Tls13 => b"1.3",
+    });
+    if let Some(client) = &tls.client {
+        add(if client.required {
+            b"required"
+        } else {
+            b"optional"
+        });
+        client.authorities.iter().for_each(|der| add(der));
+    }
+    digest.finish().as_ref().to_vec()
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME_SECS
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let secrets = self.secrets.0.load();
+        let secret = secrets.first()?;
+        let mut salt = [0; SALT_BYTES];
+        rand::fill(&mut salt).ok()?;
+        let (key, nonce) = derive(secret, &salt, &self.context)?;
+        let mut sealed = plain.to_vec();
+        key.seal_in_place_append_tag(nonce, Aad::from(secret.name), &mut sealed)
+            .ok()?;
+        Some([secret.name.as_slice(), &salt, &sealed].concat())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        if ticket.len() > TICKET_BYTES_MAX {
+            return None;
+        }
+        let (name, rest) = ticket.split_first_chunk::<NAME_BYTES>()?;
+        let (salt, sealed) = rest.split_first_chunk::<SALT_BYTES>()?;
+        let secrets = self.secrets.0.load();
+        let secret = secrets.iter().find(|secret| secret.name == *name)?;
+        let (key, nonce) = derive(secret, salt, &self.context)?;
+        let mut opened = sealed.to_vec();
+        let length = key
+            .open_in_place(nonce, Aad::from(*name), &mut opened)
+            .ok()?
+            .len();
+        opened.truncate(length);
+        Some(opened)
+    }
+}
+
+/// The length of what is derived.
+struct Length;
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        KEY_BYTES + NONCE_BYTES
+    }
+}
+
+/// Key and nonce of one ticket (RFC 5869).
+fn derive(secret: &Secret, salt: &[u8], context: &[u8]) -> Option<(LessSafeKey, Nonce)> {
+    let mut made = [0; KEY_BYTES + NONCE_BYTES];
+    let info = [b"evenkeel ticket".as_slice(), context];
+    let extracted = Salt::new(HKDF_SHA256, salt).extract(&secret.bytes);
+    extracted.expand(&info, Length).ok()?.fill(&mut made).ok()?;
+    let (key, nonce) = made.split_first_chunk::<KEY_BYTES>()?;
+    let key = UnboundKey::new(&AES_256_GCM, key).ok()?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    Some((LessSafeKey::new(key), nonce))
+}
+
+#[cfg(test)]
+mod tests {
+    use config::ClientAuth;
+
+    use super::*;
+
+    fn tls(ca: Option<&[u8]>, required: bool, min_version: TlsVersion) -> ListenerTls {
+        ListenerTls {
+            certificates: Vec::new(),
+            min_version,
+            alpn: Vec::new(),
+            client: ca.map(|ca| ClientAuth {
+                authorities: vec![ca.into()],
+                required,
+                place: "".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_only_where_clients_are_verified_by_the_same_rules() {
+        let secrets = Arc::new(Secrets::new());
+        let of = |listener: &str, tls: &ListenerTls| Ticketer::new(secrets.clone(), listener, tls);
+        let (v2, v3) = (TlsVersion::Tls12, TlsVersion::Tls13);
+        let strict = tls(Some(b"ca"), true, v2);
+        let ticket = of("web", &strict).encrypt(b"a session").expect("a ticket");
+        assert_eq!(
+            of("web", &strict.clone()).decrypt(&ticket).as_deref(),
+            Some(&b"a session"[..])
+        );
+        let others = [
+            ("other", strict),
+            ("web", tls(Some(b"another ca"), true, v2)),
+            ("web", tls(Some(b"ca"), false, v2)),
+            ("web", tls(Some(b"ca"), true, v3)),
+            ("web", tls(None, true, v2)),
+        ];
+        for (listener, tls) in others {
+            assert_eq!(of(listener, &tls).decrypt(&ticket), None);
+        }
+    }
+
+    #[test]
+    fn a_damaged_ticket_does_not_open_and_two_are_never_alike() {
+        let ticketer = Ticketer::new(
+            Arc::new(Secrets::new()),
+            "web",
+            &tls(None, false, TlsVersion::Tls12),
+        );
+        let ticket = ticketer.encrypt(b"a session").expect("a ticket");
+        assert_ne!(ticketer.encrypt(b"a session"), Some(ticket.clone()));
+        for at in 0..ticket.len() {
+            let mut damaged = ticket.clone();
+            if let Some(byte) = damaged.get_mut(at) {
+                *byte ^= 1;
+            }
+            assert_eq!(ticketer.decrypt(&damaged), None, "{at}");
+            assert_eq!(
+                ticketer.decrypt(ticket.get(..at).unwrap_or_default()),
+                None,
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_rotate_and_tickets_outlive_a_rotation_but_not_all() {
+        let secrets = Arc::new(Secrets::new());
+        let ticketer = Ticketer::new(secrets.clone(), "web", &tls(None, false, TlsVersion::Tls12));
+        let first = ticketer.encrypt(b"1").expect("a ticket");
+        secrets.rotate(ROTATE_AFTER - Duration::from_secs(1));
+        assert_eq!(secrets.0.load().len(), 1);
+        for hours in [6, 12] {
+            secrets.rotate(Duration::from_secs(hours * 3600));
+            assert!(ticketer.decrypt(&first).is_some(), "{hours}");
+        }
+        secrets.rotate(Duration::from_secs(18 * 3600));
+        assert_eq!(ticketer.decrypt(&first), None);
+        assert_eq!(secrets.0.load().len(), SECRETS_MAX);
+        // The oldest outlives what clients are told.
+        assert!(u64::from(LIFETIME_SECS) <= (SECRETS_MAX as u64 - 1) * ROTATE_AFTER.as_secs());
+    }
+}
