@@ -48,7 +48,7 @@ pub(crate) async fn routes(State(admin): Shared) -> Response {
 pub(crate) async fn pools(State(admin): Shared) -> Response {
     let world = admin.hub.world();
     let pools: Vec<shape::Pool> = shape::pools(&world)
-        .map(|(config, state)| shape::Pool::new(config, state, &state.view()))
+        .map(|(config, state, subsets)| shape::Pool::new(config, state, subsets))
         .collect();
     Json(pools).into_response()
 }

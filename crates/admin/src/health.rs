@@ -48,12 +48,15 @@ fn report(admin: &Arc<Admin>, phase: Phase) -> Report {
         }),
     );
     let mut all_up = away == 0;
-    for (config, pool) in shape::pools(&admin.hub.world()) {
+    let world = admin.hub.world();
+    let pools =
+        shape::pools(&world).flat_map(|(_, pool, parts)| std::iter::once(pool).chain(parts));
+    for pool in pools {
         let view = pool.view();
         let usable = shape::usable(&view);
         all_up &= usable > 0;
         checks.insert(
-            format!("pool:{}", config.name),
+            format!("pool:{}", pool.shown()),
             json!({
                 "status": if usable > 0 { "up" } else { "down" },
                 "servers": view.standings.len(),

@@ -1,15 +1,25 @@
 //! The objects of the API, their keys in the order in which they are shown.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Condition, State};
-use config::{Bind, Protocol, Target};
+use config::{Bind, Destination, Labels, Protocol, Target};
 use control::live::{Member, PoolState, PoolView, Standing};
 use control::world::World;
 use serde::Serialize;
 
 use crate::Addresses;
+
+type LabelMap = BTreeMap<Arc<str>, Arc<str>>;
+
+fn label_map(labels: &Labels) -> LabelMap {
+    let pairs = labels.iter();
+    pairs
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Server {
@@ -23,6 +33,7 @@ pub(crate) struct Server {
     operator: Option<String>,
     /// What it says of itself, as an agent would write it; empty if it says nothing.
     says: Arc<str>,
+    labels: LabelMap,
     pub(crate) weight: u32,
     /// What it gets by, for now: the weight, less what traffic takes off; 0 while it may not be picked.
     effective_weight: f64,
@@ -48,6 +59,7 @@ impl Server {
             cause: cause(standing, now),
             operator: standing.operator.map(|word| word.to_string()),
             says: standing.says.clone(),
+            labels: label_map(&standing.labels),
             weight: standing.weight,
             effective_weight: effective_weight(standing),
             active: member.cell.in_use(),
@@ -112,10 +124,26 @@ pub(crate) struct Pool {
     active: u64,
     /// Requests that wait while all servers are full.
     pub(crate) waiting: usize,
+    /// What routes choose of it by label.
+    subsets: Vec<Subset>,
+}
+
+/// A part of a pool, as its routes see it.
+#[derive(Debug, Serialize)]
+struct Subset {
+    labels: LabelMap,
+    servers: usize,
+    usable: usize,
+    panic: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(config: &config::Pool, state: &PoolState, view: &PoolView) -> Self {
+    pub(crate) fn new(
+        config: &config::Pool,
+        state: &PoolState,
+        subsets: &[Arc<PoolState>],
+    ) -> Self {
+        let view = state.view();
         let standings = view.standings.iter();
         Self {
             name: config.name.clone(),
@@ -126,12 +154,25 @@ impl Pool {
                 Some(config::Probe::Http(_)) => "http",
             },
             servers: view.standings.len(),
-            usable: usable(view),
+            usable: usable(&view),
             panic: view.panic,
             waiting: state.gate.waiting(),
+            subsets: subsets.iter().map(|subset| Subset::new(subset)).collect(),
             active: standings
                 .map(|standing| u64::from(standing.member.cell.in_use()))
                 .sum(),
+        }
+    }
+}
+
+impl Subset {
+    fn new(state: &PoolState) -> Self {
+        let view = state.view();
+        Self {
+            labels: state.labels.as_deref().map(label_map).unwrap_or_default(),
+            servers: view.standings.len(),
+            usable: usable(&view),
+            panic: view.panic,
         }
     }
 }
@@ -144,9 +185,13 @@ pub(crate) fn usable(view: &PoolView) -> usize {
         .count()
 }
 
-/// Each pool's config with its live state.
-pub(crate) fn pools(world: &World) -> impl Iterator<Item = (&config::Pool, &Arc<PoolState>)> {
-    world.snapshot.pools.iter().zip(&world.pools)
+/// Each pool's config with its live state, and that of its subsets.
+pub(crate) fn pools(
+    world: &World,
+) -> impl Iterator<Item = (&config::Pool, &Arc<PoolState>, &[Arc<PoolState>])> {
+    let live = world.pools.iter().zip(&world.subsets);
+    let pools = world.snapshot.pools.iter().zip(live);
+    pools.map(|(config, (state, subsets))| (config, state, &**subsets))
 }
 
 #[derive(Debug, Serialize)]
@@ -207,6 +252,9 @@ pub(crate) struct Route {
     name: Option<Arc<str>>,
     #[serde(flatten)]
     target: To,
+    /// Which servers of its one pool are meant, if not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<LabelMap>,
     requests: u64,
 }
 
@@ -223,20 +271,30 @@ enum To {
 #[derive(Debug, Serialize)]
 struct Arm {
     pool: Arc<str>,
+    /// Which of its servers are meant, if not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<LabelMap>,
     weight: u32,
 }
 
 pub(crate) fn routes(world: &World) -> Vec<Route> {
-    let name = |index: usize| -> Arc<str> {
-        let pool = world.snapshot.pools.get(index);
+    let pools = &world.snapshot.pools;
+    let name = |to: &Destination| -> Arc<str> {
+        let pool = pools.get(to.pool);
         pool.map_or_else(|| "".into(), |pool| pool.name.clone())
     };
+    let labels = |to: &Destination| to.labels(pools).map(label_map);
+    let only = |target: &Target| match target {
+        Target::Pool(it) => labels(it),
+        _ => None,
+    };
     let to = |target: &Target| match target {
-        Target::Pool(index) => To::Pool(name(*index)),
+        Target::Pool(it) => To::Pool(name(it)),
         Target::Split(arms) => To::Split(
             arms.iter()
                 .map(|arm| Arm {
-                    pool: name(arm.pool),
+                    pool: name(&arm.to),
+                    labels: labels(&arm.to),
                     weight: arm.weight,
                 })
                 .collect(),
@@ -253,6 +311,7 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                         listener: config.name.clone(),
                         name: Some(route.name.clone()),
                         target: to(&route.target),
+                        labels: only(&route.target),
                         requests: state
                             .stats
                             .sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum()),
@@ -263,6 +322,7 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                 listener: config.name.clone(),
                 name: None,
                 target: to(&tcp.target),
+                labels: only(&tcp.target),
                 requests: listener.stats.sum(|cells| cells.accepted.get()),
             }),
         }

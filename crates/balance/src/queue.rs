@@ -37,9 +37,17 @@ struct Lines<G> {
 
 #[derive(Debug)]
 struct Waiter {
-    /// Servers that it may not have.
-    tried: Vec<u32>,
+    wish: Wish,
     waker: Option<Waker>,
+}
+
+/// Which servers a request that waits may have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Those that it may not have.
+    pub tried: Vec<u32>,
+    /// Which servers it is for at all, in the caller's numbers; 0 for any.
+    pub group: u32,
 }
 
 /// A place in a queue; the least is served first.
@@ -96,12 +104,11 @@ impl<G> Queue<G> {
     }
 
     /// Takes a place behind all of the same or a higher priority; `None` if `max` wait already and
-    /// none of them has a lower one. A priority above [`PRIORITY_MAX`] counts as that. `tried` are
-    /// servers that the request may not have.
+    /// none of them has a lower one. A priority above [`PRIORITY_MAX`] counts as that.
     ///
     /// The caller then watches the servers, offers what they have, and [polls](Self::poll) until the
     /// wait has ended or it [leaves](Self::leave).
-    pub fn enter(&self, priority: u8, tried: &[u32], max: usize) -> Option<Place> {
+    pub fn enter(&self, priority: u8, wish: Wish, max: usize) -> Option<Place> {
         let rank = PRIORITY_MAX - priority.min(PRIORITY_MAX);
         let mut lines = lock(&self.lines);
         let mut displaced = None;
@@ -117,10 +124,7 @@ impl<G> Queue<G> {
             rank,
             turn: lines.turn,
         };
-        let waiter = Waiter {
-            tried: tried.to_vec(),
-            waker: None,
-        };
+        let waiter = Waiter { wish, waker: None };
         lines.waiting.insert(place, waiter);
         self.count(&lines);
         drop(lines);
@@ -159,28 +163,28 @@ impl<G> Queue<G> {
         }
     }
 
-    /// Asks `offer` for each waiter in turn, with the servers that it may not have, until it stops.
+    /// Asks `offer` for each waiter in turn, with the servers that it may have, until it stops.
     /// Returns how many were granted. `offer` must not touch this queue.
-    pub fn offer(&self, mut offer: impl FnMut(&[u32]) -> Offer<G>) -> usize {
+    pub fn offer(&self, mut offer: impl FnMut(&Wish) -> Offer<G>) -> usize {
         self.look(&mut offer, || {})
     }
 
-    /// Offers the free slots of one server, `at_most` so many; `grant` makes what a waiter gets. When
-    /// nobody waits any more, the server is watched no longer.
+    /// Offers the free slots of one server, `at_most` so many, to those whose wish it `meets`; `grant` makes
+    /// what a waiter gets. When nobody waits any more, the server is watched no longer.
     pub fn offer_slots(
         &self,
         server: &Server,
-        id: u32,
+        meets: impl Fn(&Wish) -> bool,
         max: Option<u32>,
         at_most: usize,
         on_drain: OnDrain,
         mut grant: impl FnMut() -> G,
     ) -> usize {
         let mut left = at_most;
-        let mut offer = |tried: &[u32]| {
+        let mut offer = |wish: &Wish| {
             if left == 0 {
                 Offer::Stop
-            } else if tried.contains(&id) {
+            } else if !meets(wish) {
                 Offer::Skip
             } else if server.acquire_in_turn(max, on_drain).is_ok() {
                 left -= 1;
@@ -193,11 +197,11 @@ impl<G> Queue<G> {
     }
 
     /// Runs `offer` over the waiters, and `when_empty` if none is left, both under the lock.
-    fn look(&self, offer: &mut impl FnMut(&[u32]) -> Offer<G>, when_empty: impl FnOnce()) -> usize {
+    fn look(&self, offer: &mut impl FnMut(&Wish) -> Offer<G>, when_empty: impl FnOnce()) -> usize {
         let mut lines = lock(&self.lines);
         let mut granted = Vec::new();
         for (place, waiter) in &lines.waiting {
-            match offer(&waiter.tried) {
+            match offer(&waiter.wish) {
                 Offer::Grant(grant) => granted.push((*place, grant)),
                 Offer::Skip => {}
                 Offer::Stop => break,
@@ -217,13 +221,19 @@ impl<G> Queue<G> {
         count
     }
 
-    /// Ends the wait of all for whom `servable`, given the servers that they may not have, is false.
-    pub fn retain(&self, mut servable: impl FnMut(&[u32]) -> bool) {
+    /// Whether anybody waits whose wish is `met`.
+    pub fn any(&self, mut met: impl FnMut(&Wish) -> bool) -> bool {
+        let lines = lock(&self.lines);
+        lines.waiting.values().any(|waiter| met(&waiter.wish))
+    }
+
+    /// Ends the wait of all whose wish is not `servable`.
+    pub fn retain(&self, mut servable: impl FnMut(&Wish) -> bool) {
         let mut lines = lock(&self.lines);
         let gone: Vec<Place> = lines
             .waiting
             .iter()
-            .filter(|(_, waiter)| !servable(&waiter.tried))
+            .filter(|(_, waiter)| !servable(&waiter.wish))
             .map(|(place, _)| *place)
             .collect();
         let wakers: Vec<_> = gone

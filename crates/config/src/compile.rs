@@ -3,6 +3,7 @@
 //! What a single value may be has been judged by its reader; a key that is `None` was either not
 //! written or is already reported, so its default stands in and nothing is said twice.
 
+mod destination;
 mod listener;
 mod outlier;
 mod place;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use crate::address::{AddressError, conflict, parse_admin};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
+use crate::labels::Labels;
 use crate::raw::{RawAccessLog, RawAdmin, RawConfig, RawPool, RawShutdown};
 use crate::read::At;
 use crate::snapshot::{AccessLog, Admin, Bind, LogFormat, LogTarget, Shutdown, Snapshot};
@@ -38,7 +40,7 @@ pub(crate) fn compile(
         Arc::from(zone.value.0)
     });
     let mut keys = tls::Keys::new(source);
-    let pools = pool::compile_pools(raw_pools, zone.as_ref(), source, &mut keys, report);
+    let mut pools = pool::compile_pools(raw_pools, zone.as_ref(), source, &mut keys, report);
     let mut routes = route::named_lists(raw.routes);
     let raw_listeners = raw
         .listeners
@@ -63,6 +65,9 @@ pub(crate) fn compile(
     let admin = compile_admin(raw.admin, &mut binds, report);
     check_binds(&binds, report);
     names.warn_unused(report);
+    for (pool, subsets) in pools.iter_mut().zip(names.subsets) {
+        pool.subsets = subsets;
+    }
     Some(Snapshot {
         workers: raw.workers.map(|workers| workers.value.u16()),
         admin,
@@ -88,6 +93,8 @@ pub(crate) struct PoolNames {
     index: BTreeMap<String, Option<usize>>,
     /// By index: where its name is, and whether it is used.
     used: Vec<(String, Span, bool)>,
+    /// By index: what routes choose of it.
+    subsets: Vec<Vec<Labels>>,
 }
 
 impl PoolNames {
@@ -105,6 +112,7 @@ impl PoolNames {
         Self {
             index: index.chain(failed).collect(),
             used: used.collect(),
+            subsets: vec![Vec::new(); pools.items.len()],
         }
     }
 
@@ -125,6 +133,16 @@ impl PoolNames {
                 None
             }
         }
+    }
+
+    /// The index of a subset of the pool with this index; the same labels are the same subset.
+    fn subset(&mut self, pool: usize, labels: Labels) -> Option<usize> {
+        let subsets = self.subsets.get_mut(pool)?;
+        let known = subsets.iter().position(|known| *known == labels);
+        Some(known.unwrap_or_else(|| {
+            subsets.push(labels);
+            subsets.len() - 1
+        }))
     }
 
     /// Only where nothing is wrong: what could not be read might lead to a pool.

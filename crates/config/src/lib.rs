@@ -17,6 +17,7 @@ pub mod defaults;
 mod diagnostic;
 #[doc(hidden)]
 pub mod fuzz;
+mod labels;
 mod load;
 mod quick;
 mod quoting;
@@ -34,6 +35,7 @@ mod units;
 mod values;
 
 pub use diagnostic::{Diagnostic, Kind, Place, Severity, Span};
+pub use labels::Labels;
 pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;

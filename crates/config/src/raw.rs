@@ -4,6 +4,7 @@
 //! of the reference. What values mean together is for `compile`.
 
 mod balance;
+mod destination;
 mod listener;
 mod outlier;
 mod place;
@@ -14,6 +15,7 @@ mod said;
 mod tls;
 
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
+pub(crate) use destination::{RawArm, RawDestination, RawSplit};
 pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,
     RawRoutes,

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rules::{Cidr, Filter, RouteTable};
 
+use crate::labels::Labels;
+
 mod tls;
 
 pub use tls::{
@@ -168,19 +170,65 @@ pub struct TcpListener {
 /// What a route leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
-    /// A pool, by index.
-    Pool(usize),
+    /// One place.
+    Pool(Destination),
     /// Arms with their weights, at least one above 0.
     Split(Vec<Arm>),
     /// Nothing: a filter of the route answers (`respond`, `redirect`).
     Answer,
 }
 
+impl Target {
+    /// All the places that it leads to.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<Destination> {
+        match self {
+            Self::Pool(to) => vec![*to],
+            Self::Split(arms) => arms.iter().map(|arm| arm.to).collect(),
+            Self::Answer => Vec::new(),
+        }
+    }
+}
+
+/// A pool, or a subset of its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Pool index.
+    pub pool: usize,
+    /// Index among the pool's subsets; `None`: all of its servers.
+    pub subset: Option<u32>,
+}
+
+impl Destination {
+    /// All servers of the pool with this index.
+    #[must_use]
+    pub const fn whole(pool: usize) -> Self {
+        Self { pool, subset: None }
+    }
+
+    /// The labels of the servers that are meant; `None`: all of the pool are.
+    #[must_use]
+    pub fn labels<'a>(&self, pools: &'a [Pool]) -> Option<&'a Labels> {
+        let subset = usize::try_from(self.subset?).ok()?;
+        pools.get(self.pool)?.subsets.get(subset)
+    }
+
+    /// As people read it: `web`, `web (version=v2)`.
+    #[must_use]
+    pub fn shown(&self, pools: &[Pool]) -> String {
+        let name = pools.get(self.pool).map_or("?", |pool| &*pool.name);
+        match self.labels(pools) {
+            Some(labels) => format!("{name} ({labels})"),
+            None => name.to_owned(),
+        }
+    }
+}
+
 /// One arm of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arm {
-    /// Pool index.
-    pub pool: usize,
+    /// Where its requests go.
+    pub to: Destination,
     /// 0-1000.
     pub weight: u32,
 }
@@ -271,6 +319,8 @@ pub struct Pool {
     pub panic_threshold: u32,
     /// How servers are asked what traffic they want; `None` is `off`.
     pub agent_check: Option<AgentCheck>,
+    /// What routes choose of its servers by label.
+    pub subsets: Vec<Labels>,
     /// How long a drain waits, unless told otherwise.
     pub drain_timeout: Option<Duration>,
     /// How long a resolved name is kept when its answer states no TTL.
@@ -312,6 +362,8 @@ pub struct Server {
     pub backup: bool,
     /// Where it is, as other servers' zones and the own one are named.
     pub zone: Option<Arc<str>>,
+    /// What it is marked with.
+    pub labels: Arc<Labels>,
     /// Where the user wrote it: `FILE:LINE:COLUMN`.
     pub place: Arc<str>,
 }

@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod fuzz;
+mod labels;
 mod limits;
 mod outlier;
 mod snapshots;

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use balance::Algorithm;
-use config::{Arm, Balance, HashKey, HttpListener};
+use config::{Arm, Balance, Destination, HashKey, HttpListener};
 use rules::Request;
 use wire::http1::{HeadLimits, RequestErrorKind};
 
@@ -62,13 +62,13 @@ pub fn source_key(source: IpAddr) -> u64 {
     }
 }
 
-/// The pool of the arm in whose share `point` (below the sum of the weights) falls.
+/// Where the arm leads in whose share `point` (below the sum of the weights) falls.
 #[must_use]
-pub fn arm_at(arms: &[Arm], mut point: u64) -> Option<usize> {
+pub fn arm_at(arms: &[Arm], mut point: u64) -> Option<Destination> {
     for arm in arms {
         let weight = u64::from(arm.weight);
         if point < weight {
-            return Some(arm.pool);
+            return Some(arm.to);
         }
         point -= weight;
     }
@@ -101,16 +101,16 @@ mod tests {
     fn a_split_keeps_its_shares_in_every_round_and_mixes_them() {
         let arms = [
             Arm {
-                pool: 0,
+                to: Destination::whole(0),
                 weight: 90,
             },
             Arm {
-                pool: 1,
+                to: Destination::whole(1),
                 weight: 10,
             },
         ];
         let picks: Vec<_> = (0..100)
-            .filter_map(|n| arm_at(&arms, spread(n, 100)))
+            .filter_map(|n| Some(arm_at(&arms, spread(n, 100))?.pool))
             .collect();
         assert_eq!(picks.iter().filter(|pool| **pool == 1).count(), 10);
         let longest_run = picks.split(|pool| *pool == 0).map(<[usize]>::len).max();

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use balance::queue::{Ended, Place};
+use balance::queue::{Ended, Place, Wish};
 use balance::{OnDrain, Queue, Refused};
 
 use crate::live::Member;
@@ -92,16 +92,24 @@ impl Gate {
         self.queue.len()
     }
 
-    /// Takes a place in the queue, `None` if `max` wait already. `members`: asked once the place is taken, those that
-    /// may serve; a slot of theirs that is free goes to the oldest waiter at once.
+    /// Takes a place in the queue, `None` if `max` wait already. `group`: of [`PoolState::group`], whose servers will
+    /// do. `members`: asked once the place is taken, those that may serve; a slot of theirs that is free goes to the
+    /// oldest waiter at once.
+    ///
+    /// [`PoolState::group`]: crate::live::PoolState::group
     pub fn enter<M: std::ops::Deref<Target = [Arc<Member>]>>(
         self: &Arc<Self>,
         priority: u8,
         tried: &[u32],
+        group: u32,
         max: u32,
         members: impl FnOnce() -> M,
     ) -> Option<Ticket> {
-        let place = self.queue.enter(priority, tried, max as usize)?;
+        let wish = Wish {
+            tried: tried.to_vec(),
+            group,
+        };
+        let place = self.queue.enter(priority, wish, max as usize)?;
         let ticket = Ticket {
             gate: self.clone(),
             place,
@@ -120,14 +128,13 @@ impl Gate {
             return;
         }
         for member in members {
-            member.cell.watch();
+            if self.queue.any(|wish| meets(member, wish)) {
+                member.cell.watch();
+            }
         }
         while members.iter().any(|member| self.offer(member, 1) > 0) {}
-        self.queue.retain(|tried| {
-            members
-                .iter()
-                .any(|member| !tried.contains(&member.id) && member.is_pickable())
-        });
+        self.queue
+            .retain(|wish| members.iter().any(|member| meets(member, wish)));
     }
 
     #[cold]
@@ -135,11 +142,11 @@ impl Gate {
         self.offer(member, usize::MAX);
     }
 
-    /// A newcomer at a watched server: it is let in only when nobody waits.
+    /// A newcomer at a watched server: it is let in only when nobody waits for it.
     #[cold]
     fn admit(&self, member: &Arc<Member>) -> Result<Lease, Refused> {
         self.offer(member, usize::MAX);
-        if !self.queue.is_empty() {
+        if self.queue.any(|wish| meets(member, wish)) {
             return Err(Refused::Watched);
         }
         let max = member.connections_max();
@@ -150,7 +157,6 @@ impl Gate {
     }
 
     fn offer(&self, member: &Arc<Member>, at_most: usize) -> usize {
-        let at_most = if member.is_pickable() { at_most } else { 0 };
         // A removed pool's servers drain, and take those with them that wait for them.
         let on_drain = if member.is_retired() {
             OnDrain::Keep
@@ -159,11 +165,16 @@ impl Gate {
         };
         self.queue.offer_slots(
             &member.cell,
-            member.id,
+            |wish| meets(member, wish),
             member.connections_max(),
             at_most,
             on_drain,
             || Lease::of(member),
         )
     }
+}
+
+/// Whether a server will do for one that waits.
+fn meets(member: &Member, wish: &Wish) -> bool {
+    member.serves(wish.group) && !wish.tried.contains(&member.id)
 }

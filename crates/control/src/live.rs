@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use balance::budget::RetryBudget;
 use balance::outlier::Streak;
+use config::Labels;
 
 use crate::gate::Gate;
 use crate::metrics::{ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells};
@@ -57,6 +58,8 @@ pub struct Member {
     connections_max: AtomicU32,
     /// Whether its pool's view has it among those that may be picked.
     pickable: AtomicBool,
+    /// The subsets whose views have it, by [`PoolState::group`]; `None` for none. Read only for those who wait.
+    groups: ArcSwapOption<Vec<u32>>,
     /// Set by a worker whose connection was refused, until the publisher has seen it: one message is enough.
     refused: AtomicBool,
     /// Failures in a row, those of the gateway kind in the low half, all from 500 on in the high one: 0 in the common
@@ -95,6 +98,7 @@ impl Member {
             gate,
             connections_max: AtomicU32::new(0),
             pickable: AtomicBool::new(false),
+            groups: ArcSwapOption::empty(),
             refused: AtomicBool::new(false),
             streaks: AtomicU32::new(0),
             streaks_max: AtomicU32::new(0),
@@ -130,14 +134,32 @@ impl Member {
             .store(max.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Whether requests that wait may be given it.
+    /// Whether requests that wait for a server of this [`PoolState::group`] may be given it.
     #[must_use]
-    pub fn is_pickable(&self) -> bool {
-        self.pickable.load(Ordering::Relaxed)
+    pub fn serves(&self, group: u32) -> bool {
+        if group == 0 {
+            return self.pickable.load(Ordering::Relaxed);
+        }
+        let groups = self.groups.load();
+        groups
+            .as_ref()
+            .is_some_and(|groups| groups.contains(&group))
     }
 
     pub(crate) fn set_pickable(&self, pickable: bool) {
         self.pickable.store(pickable, Ordering::Relaxed);
+    }
+
+    /// Says which subsets' views have it.
+    pub(crate) fn set_groups(&self, groups: Vec<u32>) {
+        let same = match &*self.groups.load() {
+            Some(known) => **known == groups,
+            None => groups.is_empty(),
+        };
+        if !same {
+            let groups = (!groups.is_empty()).then(|| Arc::new(groups));
+            self.groups.store(groups);
+        }
     }
 
     /// Notes that a connection was refused; true when nobody had noted it yet, so that the publisher must be told.
@@ -251,6 +273,8 @@ fn word_of(low: u16, high: u16) -> u32 {
 pub struct Standing {
     /// The server.
     pub member: Arc<Member>,
+    /// What it is marked with.
+    pub labels: Arc<Labels>,
     /// Its weight in force.
     pub weight: u32,
     /// The verdict of its probes.
@@ -283,24 +307,31 @@ pub struct PoolView {
     pub view: balance::View,
     /// The members of the candidates, in the same order.
     pub members: Vec<Arc<Member>>,
-    /// Every server of the pool, in the config's order.
+    /// Every server of the pool, or of the subset, in the config's order.
     pub standings: Vec<Standing>,
     /// Whether the usable ones are only used for want of better ones.
     pub panic: bool,
+    /// Whether routes choose parts of the pool: then requests may wait for some of its servers while others are free.
+    pub divided: bool,
 }
 
-/// The live half of a pool.
+/// The live half of a pool, or of a subset of one.
 #[derive(Debug)]
 pub struct PoolState {
-    /// Its name.
+    /// The pool's name.
     pub name: Arc<str>,
+    /// The labels that its servers have; `None`: all of the pool's are meant.
+    pub labels: Option<Arc<Labels>>,
+    /// What those who wait for any of its servers are known by: 0 for the whole pool, else never used twice in a
+    /// process.
+    pub group: u32,
     /// Rotation position and pick sequence, shared by all workers.
     pub rotation: balance::Rotation,
-    /// Bounds retries to a share of live requests.
-    pub budget: RetryBudget,
-    /// Requests that wait while all servers are full.
+    /// Bounds retries to a share of live requests; the pool's, in each of its subsets.
+    pub budget: Arc<RetryBudget>,
+    /// Requests that wait while all servers are full; the pool's.
     pub gate: Arc<Gate>,
-    /// Totals.
+    /// Totals; the pool's.
     pub stats: Arc<PerWorker<PoolCells>>,
     view: ArcSwap<PoolView>,
     version: AtomicU64,
@@ -309,7 +340,7 @@ pub struct PoolState {
 impl PoolState {
     pub(crate) fn new(
         name: Arc<str>,
-        budget: RetryBudget,
+        budget: Arc<RetryBudget>,
         gate: Arc<Gate>,
         stats: Arc<PerWorker<PoolCells>>,
     ) -> Self {
@@ -318,15 +349,37 @@ impl PoolState {
             members: Vec::new(),
             standings: Vec::new(),
             panic: false,
+            divided: false,
         };
         Self {
             name,
+            labels: None,
+            group: 0,
             rotation: balance::Rotation::default(),
             budget,
             gate,
             stats,
             view: ArcSwap::from_pointee(view),
             version: AtomicU64::new(0),
+        }
+    }
+
+    /// A part of this pool: counters, budget and queue are the pool's, the view and its rotation are its own.
+    pub(crate) fn subset(&self, labels: Arc<Labels>, group: u32) -> Self {
+        let (budget, gate) = (self.budget.clone(), self.gate.clone());
+        Self {
+            labels: Some(labels),
+            group,
+            ..Self::new(self.name.clone(), budget, gate, self.stats.clone())
+        }
+    }
+
+    /// As people read it: `web`, `web (version=v2)`.
+    #[must_use]
+    pub fn shown(&self) -> Arc<str> {
+        match &self.labels {
+            Some(labels) => format!("{} ({labels})", self.name).into(),
+            None => self.name.clone(),
         }
     }
 

@@ -11,6 +11,7 @@ mod outlier;
 mod own_word;
 mod pauses;
 mod pools;
+mod subsets;
 mod view;
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ pub enum Notice {
     },
     /// A pool fell back on servers that it would rather not use, or no longer does.
     Panic {
-        /// Pool name.
+        /// Pool name; of a subset with its labels.
         pool: Arc<str>,
         /// Whether it does now.
         on: bool,
@@ -181,6 +182,7 @@ pub struct Publisher {
     workers: usize,
     generation: u64,
     next_member: u32,
+    next_group: u32,
     next_probe: u64,
     random: u64,
     snapshot: Option<Arc<Snapshot>>,
@@ -219,6 +221,7 @@ impl Publisher {
             workers,
             generation: 0,
             next_member: 1,
+            next_group: 1,
             next_probe: 1,
             random: seed,
             snapshot: None,
@@ -252,18 +255,18 @@ impl Publisher {
         self.take_pools(&snapshot, now, &mut changes);
         self.plan_sweep();
         let (listeners, routes) = self.take_listeners(&snapshot);
-        let pools = snapshot
-            .pools
-            .iter()
-            .filter_map(|pool| self.pools.get(&pool.name))
-            .map(|entry| entry.state.clone())
-            .collect();
+        let entries = snapshot.pools.iter();
+        let entries = entries.filter_map(|pool| self.pools.get(&pool.name));
+        let (pools, subsets) = entries
+            .map(|entry| (entry.state.clone(), entry.subset_states()))
+            .unzip();
         self.generation += 1;
         self.snapshot = Some(snapshot.clone());
         let world = Arc::new(World {
             generation: self.generation,
             snapshot,
             pools,
+            subsets,
             listeners,
             routes,
         });

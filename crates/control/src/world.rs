@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use config::Snapshot;
+use config::{Destination, Snapshot};
 
 use crate::crew::Crew;
 use crate::live::{ListenerState, PoolState, RouteState};
@@ -22,6 +22,8 @@ pub struct World {
     pub snapshot: Arc<Snapshot>,
     /// By pool index.
     pub pools: Vec<Arc<PoolState>>,
+    /// By pool index, then by subset index.
+    pub subsets: Vec<Vec<Arc<PoolState>>>,
     /// By listener index.
     pub listeners: Vec<Arc<ListenerState>>,
     /// By listener index, then by route index; empty for TCP listeners.
@@ -29,6 +31,18 @@ pub struct World {
 }
 
 impl World {
+    /// Where a route leads.
+    #[must_use]
+    pub fn destination(&self, to: Destination) -> Option<&Arc<PoolState>> {
+        match to.subset {
+            None => self.pools.get(to.pool),
+            Some(subset) => self
+                .subsets
+                .get(to.pool)?
+                .get(usize::try_from(subset).ok()?),
+        }
+    }
+
     /// The pool of this name, with its index.
     #[must_use]
     pub fn pool(&self, name: &str) -> Option<(usize, &Arc<PoolState>)> {

@@ -116,6 +116,7 @@ fn write_pool(pool: &Pool, out: &mut String) {
                 name,
                 format!("weight {}", server.weight),
                 max,
+                server.labels.to_string(),
             ]
         })
         .collect();

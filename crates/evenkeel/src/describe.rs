@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use config::{Address, Bind, Pool, Snapshot, Target};
+use config::{Address, Bind, Snapshot, Target};
 use rules::{Match, Pattern};
 
 /// As it would be written in a config.
@@ -29,19 +29,13 @@ pub(crate) fn address(address: &Address) -> String {
 
 /// Where requests of a route go.
 pub(crate) fn target(target: &Target, snapshot: &Snapshot) -> String {
-    let name = |pool: usize| {
-        snapshot
-            .pools
-            .get(pool)
-            .map_or("?", |pool: &Pool| &*pool.name)
-    };
     match target {
-        Target::Pool(pool) => format!("pool {}", name(*pool)),
+        Target::Pool(to) => format!("pool {}", to.shown(&snapshot.pools)),
         Target::Answer => "answered here".to_owned(),
         Target::Split(arms) => {
             let arms: Vec<String> = arms
                 .iter()
-                .map(|arm| format!("{} {}", name(arm.pool), arm.weight))
+                .map(|arm| format!("{} {}", arm.to.shown(&snapshot.pools), arm.weight))
                 .collect();
             format!("split {}", arms.join(", "))
         }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use config::{HttpListener, Listener, Protocol, Route, Snapshot, Target};
+use config::{Destination, HttpListener, Listener, Protocol, Route, Snapshot, Target};
 use control::decide;
 use control::reason::Reason;
 use control::world::World;
@@ -325,16 +325,16 @@ fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
 
 /// The pools of a target with their shares, and the server that each would pick.
 fn shares(world: &World, route: &Route, request: &rules::Request<'_>) -> Vec<Share> {
-    let share = |pool: usize, share: f64| {
-        pick::pick(world, pool, route, request).map(|pick| Share { share, pick })
+    let share = |to: Destination, share: f64| {
+        pick::pick(world, to, route, request).map(|pick| Share { share, pick })
     };
     match &route.target {
         Target::Answer => Vec::new(),
-        Target::Pool(pool) => share(*pool, 100.0).into_iter().collect(),
+        Target::Pool(to) => share(*to, 100.0).into_iter().collect(),
         Target::Split(arms) => {
             let total: f64 = arms.iter().map(|arm| f64::from(arm.weight)).sum();
             arms.iter()
-                .filter_map(|arm| share(arm.pool, percent(arm.weight, total)))
+                .filter_map(|arm| share(arm.to, percent(arm.weight, total)))
                 .collect()
         }
     }

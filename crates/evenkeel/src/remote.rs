@@ -256,13 +256,20 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
         number(health, "uptime_secs")
     );
     let header = [
-        "POOL", "SERVER", "ADDRESS", "STATE", "HEALTH", "WEIGHT", "ACTIVE", "PICKS", "CAUSE",
+        "POOL", "SERVER", "ADDRESS", "STATE", "HEALTH", "WEIGHT", "ACTIVE", "PICKS",
     ];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let servers = |pool: &'_ Value| pool.get("servers").and_then(Value::as_array).cloned();
+    let all = pools.iter().filter_map(servers).flatten();
+    // Where there are none, there is no column for them.
+    let labelled = all.map(|server| labels(&server)).any(|it| !it.is_empty());
+    let mut header = header.map(str::to_owned).to_vec();
+    header.extend(labelled.then(|| "LABELS".to_owned()));
+    header.push("CAUSE".to_owned());
+    let mut rows = vec![header];
     for pool in pools {
         let servers = pool.get("servers").and_then(Value::as_array);
         for server in servers.into_iter().flatten() {
-            rows.push(vec![
+            let mut row = vec![
                 text(server, "pool").to_owned(),
                 text(server, "name").to_owned(),
                 text(server, "address").to_owned(),
@@ -271,8 +278,10 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
                 number(server, "weight").to_string(),
                 number(server, "active").to_string(),
                 number(server, "picks").to_string(),
-                cause_and_note(server),
-            ]);
+            ];
+            row.extend(labelled.then(|| labels(server)));
+            row.push(cause_and_note(server));
+            rows.push(row);
         }
         if servers.is_none_or(Vec::is_empty) {
             rows.push(vec![
@@ -287,8 +296,29 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
         if waiting > 0 {
             let _ = writeln!(out, "{}: {waiting} wait for a server", text(pool, "name"));
         }
+        let subsets = pool.get("subsets").and_then(Value::as_array);
+        for subset in subsets.into_iter().flatten() {
+            let _ = writeln!(
+                out,
+                "{} ({}): {} of {} usable",
+                text(pool, "name"),
+                labels(subset),
+                number(subset, "usable"),
+                number(subset, "servers")
+            );
+        }
     }
     out
+}
+
+/// `tier=gold,version=v2`.
+fn labels(object: &Value) -> String {
+    let labels = object.get("labels").and_then(Value::as_object);
+    let pairs = labels.into_iter().flatten();
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    pairs.join(",")
 }
 
 /// A drain's receipt in words.

@@ -50,7 +50,7 @@ pub(crate) async fn wait(
     let view = || Members(state.view());
     let entered = state
         .gate
-        .enter(waiter.priority, waiter.tried, queue.max, view);
+        .enter(waiter.priority, waiter.tried, state.group, queue.max, view);
     let (end, result) = match entered {
         None => (WaitEnd::Full, Err(Reason::QueueFull)),
         Some(ticket) => wait_with(&ticket, &waiter).await,

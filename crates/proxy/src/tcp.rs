@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{HashKey, Protocol, Target, TcpListener};
+use config::{Destination, HashKey, Protocol, Target, TcpListener};
 use control::decide;
 use control::metrics::RetryCause;
 use control::reason::Reason;
@@ -185,14 +185,14 @@ async fn connect(
     let Protocol::Tcp(tcp) = &listener.protocol else {
         return Err(Reason::Internal);
     };
-    let pool_index = pool_of(worker, tcp)?;
+    let to = destination(worker, tcp)?;
     let config = world
         .world
         .snapshot
         .pools
-        .get(pool_index)
+        .get(to.pool)
         .ok_or(Reason::Internal)?;
-    let pool = world.pool(pool_index).ok_or(Reason::Internal)?;
+    let pool = world.pool(to).ok_or(Reason::Internal)?;
     let key = match (&config.balance.key, from.source) {
         (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
         _ => None,
@@ -227,7 +227,7 @@ async fn connect(
             until,
             config.connections_per_server,
             from.deadline,
-            world.tls.of_pool(pool_index),
+            world.tls.of_pool(to.pool),
         )
         .await;
         let (reason, cause) = match connected {
@@ -278,13 +278,13 @@ fn reason_of(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
     }
 }
 
-fn pool_of(worker: &Worker, tcp: &TcpListener) -> Result<usize, Reason> {
+fn destination(worker: &Worker, tcp: &TcpListener) -> Result<Destination, Reason> {
     match &tcp.target {
-        Target::Pool(pool) => Ok(*pool),
+        Target::Pool(to) => Ok(*to),
         Target::Split(arms) => {
             let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let point = worker.random().checked_rem(total).unwrap_or(0);
-            Ok(decide::arm_at(arms, point).unwrap_or_default())
+            decide::arm_at(arms, point).ok_or(Reason::Internal)
         }
         // The config has no such TCP listener: filters belong to HTTP.
         Target::Answer => Err(Reason::Internal),

@@ -87,9 +87,10 @@ fn pick_of(
         };
         match Lease::take(member) {
             Ok(lease) => return Ok(lease),
-            Err(Refused::Watched) => return Err(Reason::ServerLimit),
+            // Without subsets all of them are full when somebody waits; with some, others may have room.
+            Err(Refused::Watched) if !view.divided => return Err(Reason::ServerLimit),
             Err(refused) => {
-                full |= refused == Refused::Full;
+                full |= matches!(refused, Refused::Full | Refused::Watched);
                 tried.push(member.id);
             }
         }
@@ -262,8 +263,15 @@ fn is_full(member: &Member) -> bool {
 pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> String {
     let pool = pool.borrow();
     let mut text = String::new();
+    if let Some(labels) = &pool.state.labels {
+        text = format!("of the servers with {labels}: ");
+        if pool.view.standings.is_empty() {
+            text.push_str("there is none now");
+        }
+    }
+    let from = text.len();
     for standing in pool.view.standings.iter().take(16) {
-        if !text.is_empty() {
+        if text.len() > from {
             text.push_str("; ");
         }
         text.push_str(&standing.member.name);

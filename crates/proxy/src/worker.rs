@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use config::Destination;
 use control::crew::WorkerLoad;
 use control::live::{PoolState, PoolView};
 use control::message::{Event, Message};
@@ -62,9 +63,11 @@ pub(crate) struct LocalWorld {
     pub(crate) world: Arc<World>,
     pub(crate) tls: Arc<Tls>,
     pools: Vec<RefCell<LocalPool>>,
+    /// By pool index, then by subset index.
+    subsets: Vec<Box<[RefCell<LocalPool>]>>,
 }
 
-/// One worker's half of a pool.
+/// One worker's half of a pool, or of a subset of one.
 pub(crate) struct LocalPool {
     pub(crate) state: Arc<PoolState>,
     pub(crate) view: Arc<PoolView>,
@@ -96,25 +99,37 @@ impl LocalPool {
 
 impl LocalWorld {
     fn new(world: Arc<World>, tls: Arc<Tls>, mut seed: impl FnMut() -> u64) -> Self {
-        let pools = world
-            .pools
-            .iter()
-            .map(|state| {
-                // The version is read first: a view that comes in between is then taken up at the next pick.
-                let version = state.version();
-                RefCell::new(LocalPool {
-                    state: state.clone(),
-                    view: state.view(),
-                    local: balance::Local::new(seed()),
-                    version,
-                })
+        let mut local = |state: &Arc<PoolState>| {
+            // The version is read first: a view that comes in between is then taken up at the next pick.
+            let version = state.version();
+            RefCell::new(LocalPool {
+                state: state.clone(),
+                view: state.view(),
+                local: balance::Local::new(seed()),
+                version,
             })
+        };
+        let pools = world.pools.iter().map(&mut local).collect();
+        let subsets = world.subsets.iter();
+        let subsets = subsets
+            .map(|of_pool| of_pool.iter().map(&mut local).collect())
             .collect();
-        Self { world, tls, pools }
+        Self {
+            world,
+            tls,
+            pools,
+            subsets,
+        }
     }
 
-    pub(crate) fn pool(&self, index: usize) -> Option<&RefCell<LocalPool>> {
-        self.pools.get(index)
+    pub(crate) fn pool(&self, to: Destination) -> Option<&RefCell<LocalPool>> {
+        match to.subset {
+            None => self.pools.get(to.pool),
+            Some(subset) => self
+                .subsets
+                .get(to.pool)?
+                .get(usize::try_from(subset).ok()?),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use evenkeel_balance::queue::{Ended, Offer, Place};
+use evenkeel_balance::queue::{Ended, Offer, Place, Wish};
 use evenkeel_balance::{OnDrain, Queue, Refused, Server, State};
 use proptest::prelude::*;
 
@@ -17,6 +17,19 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Any server but one that was tried.
+fn tried(server: u32) -> Wish {
+    Wish {
+        tried: vec![server],
+        group: 0,
+    }
+}
+
+/// Whether the server with this number will do.
+fn but(server: u32) -> impl Fn(&Wish) -> bool {
+    move |wish| !wish.tried.contains(&server)
 }
 
 fn poll(queue: &Queue<u32>, place: Place) -> Poll<Ended<u32>> {
@@ -38,7 +51,8 @@ fn grant(queue: &Queue<u32>, from: u32, count: u32) -> usize {
 #[test]
 fn higher_priority_first_and_in_order_within() {
     let queue = Queue::new();
-    let places = [5, 2, 9, 5, 200].map(|priority| queue.enter(priority, &[], 10).unwrap());
+    let places =
+        [5, 2, 9, 5, 200].map(|priority| queue.enter(priority, Wish::default(), 10).unwrap());
     assert_eq!(queue.len(), 5);
     assert_eq!(grant(&queue, 0, 9), 5);
     let order = places.map(|place| poll(&queue, place));
@@ -50,12 +64,12 @@ fn higher_priority_first_and_in_order_within() {
 #[test]
 fn a_full_queue_takes_none_but_of_higher_priority() {
     let queue = Queue::<u32>::new();
-    let first = queue.enter(5, &[], 2).unwrap();
-    let second = queue.enter(5, &[], 2).unwrap();
-    assert_eq!(queue.enter(5, &[], 2), None);
-    assert_eq!(queue.enter(2, &[], 2), None);
-    assert_eq!(queue.enter(5, &[], 0), None);
-    let high = queue.enter(8, &[], 2).unwrap();
+    let first = queue.enter(5, Wish::default(), 2).unwrap();
+    let second = queue.enter(5, Wish::default(), 2).unwrap();
+    assert_eq!(queue.enter(5, Wish::default(), 2), None);
+    assert_eq!(queue.enter(2, Wish::default(), 2), None);
+    assert_eq!(queue.enter(5, Wish::default(), 0), None);
+    let high = queue.enter(8, Wish::default(), 2).unwrap();
     assert_eq!(
         poll(&queue, second),
         Poll::Ready(Ended::Displaced),
@@ -69,7 +83,7 @@ fn a_full_queue_takes_none_but_of_higher_priority() {
 #[test]
 fn who_leaves_gives_back_what_it_was_granted() {
     let queue = Queue::new();
-    let places = [(); 3].map(|()| queue.enter(5, &[], 3).unwrap());
+    let places = [(); 3].map(|()| queue.enter(5, Wish::default(), 3).unwrap());
     assert_eq!(queue.leave(places[0]), None);
     assert_eq!(grant(&queue, 7, 1), 1);
     assert_eq!(queue.leave(places[1]), Some(7));
@@ -84,13 +98,13 @@ fn a_waiter_is_woken_once_its_wait_has_ended() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     let mut cx = Context::from_waker(&waker);
-    let places = [(); 2].map(|()| queue.enter(5, &[1], 2).unwrap());
+    let places = [(); 2].map(|()| queue.enter(5, tried(1), 2).unwrap());
     for place in places {
         assert_eq!(queue.poll(place, &mut cx), Poll::Pending);
     }
     assert_eq!(grant(&queue, 0, 1), 1);
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-    queue.retain(|tried| tried.is_empty());
+    queue.retain(|wish| wish.tried.is_empty());
     assert_eq!(woken.0.load(Ordering::SeqCst), 2);
     assert_eq!(poll(&queue, places[1]), Poll::Ready(Ended::Unservable));
 }
@@ -99,8 +113,8 @@ fn a_waiter_is_woken_once_its_wait_has_ended() {
 fn a_slot_goes_to_the_oldest_that_may_have_it() {
     let (queue, server) = (Queue::new(), Server::new());
     let max = Some(2);
-    let been_there = queue.enter(5, &[1], 9).unwrap();
-    let places = [(); 3].map(|()| queue.enter(5, &[2], 9).unwrap());
+    let been_there = queue.enter(5, tried(1), 9).unwrap();
+    let places = [(); 3].map(|()| queue.enter(5, tried(2), 9).unwrap());
     server.watch();
     assert_eq!(
         server.acquire(max),
@@ -108,7 +122,7 @@ fn a_slot_goes_to_the_oldest_that_may_have_it() {
         "newcomers do not barge"
     );
     assert_eq!(
-        queue.offer_slots(&server, 1, max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
         2
     );
     assert_eq!((server.in_use(), server.picks()), (2, 2));
@@ -119,20 +133,42 @@ fn a_slot_goes_to_the_oldest_that_may_have_it() {
     server.set_state(State::Drain);
     assert!(server.release(), "the slot must be offered");
     assert_eq!(
-        queue.offer_slots(&server, 1, max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
         0
     );
     server.set_state(State::Ready);
     assert_eq!(
-        queue.offer_slots(&server, 1, max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
         1
     );
     queue.leave(been_there);
     assert!(server.is_watched());
-    queue.offer_slots(&server, 1, max, 9, OnDrain::Move, || 7);
+    queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7);
     assert!(!server.is_watched(), "nobody waits");
     assert!(!server.release());
     assert_eq!(server.acquire(max), Ok(()));
+}
+
+/// Who waits for some servers only is passed over by the others, and keeps its place.
+#[test]
+fn who_wants_another_group_is_passed_over() {
+    let (queue, server) = (Queue::new(), Server::new());
+    let of = |group| Wish {
+        tried: Vec::new(),
+        group,
+    };
+    let places = [1, 2, 1].map(|group| queue.enter(5, of(group), 9).unwrap());
+    let offer = |group: u32| {
+        let meets = |wish: &Wish| wish.group == group;
+        queue.offer_slots(&server, meets, None, 9, OnDrain::Move, || group)
+    };
+    assert!(queue.any(|wish| wish.group == 2) && !queue.any(|wish| wish.group == 3));
+    assert_eq!(offer(3), 0);
+    assert_eq!(offer(2), 1);
+    assert_eq!(poll(&queue, places[0]), Poll::Pending);
+    assert_eq!(poll(&queue, places[1]), Poll::Ready(Ended::Granted(2)));
+    assert_eq!(offer(1), 2);
+    assert!(queue.is_empty());
 }
 
 /// Threads take, wait for and give back the slots of two servers: the limits hold, and nobody who
@@ -145,7 +181,7 @@ fn no_slot_is_lost_between_threads() {
     let offer = |index: usize| {
         queue.offer_slots(
             &servers[index],
-            index as u32,
+            |_| true,
             MAX,
             usize::MAX,
             OnDrain::Move,
@@ -164,7 +200,7 @@ fn no_slot_is_lost_between_threads() {
                             if refused == Refused::Watched {
                                 offer(index);
                             }
-                            let place = queue.enter(5, &[], 100).expect("room");
+                            let place = queue.enter(5, Wish::default(), 100).expect("room");
                             for (index, server) in servers.iter().enumerate() {
                                 server.watch();
                                 offer(index);
@@ -207,7 +243,7 @@ proptest! {
             match what {
                 0 | 1 => {
                     let lowest = model.back().map(|last| last.0);
-                    let place = queue.enter(priority, &[], MAX);
+                    let place = queue.enter(priority, Wish::default(), MAX);
                     let displaces = lowest.is_some_and(|lowest| lowest < priority);
                     prop_assert_eq!(place.is_some(), model.len() < MAX || displaces);
                     let Some(place) = place else { continue };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes, compile_target};
+use super::destination::compile_target;
+use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes};
 use super::tls::Keys;
 use super::{PlacedBind, PoolNames, address_error, section_or_absent, value_or, wait_or_off};
 use crate::address::parse_bind;
@@ -207,7 +208,7 @@ fn compile_tcp(
             "give it a `pool` or a `split`",
         );
     }
-    let target = compile_target(pool, split, known.names, report)?;
+    let target = compile_target(pool, split, known.pools, known.names, report)?;
     check_hash_keys(
         &target,
         known.pools,
@@ -229,12 +230,8 @@ fn priority(raw: Option<&At<RawPriority>>) -> u8 {
 
 /// A connection has a source address and nothing else that could be hashed.
 fn check_hash_keys(target: &Target, pools: &[Pool], span: Span, report: &mut Report) {
-    let arms: Vec<usize> = match target {
-        Target::Pool(pool) => vec![*pool],
-        Target::Split(arms) => arms.iter().map(|arm| arm.pool).collect(),
-        Target::Answer => Vec::new(),
-    };
-    for pool in arms.into_iter().filter_map(|pool| pools.get(pool)) {
+    let led_to = target.destinations().into_iter();
+    for pool in led_to.filter_map(|to| pools.get(to.pool)) {
         if pool.balance.key != HashKey::Source {
             let message = format!(
                 "the pool `{}` hashes what only HTTP has; a TCP listener can hash the source",
@@ -302,6 +299,7 @@ fn compile_http(
         None if short.is_some() => catch_all(compile_target(
             raw.pool.as_ref(),
             raw.split.as_ref(),
+            pools,
             names,
             report,
         )?),

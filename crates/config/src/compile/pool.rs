@@ -7,6 +7,7 @@ use std::time::Duration;
 use balance::Algorithm;
 use rules::{Filter, On};
 
+use super::destination::compile_labels;
 use super::outlier::compile_outlier;
 use super::retries::compile_retries;
 use super::tls::Keys;
@@ -110,6 +111,7 @@ fn compile_pool(
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
         agent_check,
+        subsets: Vec::new(),
         drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {
             time.value.on().map(|time| time.0)
         }),
@@ -163,6 +165,7 @@ fn compile_server(
         priority: raw.priority.map_or(0, |priority| priority.value.u32()),
         backup: raw.backup.is_some_and(|backup| backup.value),
         zone,
+        labels: Arc::new(compile_labels(raw.labels.as_ref(), report)),
         place: place.into(),
     })
 }

@@ -1,5 +1,6 @@
 //! Retries and hedging, of pools and of the routes that override them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::defaults;
@@ -75,11 +76,7 @@ pub(crate) fn compile_route_retries(
     if retries.is_none() && hedge.is_none() {
         return Vec::new();
     }
-    let led_to = match target {
-        Target::Pool(pool) => vec![*pool],
-        Target::Split(arms) => arms.iter().map(|arm| arm.pool).collect(),
-        Target::Answer => Vec::new(),
-    };
+    let led_to: BTreeSet<usize> = target.destinations().iter().map(|to| to.pool).collect();
     let policy = |index: usize| {
         let mut policy = pools.get(index)?.retries.clone();
         match (&written, retries) {

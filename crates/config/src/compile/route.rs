@@ -8,12 +8,13 @@ use rules::{
     RouteTable,
 };
 
+use super::destination::compile_target;
 use super::retries::compile_route_retries;
 use super::{PoolNames, check_unique, wait_or_off};
 use crate::diagnostic::{Kind, Report, Span};
-use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute, Weight};
+use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute};
 use crate::read::At;
-use crate::snapshot::{Arm, Pool, Route, Target};
+use crate::snapshot::{Pool, Route, Target};
 use crate::values::{List, Many, Named, Text};
 
 /// The top's `routes`: lists by name, in each a route without `match` last.
@@ -168,7 +169,7 @@ fn compile_route(
         .as_ref()
         .map_or(&[][..], |filters| &filters.value.items);
     let answer = answering(filters, report);
-    let target = compile_target(raw.pool.as_ref(), raw.split.as_ref(), names, report);
+    let target = compile_target(raw.pool.as_ref(), raw.split.as_ref(), pools, names, report);
     let target = match (target, answer) {
         (Some(target), None) => target,
         (Some(_), Some(span)) => {
@@ -231,51 +232,6 @@ fn answering(filters: &[At<RawFilter>], report: &mut Report) -> Option<Span> {
         );
     }
     filters.get(at).map(|filter| filter.key)
-}
-
-/// `pool` or `split`; `None` when neither is written, or what is written is reported.
-pub(crate) fn compile_target(
-    pool: Option<&At<Text>>,
-    split: Option<&At<Named<Weight>>>,
-    names: &mut PoolNames,
-    report: &mut Report,
-) -> Option<Target> {
-    if let (Some(pool), Some(split)) = (pool, split) {
-        report.error(
-            Kind::Conflict,
-            split.key.max(pool.key),
-            "`pool` and `split` exclude each other",
-        );
-    }
-    if let Some(pool) = pool {
-        return names
-            .find(&pool.value.0, pool.span, report)
-            .map(Target::Pool);
-    }
-    let split = split?;
-    let arms = split.value.items.iter().filter_map(|(name, weight)| {
-        names.find(name, weight.key, report).map(|pool| Arm {
-            pool,
-            weight: weight.value.u32(),
-        })
-    });
-    let arms: Vec<Arm> = arms.collect();
-    let read = split.value.failed.is_empty();
-    if read
-        && split
-            .value
-            .items
-            .iter()
-            .all(|(_, weight)| weight.value.get() == 0)
-    {
-        let message = if arms.is_empty() {
-            "the split has no arms"
-        } else {
-            "all arms of the split are 0"
-        };
-        report.error(Kind::Empty, split.key, message);
-    }
-    Some(Target::Split(arms))
 }
 
 fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {

@@ -1,13 +1,13 @@
 //! Listeners as written.
 
-use super::{RawPriority, RawRoute, RawTls, Weight, words};
+use super::{RawDestination, RawPriority, RawRoute, RawSplit, RawTls, words};
 use crate::defaults;
 use crate::diagnostic::{Report, Span};
 use crate::read::{At, Read, Shape, or, required, section, unsupported, word, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Size, Time, Wait, show_duration, show_size};
-use crate::values::{List, Many, Named, Off, Text, Whole};
+use crate::values::{List, Many, Off, Text, Whole};
 
 section! {
     /// An address and protocol on which traffic is accepted.
@@ -16,10 +16,10 @@ section! {
         "bind" bind: Many<RawBind> = required(),
         /// What is spoken.
         "protocol" protocol: ProtocolWord = or("http"),
-        /// Shorthand for a single route to this pool.
-        "pool" pool: Text = or("none"),
-        /// Shorthand for a single route that shares by weight, 0-1000 for each pool.
-        "split" split: Named<Weight> = or("none"),
+        /// Shorthand for a single route to this pool, or to the servers of it with certain labels.
+        "pool" pool: RawDestination = or("none"),
+        /// Shorthand for a single route that shares by weight, 0-1000 for each pool; or a list of arms.
+        "split" split: RawSplit = or("none"),
         /// Routes, the first match wins; or the name of a list under the top's `routes`.
         "routes" routes: RawRoutes = or("none"),
         /// Who is served first while a pool's servers are full, unless a route says so itself: `high` (8), `normal` (5), `low` (2) or 0-9.

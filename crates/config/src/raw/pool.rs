@@ -69,6 +69,8 @@ section! {
         "backup" backup: bool = or(false),
         /// Where it is.
         "zone" zone: Text = or("none"),
+        /// What it is marked with, for routes that choose servers by label: names with a value each.
+        "labels" labels: Named<Text> = or("none"),
     } later []
 }
 

@@ -1,6 +1,6 @@
 //! Routes as written: matches, filters and where they lead.
 
-use super::{RawHedge, RawRouteRetries};
+use super::{RawDestination, RawHedge, RawRouteRetries, RawSplit};
 use crate::defaults;
 use crate::diagnostic::Report;
 use crate::read::{
@@ -31,10 +31,10 @@ section! {
         "hedge" hedge: Off<RawHedge> = or("the pool's"),
         /// Who is served first while the pool's servers are full: `high` (8), `normal` (5), `low` (2) or 0-9.
         "priority" priority: RawPriority = or("the listener's"),
-        /// The pool that requests go to.
-        "pool" pool: Text = or("none"),
-        /// Pools that share by weight, 0-1000 each.
-        "split" split: Named<Weight> = or("none"),
+        /// The pool that requests go to, or the servers of it with certain labels.
+        "pool" pool: RawDestination = or("none"),
+        /// Pools that share by weight, 0-1000 each; or a list of arms, for parts of pools.
+        "split" split: RawSplit = or("none"),
     } later []
 }
 

@@ -227,7 +227,7 @@ fn types() {
     check_listener(
         "bind: \":1\", pool: [p]",
         &[
-            "2:20: error[type]: expected text, found a list (quote text that starts with `[` or `{`, or holds one: \"[::1]:8080\")",
+            "2:20: error[type]: expected the name of a pool (text) or a map, found a list (quote text that starts with `[` or `{`, or holds one: \"[::1]:8080\")",
         ],
     );
     check_pool(

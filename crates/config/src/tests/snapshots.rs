@@ -38,21 +38,21 @@ fn example() {
     let targets: Vec<&Target> = http(web).routes.iter().map(|route| &route.target).collect();
     let arms = vec![
         Arm {
-            pool: 4,
+            to: Destination::whole(4),
             weight: 90,
         },
         Arm {
-            pool: 5,
+            to: Destination::whole(5),
             weight: 10,
         },
     ];
     assert_eq!(
         targets,
         [
-            &Target::Pool(1),
-            &Target::Pool(3),
+            &Target::Pool(Destination::whole(1)),
+            &Target::Pool(Destination::whole(3)),
             &Target::Split(arms),
-            &Target::Pool(0)
+            &Target::Pool(Destination::whole(0))
         ]
     );
     assert_eq!(http(web).table.len(), 4);
@@ -61,7 +61,7 @@ fn example() {
     };
     let expected = TcpListener {
         priority: 5,
-        target: Target::Pool(2),
+        target: Target::Pool(Destination::whole(2)),
         idle: seconds(3600),
         half_closed: seconds(300),
     };

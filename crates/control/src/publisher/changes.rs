@@ -196,20 +196,15 @@ fn settings(listener: &Listener, pools: &[Pool]) -> (Listener, Option<Leads>) {
     (listener, leads)
 }
 
-/// Pools by name with their weights: indices mean something else in another snapshot.
+/// Pools, and parts of them, by name with their weights: indices mean something else in another snapshot.
 type Leads = Vec<(String, Option<u32>)>;
 
 fn leads(target: &Target, pools: &[Pool]) -> Leads {
-    let name = |index: usize| {
-        pools
-            .get(index)
-            .map_or_else(String::new, |pool| pool.name.to_string())
-    };
     match target {
-        Target::Pool(index) => vec![(name(*index), None)],
+        Target::Pool(to) => vec![(to.shown(pools), None)],
         Target::Split(arms) => arms
             .iter()
-            .map(|arm| (name(arm.pool), Some(arm.weight)))
+            .map(|arm| (arm.to.shown(pools), Some(arm.weight)))
             .collect(),
         Target::Answer => Vec::new(),
     }
@@ -319,6 +314,8 @@ fn without_place(server: &Server) -> Server {
 fn compare_pools(before: &Pool, after: &Pool, changes: &mut Changes) {
     let content = |pool: &Pool| Pool {
         servers: pool.servers.iter().map(without_place).collect(),
+        // The routes that choose them are compared.
+        subsets: Vec::new(),
         ..pool.clone()
     };
     let (before, after) = (content(before), content(after));

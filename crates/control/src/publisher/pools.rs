@@ -9,10 +9,11 @@ use balance::budget::RetryBudget;
 use balance::health::{Health, Thresholds, Verdict};
 use balance::outlier::Outlier;
 use balance::{Condition, Share, State};
-use config::{Address, AgentCheck, HealthCheck, InitialHealth, Pool, Server, Snapshot};
+use config::{Address, AgentCheck, HealthCheck, InitialHealth, Labels, Pool, Server, Snapshot};
 
 use super::drain::Leaving;
 use super::own_word::OwnWord;
+use super::subsets::Subset;
 use super::view::{Seat, Warmth};
 use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
@@ -31,6 +32,8 @@ pub(super) struct PoolEntry {
     pub(super) check: Option<Arc<HealthCheck>>,
     pub(super) agent: Option<Arc<AgentCheck>>,
     pub(super) slots: Vec<Slot>,
+    /// What routes choose of it, in the config's order.
+    pub(super) subsets: Vec<Subset>,
     /// When its view was built last.
     pub(super) built: Duration,
     pub(super) panic: bool,
@@ -124,6 +127,11 @@ impl Slot {
     /// Whether real traffic has it out for a while.
     pub(super) fn is_ejected(&self) -> bool {
         self.outlier.ejection().is_some()
+    }
+
+    /// What the config marks it with.
+    pub(super) fn labels(&self) -> &Labels {
+        &self.seat.labels
     }
 
     /// Which part of its weight it has for now: the product of every factor that there is.
@@ -257,12 +265,13 @@ impl Publisher {
         let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
         let state = self.state_of(pool, old.as_ref());
-        let (slots, same_check, built, panic, served, retired) = match old {
+        let (slots, subsets, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
                 old.state.budget.set_percent(pool.retries.budget_percent);
                 (
                     old.slots,
+                    old.subsets,
                     same_check,
                     old.built,
                     old.panic,
@@ -270,8 +279,17 @@ impl Publisher {
                     old.retired,
                 )
             }
-            None => (Vec::new(), true, Duration::ZERO, false, false, Vec::new()),
+            None => (
+                Vec::new(),
+                Vec::new(),
+                true,
+                Duration::ZERO,
+                false,
+                false,
+                Vec::new(),
+            ),
         };
+        let subsets = self.take_subsets(pool, &state, subsets, &slots);
         let words = words_of_names(&slots);
         let mut known = by_name(slots);
         let checks = Checks {
@@ -314,6 +332,7 @@ impl Publisher {
         for slot in known.values() {
             changes.servers_removed += 1;
             slot.member.set_pickable(false);
+            slot.member.set_groups(Vec::new());
             changes.draining += self.retire(slot, pool.drain_timeout);
         }
         PoolEntry {
@@ -322,6 +341,7 @@ impl Publisher {
             check,
             agent,
             slots: kept,
+            subsets,
             built,
             swept,
             panic,
@@ -337,7 +357,8 @@ impl Publisher {
         }
         let stats = Arc::new(PerWorker::new(self.workers));
         let name = pool.name.clone();
-        Arc::new(PoolState::new(name, budget(pool), Arc::default(), stats))
+        let budget = Arc::new(budget(pool));
+        Arc::new(PoolState::new(name, budget, Arc::default(), stats))
     }
 
     /// The members that one configured server stands for.
@@ -560,8 +581,7 @@ impl Publisher {
             self.dirty.remove(&pool);
             if let Some(entry) = self.pools.get_mut(&pool) {
                 entry.built = now;
-                if let Some(on) = entry.build(now) {
-                    let pool = pool.clone();
+                for (pool, on) in entry.build(now) {
                     self.actions
                         .push_back(Action::Log(Notice::Panic { pool, on }));
                 }

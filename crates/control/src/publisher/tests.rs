@@ -23,6 +23,7 @@ mod outlier;
 mod own_words;
 mod places;
 mod reloads;
+mod subsets;
 
 /// A publisher, its clock, and servers that answer probes as the story wants.
 struct Scene {

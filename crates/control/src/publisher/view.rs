@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use balance::health::Verdict;
 use balance::{ALL, Candidate, Division, Role, Share, SlowStart, State};
-use config::Server;
+use config::{Labels, Server};
 
 use super::pools::{PoolEntry, Slot};
 use super::{VIEW_EVERY, VIEW_PAUSE};
@@ -20,6 +20,7 @@ pub(super) struct Seat {
     priority: u32,
     backup: bool,
     zone: Option<Arc<str>>,
+    pub(super) labels: Arc<Labels>,
 }
 
 /// How long a server has served beside others.
@@ -40,6 +41,7 @@ impl Seat {
             priority: server.priority,
             backup: server.backup,
             zone: server.zone.clone(),
+            labels: server.labels.clone(),
         }
     }
 }
@@ -87,8 +89,9 @@ impl Warmth {
 }
 
 impl PoolEntry {
-    /// Builds and swaps the view; says when the pool begins or ends to use servers that it would rather not.
-    pub(super) fn build(&mut self, now: Duration) -> Option<bool> {
+    /// Builds and swaps the views of the pool and of its parts; says which of them begins or ends to use servers that
+    /// it would rather not.
+    pub(super) fn build(&mut self, now: Duration) -> Vec<(Arc<str>, bool)> {
         let slow_start = self.config.slow_start;
         for slot in &mut self.slots {
             let verdict = slot.verdict();
@@ -98,17 +101,47 @@ impl PoolEntry {
             slot.warmth.update(fit, down, slow_start.as_ref(), now);
             self.served |= fit;
         }
-        let seats: Vec<balance::Seat<'_>> = self
-            .slots
-            .iter()
-            .map(|slot| seat(slot, slow_start.as_ref(), now))
+        self.drop_subsets();
+        let all: Vec<&Slot> = self.slots.iter().collect();
+        let whole = self.view_of(&all, now);
+        let parts = self.subsets.iter();
+        let parts: Vec<PoolView> = parts
+            .map(|subset| self.view_of(&subset.of(&self.slots), now))
             .collect();
+        // Members stand in the order of the slots.
+        let mut used = whole.members.iter().peekable();
+        for slot in &self.slots {
+            let pickable = used.next_if(|member| member.id == slot.member.id).is_some();
+            slot.member.set_pickable(pickable);
+        }
+        let servers = self.publish_groups(&parts, whole.members.clone());
+        let mut changed = Vec::new();
+        self.retired.retain(|view| Arc::strong_count(view) > 1);
+        let states = std::iter::once((&self.state, &mut self.panic));
+        let subsets = self.subsets.iter_mut();
+        let states = states.chain(subsets.map(|it| (&it.state, &mut it.panic)));
+        for ((state, panic), view) in states.zip(std::iter::once(whole).chain(parts)) {
+            if *panic != view.panic {
+                *panic = view.panic;
+                changed.push((state.shown(), view.panic));
+            }
+            self.retired.push(state.set_view(view));
+        }
+        self.state.gate.handle_change(&servers);
+        changed
+    }
+
+    /// Who of these servers may serve.
+    fn view_of(&self, slots: &[&Slot], now: Duration) -> PoolView {
+        let slow_start = self.config.slow_start.as_ref();
+        let seats = slots.iter().map(|slot| seat(slot, slow_start, now));
+        let seats: Vec<balance::Seat<'_>> = seats.collect();
         let placement = balance::place(&seats, &self.division());
-        let first = self.slots.iter().map(|slot| slot.seat.priority).min();
+        let first = slots.iter().map(|slot| slot.seat.priority).min();
         let mut candidates = Vec::new();
         let mut members = Vec::new();
-        let mut standings = Vec::with_capacity(self.slots.len());
-        for (slot, role) in self.slots.iter().zip(&placement.roles) {
+        let mut standings = Vec::with_capacity(slots.len());
+        for (slot, role) in slots.iter().zip(&placement.roles) {
             let traffic = match role {
                 Role::Used(used) => {
                     candidates.push(Candidate {
@@ -123,9 +156,9 @@ impl PoolEntry {
                 }
                 _ => 0.0,
             };
-            slot.member.set_pickable(matches!(role, Role::Used(_)));
             standings.push(Standing {
                 member: slot.member.clone(),
+                labels: slot.seat.labels.clone(),
                 weight: slot.weight(),
                 verdict: slot.verdict(),
                 usable: !matches!(role, Role::Unfit),
@@ -139,28 +172,25 @@ impl PoolEntry {
                 cause: slot.cause(),
             });
         }
-        let view = balance::View::build(&self.config.balance.algorithm, candidates);
-        let servers = members.clone();
-        let before = self.state.set_view(PoolView {
-            view,
+        PoolView {
+            view: balance::View::build(&self.config.balance.algorithm, candidates),
             members,
             standings,
             panic: placement.panic,
-        });
-        self.retired.retain(|view| Arc::strong_count(view) > 1);
-        self.retired.push(before);
-        self.state.gate.handle_change(&servers);
-        let changed = self.panic != placement.panic;
-        self.panic = placement.panic;
-        changed.then_some(placement.panic)
+            divided: !self.subsets.is_empty(),
+        }
     }
 
     /// How far two builds of the view are apart at least: in proportion to how long one takes.
     pub(super) fn pause(&self) -> Duration {
-        let count = self.slots.len();
-        let own = BUILD_TIME_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
         let algorithm = &self.config.balance.algorithm;
-        let time = own.saturating_add(balance::View::build_time(algorithm, count));
+        let time = |count: usize| {
+            let own = BUILD_TIME_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+            own.saturating_add(balance::View::build_time(algorithm, count))
+        };
+        let parts = self.subsets.iter();
+        let parts: Duration = parts.map(|it| time(it.state.view().standings.len())).sum();
+        let time = time(self.slots.len()).saturating_add(parts);
         time.saturating_mul(VIEW_PAUSE).max(VIEW_EVERY)
     }
 
@@ -189,6 +219,7 @@ impl PoolEntry {
             priority,
             backup,
             zone,
+            ..
         } = &slot.seat;
         let in_zone = || match zone {
             Some(zone) => format!("zone {zone}"),

@@ -86,7 +86,14 @@ fn pool(share: &Share) -> String {
         .key
         .as_ref()
         .map_or_else(String::new, |key| format!(", {key}"));
-    let mut out = format!("pool      {} ({}{key}){percent}\n", pick.pool, pick.balance);
+    let labels = pick
+        .labels
+        .as_ref()
+        .map_or_else(String::new, |labels| format!(", {labels}"));
+    let mut out = format!(
+        "pool      {} ({}{key}{labels}){percent}\n",
+        pick.pool, pick.balance
+    );
     out.push_str(&match &pick.server {
         Some(server) => format!("server    {server}  ({})\n", pick.note),
         None => "server    none: 503 no_usable_server\n".to_owned(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Algorithm, Local};
-use config::{Address, HashKey, Pool, Retries, Route, Snapshot, show_duration};
+use config::{
+    Address, Destination, HashKey, Labels, Pool, Retries, Route, Snapshot, show_duration,
+};
 use control::decide;
 use control::live::{PoolState, Standing};
 use control::message::Event;
@@ -26,6 +28,9 @@ const TTL: Duration = Duration::from_secs(3600);
 #[derive(Debug, Serialize)]
 pub(super) struct PoolPick {
     pub(super) pool: String,
+    /// Which of its servers the route chooses, if not all: `version=v2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) labels: Option<String>,
     pub(super) balance: &'static str,
     /// What is hashed, and what it is here; only for algorithms that hash.
     pub(super) key: Option<String>,
@@ -76,22 +81,28 @@ pub(super) fn resolve_by_system(name: &str, limit: Duration) -> Result<Vec<IpAdd
 /// What the pool would pick for this request.
 pub(super) fn pick(
     world: &World,
-    index: usize,
+    to: Destination,
     route: &Route,
     request: &rules::Request<'_>,
 ) -> Option<PoolPick> {
-    let pool = world.snapshot.pools.get(index)?;
-    let state = world.pools.get(index)?;
+    let pool = world.snapshot.pools.get(to.pool)?;
+    let state = world.destination(to)?;
+    let whole = world.pools.get(to.pool)?;
     let hashed = is_hashing(&pool.balance.algorithm);
     let key = key(&pool.balance.key, request);
-    let servers = servers(state, pool, key.as_ref().map(|key| key.hash));
+    let mut servers = servers(state, pool, key.as_ref().map(|key| key.hash));
+    let labels = to.labels(&world.snapshot.pools);
+    servers
+        .all
+        .extend(labels.iter().flat_map(|it| others(whole, it)));
     Some(PoolPick {
         pool: pool.name.to_string(),
+        labels: labels.map(ToString::to_string),
         balance: pool.balance.name,
         key: hashed.then(|| key_text(&pool.balance.key, key.as_ref())),
         server: servers.picked,
         note: note(&pool.balance.algorithm),
-        retries: retries(route.retries_of(index, pool)),
+        retries: retries(route.retries_of(to.pool, pool)),
         servers: servers.all,
     })
 }
@@ -133,12 +144,12 @@ fn servers(state: &PoolState, pool: &Pool, key: Option<u64>) -> Servers {
             why: why(standing),
         })
         .collect();
-    all.extend(unresolved(pool, &view.standings));
+    all.extend(unresolved(pool, state.labels.as_deref(), &view.standings));
     Servers { picked, all }
 }
 
 /// The servers whose names have no address.
-fn unresolved(pool: &Pool, standings: &[Standing]) -> Vec<ServerWhy> {
+fn unresolved(pool: &Pool, labels: Option<&Labels>, standings: &[Standing]) -> Vec<ServerWhy> {
     let stands = |name: &str| {
         standings.iter().any(|standing| {
             let member = &*standing.member.name;
@@ -148,7 +159,9 @@ fn unresolved(pool: &Pool, standings: &[Standing]) -> Vec<ServerWhy> {
                     .is_some_and(|rest| rest.starts_with('@'))
         })
     };
-    let missing = pool.servers.iter().filter(|server| !stands(&server.name));
+    let chosen = |of: &Labels| labels.is_none_or(|labels| labels.are_among(of));
+    let servers = pool.servers.iter().filter(|it| chosen(&it.labels));
+    let missing = servers.filter(|server| !stands(&server.name));
     missing
         .filter_map(|server| match &server.address {
             Address::Name(name, port) => Some(ServerWhy {
@@ -160,6 +173,24 @@ fn unresolved(pool: &Pool, standings: &[Standing]) -> Vec<ServerWhy> {
             _ => None,
         })
         .collect()
+}
+
+/// The servers of a pool that a route does not choose.
+fn others(pool: &PoolState, labels: &Labels) -> Vec<ServerWhy> {
+    let view = pool.view();
+    let others = view.standings.iter();
+    let others = others.filter(|standing| !labels.are_among(&standing.labels));
+    let why = |standing: &Standing| ServerWhy {
+        name: standing.member.name.to_string(),
+        address: standing.member.endpoint.to_string(),
+        weight: standing.weight,
+        why: if standing.labels.is_empty() {
+            format!("the route wants {labels}: it has no labels")
+        } else {
+            format!("the route wants {labels}: it has {}", standing.labels)
+        },
+    };
+    others.map(why).collect()
 }
 
 struct Key {

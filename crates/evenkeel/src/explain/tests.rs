@@ -19,6 +19,7 @@ listeners:
       - { name: moved, match: { host: old.example }, filters: [{ redirect: "https://new.example{path}" }] }
       - { name: shop, match: { path: /shop }, split: { api: 90, hashed: 10 } }
       - { name: named, match: { path: /named }, pool: named }
+      - { name: v2, match: { path: /v2 }, pool: { name: marked, labels: { version: v2 } } }
   inner: { bind: "127.0.0.1:8081", pool: hashed }
   db: { bind: "127.0.0.1:5432", protocol: tcp, pool: api }
 pools:
@@ -29,6 +30,14 @@ pools:
     balance: { consistent_hash: { key: { header: x-user } } }
     servers: ["127.0.0.1:4", "127.0.0.1:5"]
   named: { servers: ["two.test:80", "none.test:80"] }
+  marked:
+    balance: round_robin
+    servers:
+      - { name: old, address: "127.0.0.1:6", labels: { version: v1 } }
+      - { name: new, address: "127.0.0.1:7", labels: { version: v2, tier: gold } }
+      - { name: lost, address: "none.test:80", labels: { version: v2 } }
+      - { name: gone, address: "none.test:81", labels: { version: v1 } }
+      - "127.0.0.1:8"
 "#;
 
 fn explained(request: &str, headers: &[&str], from: &str) -> Result<String, String> {
@@ -154,4 +163,28 @@ fn what_is_no_http_is_answered_as_the_listener_would() {
         let text = explained(request, &[header], "192.0.2.1").expect(request);
         assert!(text.contains(expected), "{request}: {text}");
     }
+}
+
+#[test]
+fn a_route_that_chooses_by_label_says_what_it_does_not_choose() {
+    check(
+        "GET http://x:8080/v2",
+        &[],
+        "192.0.2.9",
+        "\
+request   GET http://x:8080/v2 from 192.0.2.9
+listener  web on 127.0.0.1:8080
+route     v2
+  not api    path /v2 does not match /api/*
+  not moved  host x does not match old.example
+  not shop   path /v2 does not match /shop
+  not named  path /v2 does not match /named
+pool      marked (round_robin, version=v2)
+server    new  (the first request after a start; the next ones go on in turn)
+retries   2 further tries, at most 20% of requests
+  not lost         none.test:80  `none.test` does not resolve now
+  not old          127.0.0.1:6   the route wants version=v2: it has version=v1
+  not 127.0.0.1:8                the route wants version=v2: it has no labels
+",
+    );
 }

@@ -17,6 +17,7 @@ mod http_reuse;
 mod http_routing;
 mod http_setup;
 mod http_smuggling;
+mod labels;
 mod life_admin;
 mod life_death;
 mod life_end;

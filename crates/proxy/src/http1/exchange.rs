@@ -103,7 +103,7 @@ pub(super) async fn run(
             return answer::send(conn, http, block, content, detail, keep, &mut log).await;
         }
     };
-    let Some(pool) = world.pool(plan.pool) else {
+    let Some(pool) = world.pool(plan.to) else {
         let content = Content::Reason(Reason::Internal);
         return answer::send(conn, http, block, content, String::new(), false, &mut log).await;
     };
@@ -115,7 +115,7 @@ pub(super) async fn run(
         http,
         config: plan.config,
         pool,
-        tls: world.tls.of_pool(plan.pool),
+        tls: world.tls.of_pool(plan.to.pool),
         plan: &plan,
         until,
         repeats,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use config::{HttpListener, Pool, Retries, Route, Target};
+use config::{Destination, HttpListener, Pool, Retries, Route, Target};
 use control::decide;
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
@@ -20,7 +20,7 @@ use crate::worker::LocalWorld;
 
 /// What is to be done with a request.
 pub(super) struct Plan<'w> {
-    pub(super) pool: usize,
+    pub(super) to: Destination,
     pub(super) config: &'w Pool,
     pub(super) route: &'w Route,
     /// The route's own policy, or the pool's.
@@ -102,8 +102,8 @@ pub(super) fn plan<'w>(
     {
         return Err((Reason::BodyTooLarge, "").into());
     }
-    let pool = pool_of(route, log).ok_or_else(|| Refused::from((Reason::Internal, "")))?;
-    let config = world.world.snapshot.pools.get(pool);
+    let to = destination(route, log).ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    let config = world.world.snapshot.pools.get(to.pool);
     let config = config.ok_or_else(|| Refused::from((Reason::Internal, "")))?;
     let key = decide::hash_key(&config.balance, &request);
     let upgrade = upgrade_of(head.upgrade, bytes, http);
@@ -125,10 +125,10 @@ pub(super) fn plan<'w>(
     };
     encode::request(request_out, head, bytes, &parts);
     Ok(Plan {
-        pool,
+        to,
         config,
         route,
-        retries: route.retries_of(pool, config),
+        retries: route.retries_of(to.pool, config),
         key,
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
@@ -242,10 +242,10 @@ fn find_route<'w>(
         .ok_or_else(|| Refused::from((Reason::Internal, "")))
 }
 
-/// The pool of a route; the arms of a split take turns by weight over the whole process.
-fn pool_of(route: &Route, log: &Log) -> Option<usize> {
+/// Where a route leads; the arms of a split take turns by weight over the whole process.
+fn destination(route: &Route, log: &Log) -> Option<Destination> {
     match &route.target {
-        Target::Pool(pool) => Some(*pool),
+        Target::Pool(to) => Some(*to),
         Target::Split(arms) => {
             let total = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let turn = log.route.as_ref()?.rotation.fetch_add(1, Relaxed);
