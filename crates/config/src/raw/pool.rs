@@ -43,7 +43,7 @@ section! {
         "drain" drain: RawDrain = or("its own defaults"),
         /// The HTTP version that its servers speak.
         "http" http: HttpVersion = or(1),
-        /// How servers are judged by their traffic; on by default.
+        /// How servers are judged by their traffic; on by default. `off`: only by connections that they refuse.
         "outlier_detection" outlier_detection: Off<RawOutlier> = or("its own defaults"),
         /// When fewer than this share of the servers are not judged bad, those that answer serve too, however they are judged.
         "panic_threshold" panic_threshold: Percent = or("0%"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::health::{Transition, Verdict};
-use balance::outlier::{Cause, Failure, Settings, Streak, Subject, judge};
+use balance::outlier::{Cause, Ejection, Failure, Settings, Streak, Subject, judge};
 use balance::{Condition, State, may_eject};
 
 use super::pools::{Place, PoolEntry, Slot};
@@ -20,13 +20,14 @@ impl Slot {
         self.outlier.forgive(now);
     }
 
-    /// Takes up other settings: an ejection goes on, unless there are to be none.
+    /// Takes up other settings: an ejection goes on; with `off`, only one that came of a refused connection.
     pub(super) fn take_outlier(&mut self, settings: Option<&Settings>, now: Duration) {
         let (gateway, server) = settings.map_or((None, None), |settings| {
             (settings.gateway_errors, settings.server_errors)
         });
         self.member.set_streaks_max(gateway, server);
-        if settings.is_none() {
+        let refused = |ejection: &Ejection| ejection.cause == Cause::Refused;
+        if settings.is_none() && !self.outlier.ejection().is_some_and(refused) {
             self.forgive(now);
         }
     }
@@ -41,12 +42,10 @@ impl Slot {
 }
 
 impl Publisher {
-    /// A connection was refused: the server is out until a probe succeeds, or for a while if there are no probes.
+    /// A connection was refused: the server is out until a probe succeeds, or for a while if there are no probes; with
+    /// `outlier_detection: off` too, since this is no matter of counts.
     pub(super) fn handle_refused(&mut self, id: u32, now: Duration) {
-        let Some((pool, probed)) = self.detects(id) else {
-            if let Some((slot, _)) = Place::find(&self.places, &mut self.pools, id) {
-                slot.member.forget_refused();
-            }
+        let Some((pool, probed)) = self.asks(id) else {
             return;
         };
         if !probed {
@@ -134,8 +133,11 @@ impl Publisher {
         let Some(entry) = self.pools.get_mut(pool) else {
             return;
         };
-        let Some(settings) = entry.config.outlier_detection.as_ref() else {
-            return;
+        let by_default = Settings::default();
+        let settings = match &entry.config.outlier_detection {
+            Some(settings) => settings,
+            None if cause == Cause::Refused => &by_default,
+            None => return,
         };
         // Who refuses connections is no use to anyone, however many do.
         let share = match cause {
@@ -168,16 +170,13 @@ impl Publisher {
         entry.count_ejection(&cause);
         self.mark_dirty(&pool, now);
         self.build_due_views(now);
+        self.plan_sweep();
     }
 
-    /// The pool of a member whose traffic is looked at, and whether its servers are probed.
-    fn detects(&self, id: u32) -> Option<(Arc<str>, bool)> {
+    /// The pool of a member, and whether its servers are probed.
+    fn asks(&self, id: u32) -> Option<(Arc<str>, bool)> {
         let entry = self.pools.get(&self.places.get(&id)?.pool)?;
-        entry
-            .config
-            .outlier_detection
-            .is_some()
-            .then(|| (entry.state.name.clone(), entry.check.is_some()))
+        Some((entry.state.name.clone(), entry.check.is_some()))
     }
 
     fn settings_of(&self, id: u32) -> Option<&Settings> {
@@ -187,10 +186,14 @@ impl Publisher {
 }
 
 impl PoolEntry {
-    /// When its servers' traffic is to be looked at next.
+    /// When its servers' traffic is to be looked at next; where it is not judged, when the next one comes back that
+    /// refused a connection.
     fn sweep_at(&self) -> Option<Duration> {
-        let settings = self.config.outlier_detection.as_ref()?;
-        Some(self.swept.saturating_add(settings.tick()))
+        if let Some(settings) = self.config.outlier_detection.as_ref() {
+            return Some(self.swept.saturating_add(settings.tick()));
+        }
+        let ejections = self.slots.iter().filter_map(|slot| slot.outlier.ejection());
+        ejections.map(|ejection| ejection.until).min()
     }
 
     fn count_ejection(&self, cause: &Cause) {
@@ -209,7 +212,7 @@ impl PoolEntry {
         actions: &mut std::collections::VecDeque<Action>,
     ) -> bool {
         let Some(settings) = self.config.outlier_detection.as_ref() else {
-            return false;
+            return self.end_ejections(now, actions);
         };
         let mut changed = false;
         let mut before = Vec::with_capacity(self.slots.len());
@@ -251,6 +254,28 @@ impl PoolEntry {
             }
         }
         changed || moved
+    }
+}
+
+impl PoolEntry {
+    /// Where traffic is not judged: who refused a connection is tried again, with all of its weight.
+    fn end_ejections(
+        &mut self,
+        now: Duration,
+        actions: &mut std::collections::VecDeque<Action>,
+    ) -> bool {
+        let mut changed = false;
+        for slot in &mut self.slots {
+            let before = slot.condition();
+            let over = |ejection: &Ejection| ejection.until <= now;
+            if slot.outlier.ejection().is_some_and(over) {
+                slot.forgive(now);
+                changed = true;
+                let why = "tried again".into();
+                actions.push_back(Action::Log(notice(&self.state.name, slot, before, why)));
+            }
+        }
+        changed
     }
 }
 

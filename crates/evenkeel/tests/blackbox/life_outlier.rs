@@ -247,3 +247,38 @@ fn an_operator_or_a_reload_ends_an_ejection() {
     reload(&evenkeel, &site(&addresses, "outlier_detection: off"));
     wait_health(&evenkeel, addresses[1], "healthy");
 }
+
+/// What counts is off; that nobody is there is known all the same, before a probe comes.
+#[test]
+fn a_dead_server_is_left_out_at_once_though_traffic_is_not_judged() {
+    for settings in [
+        "outlier_detection: off, health_check: { tcp: { interval: 60s, healthy_threshold: 1 } }",
+        "outlier_detection: off, health_check: off",
+    ] {
+        let (mut servers, addresses) = moody::<3>();
+        let evenkeel = start(&site(&addresses, settings));
+        wait_all(&evenkeel, &addresses, "healthy");
+        // Failures are not counted.
+        servers[1].set(UNAVAILABLE);
+        let unjudged = any(&evenkeel);
+        unjudged.wait_ok(100, SOON).expect("answers");
+        unjudged.stop();
+        servers[1].set(WELL);
+        assert_eq!(
+            server(&evenkeel, "site", &addresses[1].to_string())["health"],
+            "healthy"
+        );
+        let load = Load::to(web(&evenkeel)).clients(4).start();
+        servers[0].origin.stop();
+        let name = addresses[0].to_string();
+        wait_until("it is out", SOON, || {
+            let health = server(&evenkeel, "site", &name)["health"].to_string();
+            health.contains("unhealthy") || health.contains("ejected")
+        })
+        .expect("it is out");
+        let cause = cause(&evenkeel, addresses[0]);
+        assert!(cause.starts_with("connection refused"), "{cause}");
+        load.wait_ok(200, SOON).expect("the others serve");
+        load.stop().assert_none_failed();
+    }
+}

@@ -15,6 +15,9 @@ use crate::scenario::{Check, Condition, Scenario};
 /// How often a server may come and go for each thing that happens.
 const FLIPS_EACH: u64 = 3;
 
+/// How long a server that refused a connection is out, where there are no probes.
+const REFUSED_OUT: Duration = Duration::from_secs(3);
+
 /// Every member that there ever was.
 pub(super) struct Shadow {
     check: Option<Check>,
@@ -172,6 +175,13 @@ impl Shadow {
     /// The verdict's rules once more. True if something changed.
     pub(super) fn hear(&mut self, now: Duration, event: &Event) -> bool {
         let Some(check) = self.check else {
+            // It is out for a while, and back by itself: what is published meanwhile is not judged.
+            if let Event::Refused { member } = event
+                && let Some(known) = self.members.get_mut(member)
+            {
+                self.happened += 1;
+                known.changed = now + REFUSED_OUT;
+            }
             return false;
         };
         let member = match event {
@@ -345,7 +355,7 @@ impl Shadow {
     /// After this long without a fault nothing changes any more.
     pub(super) fn settle_time(&self) -> Duration {
         let Some(check) = self.check else {
-            return Duration::from_secs(1);
+            return Duration::from_secs(1) + REFUSED_OUT;
         };
         let once = check.interval.mul_f64(1.1) + check.timeout;
         Duration::from_secs(1) + once * (check.healthy + 1)

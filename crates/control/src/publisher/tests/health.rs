@@ -150,18 +150,6 @@ fn initial_says_what_a_server_is_before_its_first_probe() {
 }
 
 #[test]
-fn without_a_check_and_with_traffic_not_judged_a_refusal_takes_nobody_out() {
-    let mut scene = Scene::running(&site(
-        "servers: ['10.0.0.1:80', '10.0.0.2:80'], health_check: off, outlier_detection: off",
-    ));
-    scene.pass(60_000);
-    scene.refuse("10.0.0.1:80");
-    scene.refuse("10.0.0.1:80");
-    assert!(scene.probes.is_empty());
-    assert_eq!(scene.usable().len(), 2);
-}
-
-#[test]
 fn views_are_built_once_in_ten_milliseconds_however_much_happens() {
     let servers: Vec<_> = (1..=100).map(|n| format!("'10.0.0.{n}:80'")).collect();
     let mut scene = Scene::running(&site(&format!("servers: [{}]", servers.join(", "))));

@@ -7,7 +7,7 @@ use super::*;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// A pool of so many servers, `a`, `b`, ….
-fn pool(count: usize, settings: &str) -> String {
+pub(super) fn pool(count: usize, settings: &str) -> String {
     let servers: Vec<_> = NAMES[..count]
         .iter()
         .enumerate()
@@ -18,7 +18,7 @@ fn pool(count: usize, settings: &str) -> String {
 
 impl Scene {
     /// So many failures of real traffic in a row, as a worker sees them.
-    fn fail(&mut self, server: &str, count: usize, last: Failure) {
+    pub(super) fn fail(&mut self, server: &str, count: usize, last: Failure) {
         let member = self.member(server);
         for _ in 0..count {
             self.count(server, 0, 1);
@@ -36,7 +36,7 @@ impl Scene {
     }
 
     /// Counts answers and failures as a worker does.
-    fn count(&mut self, server: &str, good: u64, bad: u64) {
+    pub(super) fn count(&mut self, server: &str, good: u64, bad: u64) {
         let member = self.member(server);
         let cells = member.stats.of(1);
         for status in std::iter::repeat_n(200, good as usize) {
@@ -48,14 +48,14 @@ impl Scene {
         }
     }
 
-    fn health(&self, server: &str) -> String {
+    pub(super) fn health(&self, server: &str) -> String {
         let view = self.view();
         let mut standings = view.standings.iter();
         let found = standings.find(|it| *it.member.name == *server).unwrap();
         format!("{}: {}", found.condition, found.cause)
     }
 
-    fn sixteenths(&self, server: &str) -> u32 {
+    pub(super) fn sixteenths(&self, server: &str) -> u32 {
         let view = self.view();
         let mut standings = view.standings.iter();
         let found = standings.find(|it| *it.member.name == *server).unwrap();
@@ -197,8 +197,86 @@ fn a_reload_keeps_what_traffic_showed_and_turning_it_off_forgives() {
     scene.reload(&pool(3, "outlier_detection: off"));
     assert_eq!(scene.usable(), ["a", "b", "c"]);
     scene.fail("a", 50, Failure::Closed);
-    scene.refuse("a");
     assert_eq!(scene.usable(), ["a", "b", "c"]);
+}
+
+/// `docs/health.md` has a table of this: each of its rows is held here.
+#[test]
+fn what_traffic_does_with_and_without_judging_it() {
+    let text = include_str!("../../../../../docs/health.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `outlier_detection: "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let [judged, probed, on_refusal, on_failures] = row[..] else {
+            panic!("{row:?}")
+        };
+        let keys = [judged, probed].map(|key| key.trim_matches('`'));
+        let config = pool(3, &keys.join(", "));
+        let mut scene = Scene::running(&config);
+        scene.refuse("a");
+        assert_eq!(scene.usable(), ["b", "c"], "{row:?}");
+        scene.fate("a", refused());
+        scene.pass(2500);
+        assert_eq!(scene.usable(), ["b", "c"], "{row:?}");
+        scene.pass(2000);
+        match on_refusal {
+            "out for 3 s" => assert_eq!(scene.usable(), ["a", "b", "c"], "{row:?}"),
+            "out until a probe succeeds" => {
+                assert_eq!(scene.usable(), ["b", "c"], "{row:?}");
+                scene.fate("a", Outcome::Success);
+                scene.pass(2500);
+                assert_eq!(scene.usable(), ["a", "b", "c"], "{row:?}");
+            }
+            other => panic!("{other}"),
+        }
+        let mut scene = Scene::running(&config);
+        scene.fail("a", 50, Failure::Closed);
+        match on_failures {
+            "ejected" => assert_eq!(scene.usable(), ["b", "c"], "{row:?}"),
+            "nothing" => assert_eq!(scene.usable(), ["a", "b", "c"], "{row:?}"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn without_judging_who_refused_is_back_with_all_of_its_weight() {
+    let off = pool(3, "health_check: off, outlier_detection: off");
+    let mut scene = Scene::running(&off);
+    scene.log.clear();
+    for _ in 0..3 {
+        scene.refuse("a");
+        scene.pass(20);
+        assert_eq!(scene.usable(), ["b", "c"]);
+        scene.pass(3000);
+        assert_eq!((scene.usable().len(), scene.sixteenths("a")), (3, 16));
+    }
+    assert_eq!(
+        scene.log[..2],
+        [
+            "a: healthy -> ejected, connection refused; back in 3 s",
+            "a: ejected -> healthy, tried again",
+        ]
+    );
+    // All of them refuse: the last stays, whoever that is.
+    for server in ["a", "b", "c"] {
+        scene.refuse(server);
+    }
+    scene.pass(20);
+    assert_eq!(scene.usable(), ["c"]);
+    scene.pass(3100);
+    assert_eq!(scene.usable(), ["a", "b", "c"]);
+    // Turning the judging off leaves this one out.
+    let mut scene = Scene::running(&pool(3, "health_check: off"));
+    scene.refuse("a");
+    scene.reload(&off);
+    assert_eq!(scene.usable(), ["b", "c"]);
+    scene.pass(3100);
+    assert_eq!((scene.usable().len(), scene.sixteenths("a")), (3, 16));
 }
 
 #[test]
