@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
-use crate::{Admin, Shared, shape};
+use crate::{Admin, Shared, metrics, shape};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -55,7 +55,8 @@ pub(crate) async fn pools(State(admin): Shared) -> Response {
 
 pub(crate) async fn servers(State(admin): Shared, Path(pool): Path<String>) -> Answered {
     let view = view(&admin.hub, &pool)?;
-    Ok(Json(shape::servers(&view, admin.started.elapsed())).into_response())
+    let before = metrics::before(&admin);
+    Ok(Json(shape::servers(&view, &before, admin.started.elapsed())).into_response())
 }
 
 pub(crate) async fn server(
@@ -163,11 +164,11 @@ pub(crate) async fn upgrade(
 /// The server of this name; several, as an array, when the name is one of DNS with several addresses.
 fn show(admin: &Admin, pool: &str, server: &str) -> Answered {
     let view = view(&admin.hub, pool)?;
-    let now = admin.started.elapsed();
+    let (before, now) = (metrics::before(admin), admin.started.elapsed());
     let standings = view.standings.iter();
     let mut found: Vec<shape::Server> = standings
         .filter(|standing| shape::answers_to(&standing.member, server))
-        .map(|standing| shape::Server::new(standing, &view, now))
+        .map(|standing| shape::Server::new(standing, &view, &before, now))
         .collect();
     match found.len() {
         0 => {

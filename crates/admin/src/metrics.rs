@@ -74,6 +74,26 @@ pub(crate) fn carry(admin: &Arc<Admin>, totals: Totals) {
     lock(&admin.carried).before = Arc::new(totals);
 }
 
+/// What the process before this one has counted.
+pub(crate) fn before(admin: &Admin) -> Arc<Totals> {
+    lock(&admin.carried).before.clone()
+}
+
+/// How often a server was picked in that process, as it was told.
+pub(crate) fn picks_before(before: &Totals, pool: &str, server: &str) -> u64 {
+    if before.is_empty() {
+        return 0;
+    }
+    let series = text::series(
+        "evenkeel_picks_total",
+        &[("pool", pool), ("server", server)],
+    );
+    before
+        .get(&series)
+        .and_then(serde_json::Number::as_u64)
+        .unwrap_or(0)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use control::world::{Phase, World};
 
-use crate::{Shared, shape};
+use crate::carried::Totals;
+use crate::{Shared, metrics, shape};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
 <meta name=\"viewport\" content=\"width=device-width\">\n<meta http-equiv=\"refresh\" content=\"5\">\n\
@@ -39,7 +40,13 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
          <a href=\"/metrics\">/metrics</a> <a href=\"/api/v1/pools\">/api/v1/pools</a></p>",
         Escaped(admin.version)
     );
-    tables(&mut html, &admin.hub.world(), admin.started.elapsed());
+    let before = metrics::before(&admin);
+    tables(
+        &mut html,
+        &admin.hub.world(),
+        &before,
+        admin.started.elapsed(),
+    );
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -48,7 +55,7 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
     (headers, html).into_response()
 }
 
-fn tables(html: &mut String, world: &World, now: Duration) {
+fn tables(html: &mut String, world: &World, before: &Totals, now: Duration) {
     for (config, state, subsets) in shape::pools(world) {
         let view = state.view();
         let pool = shape::Pool::new(config, state, subsets);
@@ -71,7 +78,7 @@ fn tables(html: &mut String, world: &World, now: Duration) {
                 String::new()
             },
         );
-        for server in shape::servers(&view, now) {
+        for server in shape::servers(&view, before, now) {
             let _ = writeln!(
                 html,
                 "<tr><td>{}<td>{}<td>{}<td class={}>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}",

@@ -11,6 +11,8 @@ use control::world::World;
 use serde::Serialize;
 
 use crate::Addresses;
+use crate::carried::Totals;
+use crate::metrics::picks_before;
 
 type LabelMap = BTreeMap<Arc<str>, Arc<str>>;
 
@@ -47,8 +49,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `now`: since the start of the process, as the publisher counts.
-    pub(crate) fn new(standing: &Standing, view: &PoolView, now: Duration) -> Self {
+    /// `now`: since the start of the process, as the publisher counts. `before`: what the process before this one has
+    /// counted.
+    pub(crate) fn new(
+        standing: &Standing,
+        view: &PoolView,
+        before: &Totals,
+        now: Duration,
+    ) -> Self {
         let Standing { member, .. } = standing;
         Self {
             pool: member.pool.clone(),
@@ -63,7 +71,7 @@ impl Server {
             weight: standing.weight,
             effective_weight: effective_weight(standing),
             active: member.cell.in_use(),
-            picks: member.cell.picks(),
+            picks: member.cell.picks() + picks_before(before, &member.pool, &member.name),
             usable: is_usable(standing, view),
             traffic: (standing.traffic * 1e4).round() / 1e4,
             note: standing.note.clone(),
@@ -99,10 +107,10 @@ fn cause(standing: &Standing, now: Duration) -> Arc<str> {
     }
 }
 
-pub(crate) fn servers(view: &PoolView, now: Duration) -> Vec<Server> {
+pub(crate) fn servers(view: &PoolView, before: &Totals, now: Duration) -> Vec<Server> {
     let standings = view.standings.iter();
     standings
-        .map(|standing| Server::new(standing, view, now))
+        .map(|standing| Server::new(standing, view, before, now))
         .collect()
 }
 

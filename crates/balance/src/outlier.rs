@@ -110,6 +110,11 @@ pub enum Cause {
         /// Those of the rest.
         rest: u32,
     },
+    /// What another process saw, in words that this one does not know.
+    Other {
+        /// Whether the server answered, if badly.
+        answers: bool,
+    },
 }
 
 /// A server taken out by its traffic.
@@ -150,9 +155,30 @@ pub struct Outlier {
     /// Ejections that the length of the next one counts; falls by one with each [`Settings::ejection`] in service.
     level: u32,
     in_service: Duration,
+    /// How long it had served before that, in a process before this one.
+    served_before: Duration,
     share: Share,
     lessened: Option<Lessened>,
     window: Window,
+}
+
+/// What is known of one server, for another process: its times are lengths, since each has a clock of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// Why it is out, and for how long yet.
+    pub ejection: Option<(Cause, Duration)>,
+    /// Ejections that the length of the next one counts.
+    pub level: u32,
+    /// How long it has been in service.
+    pub served: Duration,
+    /// Which part of its weight it gets.
+    pub share: Share,
+    /// Why that is not all.
+    pub lessened: Option<Lessened>,
+    /// Requests of late; older ones count less and less.
+    pub requests: f64,
+    /// And how many of these failed.
+    pub failed: f64,
 }
 
 /// Requests and failures of late: older ones count less and less.
@@ -171,6 +197,7 @@ impl Outlier {
             ejection: None,
             level: 0,
             in_service: now,
+            served_before: Duration::ZERO,
             share: Share::FULL,
             lessened: None,
             window: Window::default(),
@@ -182,7 +209,7 @@ impl Outlier {
         if self.ejection.is_some() {
             return false;
         }
-        let served = now.saturating_sub(self.in_service).as_nanos();
+        let served = self.served(now).as_nanos();
         let forgiven = served
             .checked_div(settings.ejection.as_nanos())
             .unwrap_or(u128::MAX);
@@ -213,6 +240,7 @@ impl Outlier {
         }
         self.ejection = None;
         self.in_service = now;
+        self.served_before = Duration::ZERO;
         self.share = Share::MIN;
         self.lessened = Some(Lessened::Recovering);
         self.window.forget();
@@ -243,6 +271,55 @@ impl Outlier {
         *self = Self::new(now);
         self.window.seen = seen;
         changed
+    }
+
+    /// What another process is to know.
+    pub fn kept(&self, now: Duration) -> Kept {
+        let ejection = self.ejection.map(|ejection| {
+            let left = ejection.until.saturating_sub(now);
+            (ejection.cause, left)
+        });
+        Kept {
+            ejection,
+            level: self.level,
+            served: self.served(now),
+            share: self.share,
+            lessened: self.lessened,
+            requests: self.window.requests,
+            failed: self.window.failed,
+        }
+    }
+
+    /// Goes on from what another process knew. What this one has counted up to now stays known.
+    pub fn resume(&mut self, kept: Kept, now: Duration) {
+        let count = |count: f64| {
+            if count.is_finite() {
+                count.max(0.0)
+            } else {
+                0.0
+            }
+        };
+        *self = Self {
+            ejection: kept.ejection.map(|(cause, left)| Ejection {
+                cause,
+                until: now.saturating_add(left),
+            }),
+            level: kept.level,
+            in_service: now,
+            served_before: kept.served,
+            share: kept.share,
+            lessened: kept.lessened,
+            window: Window {
+                requests: count(kept.requests),
+                failed: count(kept.failed),
+                seen: self.window.seen,
+            },
+        };
+    }
+
+    fn served(&self, now: Duration) -> Duration {
+        let here = now.saturating_sub(self.in_service);
+        here.saturating_add(self.served_before)
     }
 
     /// Why it is out and until when, if it is.
@@ -321,7 +398,7 @@ impl Cause {
     /// The label of each cause in metrics.
     pub const LABELS: [&str; 4] = ["refused", "gateway_errors", "server_errors", "success_rate"];
 
-    /// Its place in [`Cause::LABELS`].
+    /// Its place in [`Cause::LABELS`]; past them, it is counted nowhere.
     pub fn label_index(&self) -> usize {
         match self {
             Self::Refused => 0,
@@ -334,6 +411,8 @@ impl Cause {
                 ..
             } => 2,
             Self::SuccessRate { .. } => 3,
+            // Counted where it was seen.
+            Self::Other { .. } => Self::LABELS.len(),
         }
     }
 
@@ -343,6 +422,7 @@ impl Cause {
             Self::Refused => false,
             Self::Streak { last, .. } => last.answers(),
             Self::SuccessRate { .. } => true,
+            Self::Other { answers } => *answers,
         }
     }
 }
@@ -380,6 +460,7 @@ impl fmt::Display for Cause {
             Self::SuccessRate { failed, rest } => {
                 write!(f, "{failed} % of requests failed, {rest} % at the rest")
             }
+            Self::Other { .. } => f.write_str("failures that the process before this one saw"),
         }
     }
 }

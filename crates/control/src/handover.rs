@@ -47,6 +47,112 @@ pub struct LiveServer {
     /// Peak-sensitive average of its latency, in nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_latency_ns: Option<u64>,
+    /// What its traffic showed; `None`: whoever wrote this did not know such things.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<LiveTraffic>,
+    /// What it says of itself; `None` as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub says: Option<LiveSays>,
+    /// How far its slow start is; `None` as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmth: Option<LiveWarmth>,
+}
+
+/// What a server's traffic showed. Without any of it, it serves with all of its weight.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveTraffic {
+    /// It is out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<LiveEjection>,
+    /// Ejections that the length of the next one counts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ejections: u32,
+    /// Milliseconds in service, by which that number falls.
+    #[serde(skip_serializing_if = "is_default")]
+    pub served_ms: u64,
+    /// Which part of its weight it gets, above 0 to 1; `None`: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Why that is not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lessened: Option<LiveLessened>,
+    /// Requests of late; older ones count less and less.
+    #[serde(skip_serializing_if = "is_default")]
+    pub requests: f64,
+    /// And how many of these failed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub failed: f64,
+    /// Gateway errors in a row.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gateway_errors: u16,
+    /// Statuses from 500 on in a row, gateway errors included.
+    #[serde(skip_serializing_if = "is_default")]
+    pub server_errors: u16,
+}
+
+/// Why a server is out, and for how long yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveEjection {
+    /// A label of `evenkeel_ejections_total`; any other word: another reason.
+    pub cause: String,
+    /// Whether it answered, if badly.
+    pub answers: bool,
+    /// Milliseconds until it is back.
+    pub left_ms: u64,
+    /// Failures in a row.
+    #[serde(skip_serializing_if = "is_default")]
+    pub count: u32,
+    /// The last of them: `refused`, `connect_timeout`, `closed`, `reset`, `timeout`, `malformed` or a status.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last: String,
+    /// Its failures, percent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub failed: u32,
+    /// Those of the rest.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rest: u32,
+}
+
+/// Why a server has less than its weight.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveLessened {
+    /// `failing` or `slow`; any other word: it recovers.
+    pub why: String,
+    /// Its failures, in tenths of a percent; its average, in microseconds.
+    pub own: u64,
+    /// The same of the rest.
+    pub rest: u64,
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveSays {
+    /// By its answers to probes: `ready`, `drain` or `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// By its agent, as that would write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The state that it wanted when its operator enabled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub put_aside: Option<String>,
+}
+
+/// How long a server has served beside others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveWarmth {
+    /// Whether it was there before its pool ever served, and has not been found down since.
+    pub fresh: bool,
+    /// Milliseconds that it has been fit to serve; `None`: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit_ms: Option<u64>,
+    /// Whether it warms up.
+    pub warming: bool,
 }
 
 /// What its probes found.
@@ -82,4 +188,8 @@ impl LiveServer {
     pub fn has_words(&self) -> bool {
         self.state.is_some() || self.weight.is_some()
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -234,6 +234,17 @@ impl Member {
         self.streak_told.store(false, Ordering::Relaxed);
     }
 
+    /// Failures in a row up to now: those of the gateway kind, and all from 500 on.
+    pub(crate) fn streaks(&self) -> (u16, u16) {
+        halves(self.streaks.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from what another process has counted.
+    pub(crate) fn set_streaks(&self, gateway: u16, server: u16) {
+        self.streaks
+            .store(word_of(gateway, server), Ordering::Relaxed);
+    }
+
     pub(crate) fn forget_told(&self) {
         self.streak_told.store(false, Ordering::Relaxed);
     }

@@ -3,6 +3,7 @@
 //! Configs, events and commands go in with `now`; worlds and actions come out. It reads no file, sends no probe and
 //! asks no clock: the shell around it does what the actions say, and calls back when [`Publisher::poll_timeout`] is due.
 
+mod carried;
 mod changes;
 mod drain;
 mod handover;

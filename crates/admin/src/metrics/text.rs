@@ -105,30 +105,33 @@ impl Text {
     }
 
     fn series(&self, suffix: &str, labels: &[(&str, &str)], bound: Option<&str>) -> String {
-        let mut out = format!("{}{suffix}", self.name);
-        let all = labels
-            .iter()
-            .copied()
-            .chain(bound.map(|bound| ("le", bound)));
-        let mut before = '{';
-        for (name, value) in all {
-            out.push(before);
-            out.push_str(name);
-            out.push_str("=\"");
-            escape(&mut out, value);
-            out.push('"');
-            before = ',';
-        }
-        if before == ',' {
-            out.push('}');
-        }
-        out
+        let bound = bound.map(|bound| ("le", bound));
+        let all: Vec<_> = labels.iter().copied().chain(bound).collect();
+        series(&format!("{}{suffix}", self.name), &all)
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a String does not fail.
         let _ = self.out.write_fmt(line);
     }
+}
+
+/// A series by its name and labels.
+pub(crate) fn series(name: &str, labels: &[(&str, &str)]) -> String {
+    let mut out = name.to_owned();
+    let mut before = '{';
+    for (name, value) in labels {
+        out.push(before);
+        out.push_str(name);
+        out.push_str("=\"");
+        escape(&mut out, value);
+        out.push('"');
+        before = ',';
+    }
+    if before == ',' {
+        out.push('}');
+    }
+    out
 }
 
 fn seconds(us: u64) -> f64 {

@@ -1,4 +1,5 @@
-//! Live state out of one publisher and into the next: health, operators' words, averages, answers of DNS.
+//! Live state out of one publisher and into the next: health, operators' words, averages, what traffic and the servers
+//! themselves say (`carried`), answers of DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,15 +7,15 @@ use std::time::Duration;
 
 use balance::State;
 use balance::health::{Cause, Verdict};
-use config::{Address, Snapshot};
+use config::{Address, Pool, Snapshot};
 
 use super::pools::{PoolEntry, Slot, words_of_names};
 use super::{Publisher, RESOLVE_MIN, verdict_word};
 use crate::handover::{Live, LiveHealth, LiveName, LiveServer};
 use crate::live::Endpoint;
 
-/// How long after it was given a verdict is believed of a server that only then appears, as when its name resolves.
-const HEALTH_HOLDS: Duration = Duration::from_secs(60);
+/// How long after it was given what was seen is believed of a server that only then appears, as when its name resolves.
+const SEEN_HOLDS: Duration = Duration::from_secs(60);
 
 /// A server as it is looked for: pool, name in the config, address.
 type Key = (String, String, Option<String>);
@@ -23,8 +24,8 @@ type Key = (String, String, Option<String>);
 #[derive(Default)]
 pub(super) struct Given {
     servers: BTreeMap<Key, LiveServer>,
-    /// Until when their health is believed.
-    health_until: Duration,
+    /// When it was given.
+    at: Duration,
 }
 
 impl Given {
@@ -37,6 +38,12 @@ impl Given {
             .collect();
         self.servers
             .retain(|(pool, server, _), _| named.contains(&(pool.as_str(), server.as_str())));
+    }
+
+    /// Whether servers of this pool have served in the process before this one.
+    pub(super) fn has_served(&self, pool: &str) -> bool {
+        let mut servers = self.servers.values().filter(|server| server.pool == pool);
+        servers.any(|server| server.warmth.as_ref().is_some_and(|warmth| !warmth.fresh))
     }
 
     /// What was given of one server, more than of its name; it is given once.
@@ -142,27 +149,27 @@ impl Publisher {
                 self.learn_ahead(known, Ok((name.addresses, ttl)), now);
             }
         }
-        self.given.health_until = now.saturating_add(HEALTH_HOLDS);
+        self.given.at = now;
         let servers = live.servers.into_iter();
         self.given.servers = servers.map(|server| (key(&server), server)).collect();
         let mut pools = std::mem::take(&mut self.pools);
         for (name, entry) in &mut pools {
+            entry.served |= self.given.has_served(name);
             for slot in &mut entry.slots {
-                self.take_given(name, slot, now);
+                self.take_given(&entry.config, slot, now);
             }
             self.dirty.insert(name.clone(), now);
         }
         self.pools = pools;
+        self.plan_sweep();
         self.words_version += 1;
         self.build_due_views(now);
     }
 
     /// Gives a server what another process knew of it.
-    pub(super) fn take_given(&mut self, pool: &str, slot: &mut Slot, now: Duration) {
-        let Some(given) = self
-            .given
-            .take(pool, &slot.configured, &slot.member.endpoint)
-        else {
+    pub(super) fn take_given(&mut self, pool: &Pool, slot: &mut Slot, now: Duration) {
+        let endpoint = &slot.member.endpoint;
+        let Some(given) = self.given.take(&pool.name, &slot.configured, endpoint) else {
             return;
         };
         if let Some(state) = given.state.as_deref().and_then(parse_state) {
@@ -177,6 +184,11 @@ impl Publisher {
             nanos(given.latency_ns),
             nanos(given.peak_latency_ns),
         );
+        let ago = now.saturating_sub(self.given.at);
+        if ago > SEEN_HOLDS {
+            return;
+        }
+        slot.resume(&given, pool, now, ago);
         let (Some(health), Some(given)) = (&mut slot.health, given.health) else {
             return;
         };
@@ -185,9 +197,6 @@ impl Publisher {
             "unhealthy" => Verdict::Unhealthy,
             _ => return,
         };
-        if now > self.given.health_until {
-            return;
-        }
         let since = now.saturating_sub(Duration::from_millis(given.age_ms));
         let cause = given.cause.map(|cause| Cause::Failed(cause.into()));
         health.resume(verdict, given.answers, cause, since);
@@ -237,14 +246,15 @@ fn slot_measures(slot: &Slot, now: Duration, server: &mut LiveServer) {
     let nanos = |latency: Duration| u64::try_from(latency.as_nanos()).ok();
     server.latency_ns = mean.and_then(nanos);
     server.peak_latency_ns = peak.and_then(nanos);
+    slot.tell(server, now);
 }
 
-fn parse_state(word: &str) -> Option<State> {
+pub(super) fn parse_state(word: &str) -> Option<State> {
     [State::Ready, State::Drain, State::Disabled]
         .into_iter()
         .find(|state| state.to_string() == word)
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

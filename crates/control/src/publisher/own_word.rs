@@ -12,6 +12,7 @@ use wire::agent_check::{AgentAdmin, AgentLine, AgentService};
 
 use super::pools::{Place, Slot, in_use_max};
 use super::{Action, AgentProbe, Notice, Publisher};
+use crate::handover::LiveSays;
 
 /// First agent checks are spread over this time.
 const STAGGER: Duration = Duration::from_millis(200);
@@ -92,6 +93,28 @@ impl OwnWord {
             (State::Ready, admin) => admin,
         };
         line.to_string().into()
+    }
+
+    /// What another process is to know.
+    pub(super) fn tell(&self) -> LiveSays {
+        let word = |state: Option<State>| state.map(|state| state.to_string());
+        LiveSays {
+            check: word(self.check),
+            agent: (!self.agent.is_empty()).then(|| self.agent.to_string()),
+            put_aside: word(self.put_aside),
+        }
+    }
+
+    /// Goes on from what another process heard; when the agent is asked stays as it is.
+    pub(super) fn resume(
+        &mut self,
+        check: Option<State>,
+        agent: AgentLine,
+        put_aside: Option<State>,
+    ) {
+        self.check = check;
+        self.agent = agent;
+        self.put_aside = put_aside;
     }
 
     /// A check without marks never takes back what one with marks heard.

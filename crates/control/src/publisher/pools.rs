@@ -289,6 +289,7 @@ impl Publisher {
                 Vec::new(),
             ),
         };
+        let served = served || self.given.has_served(&pool.name);
         let subsets = self.take_subsets(pool, &state, subsets, &slots);
         let words = words_of_names(&slots);
         let mut known = by_name(slots);
@@ -313,7 +314,7 @@ impl Publisher {
                         {
                             slot.take_words(words);
                         }
-                        self.take_given(&pool.name, &mut slot, now);
+                        self.take_given(pool, &mut slot, now);
                         slot
                     }
                 };

@@ -15,6 +15,7 @@ use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
 use wire::agent_check::decode_agent_line;
 
+mod carried;
 mod drains;
 mod handovers;
 mod health;

@@ -7,8 +7,10 @@ use balance::health::Verdict;
 use balance::{ALL, Candidate, Division, Role, Share, SlowStart, State};
 use config::{Labels, Server};
 
+use super::handover::millis;
 use super::pools::{PoolEntry, Slot};
 use super::{VIEW_EVERY, VIEW_PAUSE};
+use crate::handover::LiveWarmth;
 use crate::live::{PoolView, Standing};
 
 /// What each server adds to the time of building a view, its algorithm's tables aside, in a release build.
@@ -31,6 +33,8 @@ pub(super) struct Warmth {
     fresh: bool,
     /// Since when it has been fit to serve.
     since: Option<Duration>,
+    /// How long it had been so before that, in a process before this one.
+    before: Duration,
     /// Whether it warms up since then.
     warming: bool,
 }
@@ -52,8 +56,28 @@ impl Warmth {
         Self {
             fresh,
             since: None,
+            before: Duration::ZERO,
             warming: false,
         }
+    }
+
+    /// What another process is to know.
+    pub(super) fn tell(&self, now: Duration) -> LiveWarmth {
+        LiveWarmth {
+            fresh: self.fresh,
+            fit_ms: self.since.map(|_| millis(self.age(now))),
+            warming: self.warming,
+        }
+    }
+
+    /// Goes on from what another process saw.
+    pub(super) fn resume(&mut self, told: &LiveWarmth, now: Duration) {
+        *self = Self {
+            fresh: told.fresh,
+            since: told.fit_ms.map(|_| now),
+            before: Duration::from_millis(told.fit_ms.unwrap_or(0)),
+            warming: told.warming && told.fit_ms.is_some(),
+        };
     }
 
     /// Takes in how a server stands now.
@@ -61,6 +85,7 @@ impl Warmth {
         match (fit, self.since) {
             (true, None) => {
                 self.since = Some(now);
+                self.before = Duration::ZERO;
                 self.warming = !self.fresh;
                 self.fresh = false;
             }
@@ -73,8 +98,8 @@ impl Warmth {
     }
 
     fn age(&self, now: Duration) -> Duration {
-        self.since
-            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        let here = |since| now.saturating_sub(since).saturating_add(self.before);
+        self.since.map_or(Duration::ZERO, here)
     }
 
     /// Which part of its weight it has; in whole percents, so that round robin has a short period.

@@ -44,3 +44,4 @@ mod tls_servers;
 mod tls_sessions;
 mod tls_support;
 mod upgrade;
+mod upgrade_carried;

@@ -6,7 +6,7 @@ use crate::handover::Live;
 const TWO: &str = "servers: ['10.0.0.1:80', { name: b, address: '10.0.0.2:80', weight: 4 }]";
 
 /// A publisher that was told `live` before it took the config up.
-fn succeed(live: Live, config: &str) -> Scene {
+pub(super) fn succeed(live: Live, config: &str) -> Scene {
     let mut publisher = Publisher::new(3, 9);
     let now = Duration::from_secs(5);
     publisher.take_over(live, now);
