@@ -68,6 +68,9 @@ fn refuse_huge_pages() {
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    if runtime::parent::is_needed() {
+        return runtime::parent::run();
+    }
     refuse_huge_pages();
     let origin = match Origin::find(args.file.as_deref()) {
         Ok(origin) => origin,

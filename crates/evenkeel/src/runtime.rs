@@ -11,6 +11,7 @@ mod limits;
 pub(crate) mod logging;
 mod memory;
 mod names;
+pub(crate) mod parent;
 mod port_owner;
 mod reload;
 mod shell;

@@ -27,7 +27,7 @@ use super::signals::{Asked, Signals};
 use super::state_file::{self, StateFile};
 use super::upgrade;
 use super::watching::Watching;
-use super::{log_findings, logging, memory, names, not_prepared, workers};
+use super::{log_findings, logging, memory, names, not_prepared, parent, workers};
 use crate::exit;
 
 pub(super) use upgrading::Upgrading;
@@ -81,6 +81,7 @@ impl Shell {
         tracing::info!("ready");
         // After an upgrade the service is another process from here on.
         notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+        parent::tell(std::process::id());
         loop {
             self.work();
             match self.wait().await {

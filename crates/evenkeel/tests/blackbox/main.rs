@@ -45,3 +45,4 @@ mod tls_sessions;
 mod tls_support;
 mod upgrade;
 mod upgrade_carried;
+mod upgrade_parent;

@@ -12,6 +12,7 @@ use control::message::{Answer, Reply};
 use sd_notify::NotifyState;
 
 use super::super::ending::Ending;
+use super::super::parent;
 use super::super::upgrade::{
     AdminSocket, Event, Hello, Invocation, Plan, Ready, Sockets, State, Successor,
 };
@@ -129,9 +130,6 @@ impl Shell {
             Stage::None if drains() => {
                 "the process before this one still drains: try again when it has ended"
             }
-            Stage::None if std::process::id() == 1 => {
-                "not supported by this version as process 1, whose end is the container's"
-            }
             Stage::None if invocation.is_none() => "this command cannot be upgraded",
             Stage::None => "",
         };
@@ -200,6 +198,7 @@ impl Shell {
         } = ready;
         // Under systemd only the process that it knows may name another.
         notify(&[NotifyState::MainPid(pid)]);
+        parent::tell(pid);
         let shutdown = Shutdown {
             delay: Duration::ZERO,
             ..self.hub.world().snapshot.shutdown.clone()
