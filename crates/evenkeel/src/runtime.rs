@@ -115,7 +115,7 @@ pub(crate) fn run_with(
 #[derive(Default)]
 struct Given {
     sockets: Inherited,
-    admin: Option<(SocketAddr, TcpListener)>,
+    admin: Option<admin_listener::Given>,
     predecessor: Option<Predecessor>,
 }
 
@@ -124,15 +124,19 @@ fn inherit(options: Options) -> Result<Given, String> {
         return Ok(Given::default());
     }
     let Some(found) = Predecessor::find() else {
+        let activated = activation::inherit();
         return Ok(Given {
-            sockets: activation::inherit(),
-            ..Given::default()
+            sockets: activated.sockets,
+            admin: activated.admin.map(admin_listener::Given::Opened),
+            predecessor: None,
         });
     };
     let (predecessor, given) = found?;
     Ok(Given {
         sockets: given.sockets,
-        admin: given.admin,
+        admin: given
+            .admin
+            .map(|(bind, listener)| admin_listener::Given::Handed(bind, listener)),
         predecessor: Some(predecessor),
     })
 }
@@ -332,7 +336,7 @@ struct Parts {
 async fn prepare(
     config: &Config,
     sockets: &mut Inherited,
-    admin: Option<(SocketAddr, TcpListener)>,
+    admin: Option<admin_listener::Given>,
     predecessor: Option<&Predecessor>,
 ) -> Result<Parts, NotStarted> {
     let started = Instant::now();
@@ -389,10 +393,8 @@ async fn prepare(
                 ..NotStarted::wrong("")
             },
         })?;
-    let admin = match snapshot.admin.as_ref() {
-        Some(wanted) => Some(admin_listener::take(wanted, admin).map_err(NotStarted::refused)?),
-        None => None,
-    };
+    let admin = admin_listener::take(snapshot.admin.as_ref(), admin);
+    let admin = admin.map_err(NotStarted::refused)?;
     let addresses = admin::Addresses::default();
     let bound = admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let console = Console::new(AdminState {

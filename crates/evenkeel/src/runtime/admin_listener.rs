@@ -44,18 +44,56 @@ pub(super) fn token(admin: Option<&Admin>) -> Result<Option<String>, String> {
     Ok(Some(token.to_owned()))
 }
 
-/// Goes on with what another process had for the same address of its config, else binds anew.
+/// A socket that this process did not open itself.
+pub(super) enum Given {
+    /// What the process before this one had for this address of its config.
+    Handed(SocketAddr, TcpListener),
+    /// What a service manager has opened for the admin listener.
+    Opened(TcpListener),
+}
+
+/// Goes on with what is given, if that is for the address which the config says; else binds anew.
 ///
 /// # Errors
-/// What the system refused, in words for the user.
+/// What the system refused, or would be open to everybody, in words for the user.
 pub(super) fn take(
-    wanted: &Admin,
-    given: Option<(SocketAddr, TcpListener)>,
-) -> Result<TcpListener, String> {
-    match given {
-        Some((bind, listener)) if bind == wanted.bind => Ok(listener),
-        _ => bind(wanted),
+    wanted: Option<&Admin>,
+    given: Option<Given>,
+) -> Result<Option<TcpListener>, String> {
+    let Some(wanted) = wanted else {
+        if let Some(Given::Opened(_)) = given {
+            tracing::warn!("`admin` is off: the service manager's socket for it is not used");
+        }
+        return Ok(None);
+    };
+    let listener = match given {
+        Some(Given::Handed(bind, listener)) if bind == wanted.bind => listener,
+        Some(Given::Opened(listener)) if fits(wanted, &listener) => listener,
+        _ => return bind(wanted).map(Some),
+    };
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("admin: {error}"))?;
+    if !address.ip().to_canonical().is_loopback() && wanted.token_file.is_none() {
+        return Err(format!(
+            "admin: away from loopback (its socket is at {address}) a `token_file` is needed"
+        ));
     }
+    Ok(Some(listener))
+}
+
+/// Whether a service manager's socket is at the address that the config says, if it says one.
+fn fits(wanted: &Admin, listener: &TcpListener) -> bool {
+    let address = listener.local_addr();
+    let fits = !wanted.written || address.as_ref().is_ok_and(|it| *it == wanted.bind);
+    if !fits {
+        let shown = address.map_or_else(|_| "?".to_owned(), |it| it.to_string());
+        tracing::warn!(
+            "the service manager's socket for the admin listener is at {shown}, and `admin` binds {}: it is not used",
+            wanted.bind
+        );
+    }
+    fits
 }
 
 /// Binds what the config says; the default port gives way to the next free one.
@@ -164,6 +202,40 @@ mod tests {
             error.contains(&format!("pid {}", std::process::id())),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_given_socket_is_taken_for_its_address_only() {
+        let admin = |bind: &str, written: bool, token: bool| Admin {
+            bind: bind.parse().expect("an address"),
+            written,
+            token_file: token.then(|| "token".to_owned()),
+        };
+        let socket = |bind: &str| TcpListener::bind(bind).expect("a port");
+        let at = |listener: &TcpListener| listener.local_addr().expect("an address");
+        let opened = socket("127.0.0.1:0");
+        let address = at(&opened);
+        for (written, bind, taken) in [
+            (false, "127.0.0.1:1".to_owned(), true),
+            (true, address.to_string(), true),
+            (true, "127.0.0.1:0".to_owned(), false),
+        ] {
+            let given = Given::Opened(opened.try_clone().expect("a copy"));
+            let listener = take(Some(&admin(&bind, written, false)), Some(given));
+            let found = at(&listener.expect("it works").expect("it is on"));
+            assert_eq!(found == address, taken, "{bind}");
+        }
+        let handed = Given::Handed("127.0.0.1:7".parse().expect("it is one"), opened);
+        let listener = take(Some(&admin("127.0.0.1:7", true, false)), Some(handed));
+        assert_eq!(at(&listener.expect("it works").expect("it is on")), address);
+        let off = take(None, Some(Given::Opened(socket("127.0.0.1:0"))));
+        assert!(off.expect("it works").is_none());
+
+        // Open to all, it has a token or is refused, whatever the config's own address is.
+        let wide = || Given::Opened(socket("0.0.0.0:0"));
+        let error = take(Some(&admin("127.0.0.1:1", false, false)), Some(wide()));
+        assert!(error.expect_err("it is refused").contains("token_file"));
+        assert!(take(Some(&admin("127.0.0.1:1", false, true)), Some(wide())).is_ok());
     }
 
     #[test]
