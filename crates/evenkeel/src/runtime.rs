@@ -259,7 +259,8 @@ async fn start(
         predecessor = predecessor.as_ref().map(|it| it.hello.pid),
         workers = parts.hub.worker_count,
         open_files = parts.open_files,
-        connections_default_max = proxy::connection_default_max(parts.open_files),
+        connections_default_max =
+            proxy::connection_default_max(parts.open_files, parts.hub.worker_count),
         buffer_bytes_max = parts.hub.memory.max(),
         "started"
     );

@@ -1,10 +1,13 @@
 //! Buffers that are recycled within a worker and given back when a connection is idle.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
 
 use control::memory::Level;
 
 use crate::memory::{self, Counted};
+use crate::net::Conduit;
 
 /// Size of a fresh buffer, and of one direction of an exchange.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
@@ -16,6 +19,11 @@ const KEPT_MAX: usize = 256;
 const BULK_MAX: usize = 64;
 /// Large buffers kept.
 const BULK_KEPT_MAX: usize = 8;
+/// Conduits that hold something for a slow receiver, or move something now, of one worker; further streams are copied.
+/// Two descriptors each.
+pub(crate) const CONDUITS_MAX: usize = 32;
+/// Conduits kept.
+const CONDUITS_KEPT_MAX: usize = 4;
 
 /// Bytes that were read and not yet used: a window into a recycled allocation.
 #[derive(Default)]
@@ -78,6 +86,16 @@ impl Buffer {
     pub(crate) fn added(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
         self.was_full = self.end == self.bytes.len();
+    }
+
+    /// Whether it is empty, and the last read filled it: there is probably much more.
+    pub(crate) fn is_in_bulk(&self) -> bool {
+        self.was_full && self.is_empty()
+    }
+
+    /// Notes that what comes now does not fill it.
+    pub(crate) fn end_bulk(&mut self) {
+        self.was_full = false;
     }
 
     /// Notes that `count` bytes from the front were used.
@@ -143,6 +161,10 @@ pub(crate) struct Buffers {
     usual: Spares<Buffer>,
     bulk: Spares<Buffer>,
     bulk_in_use: Cell<usize>,
+    conduits: Spares<Rc<Conduit>>,
+    conduits_in_use: Cell<usize>,
+    /// Whether the kernel splices, once somebody has asked.
+    splices: OnceCell<bool>,
 }
 
 impl Default for Buffers {
@@ -151,6 +173,9 @@ impl Default for Buffers {
             usual: Spares::new(KEPT_MAX),
             bulk: Spares::new(BULK_KEPT_MAX),
             bulk_in_use: Cell::new(0),
+            conduits: Spares::new(CONDUITS_KEPT_MAX),
+            conduits_in_use: Cell::new(0),
+            splices: OnceCell::new(),
         }
     }
 }
@@ -202,13 +227,31 @@ impl Buffers {
         self.bulk.set_max(if is_calm { BULK_KEPT_MAX } else { 0 });
         self.usual.trim();
         self.bulk.trim();
+        self.conduits.trim();
+    }
+
+    /// An empty conduit; `None` when as many are in use as may be, memory is short, or the kernel grants none.
+    pub(crate) fn conduit(&self) -> Option<Borrowed<'_>> {
+        let in_use = self.conduits_in_use.get();
+        let is_calm = memory::level() == Level::Calm;
+        if in_use >= CONDUITS_MAX || !is_calm || !*self.splices.get_or_init(Conduit::is_possible) {
+            return None;
+        }
+        let conduit = match self.conduits.take() {
+            Some(conduit) => conduit,
+            None => Rc::new(Conduit::open()?),
+        };
+        self.conduits_in_use.set(in_use + 1);
+        Some(Borrowed {
+            conduit,
+            buffers: self,
+        })
     }
 
     /// Changes an empty buffer that the last read filled for a large one, while there are any.
     pub(crate) fn widen(&self, buffer: &mut Buffer) {
         let in_use = self.bulk_in_use.get();
-        if buffer.was_full
-            && buffer.is_empty()
+        if buffer.is_in_bulk()
             && buffer.bytes.len() == BUFFER_BYTES
             && in_use < BULK_MAX
             && memory::level() == Level::Calm
@@ -217,6 +260,30 @@ impl Buffers {
             let kept = self.bulk.take();
             let large = kept.unwrap_or_else(|| Buffer::fresh(BULK_BYTES));
             self.give(std::mem::replace(buffer, large));
+        }
+    }
+}
+
+/// A conduit of a worker; it goes back when dropped, unless something is left in it.
+pub(crate) struct Borrowed<'a> {
+    conduit: Rc<Conduit>,
+    buffers: &'a Buffers,
+}
+
+impl Deref for Borrowed<'_> {
+    type Target = Conduit;
+
+    fn deref(&self) -> &Conduit {
+        &self.conduit
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        let in_use = &self.buffers.conduits_in_use;
+        in_use.set(in_use.get().saturating_sub(1));
+        if self.conduit.is_empty() {
+            self.buffers.conduits.give(self.conduit.clone());
         }
     }
 }
@@ -268,6 +335,20 @@ mod tests {
         wide.into_iter().for_each(|buffer| buffers.give(buffer));
         assert_eq!(buffers.bulk_in_use.get(), 0);
         assert_eq!(buffers.bulk.free.borrow().len(), BULK_KEPT_MAX);
+    }
+
+    #[test]
+    fn conduits_come_back_and_are_bounded() {
+        let buffers = Buffers::default();
+        let mut held: Vec<_> = (0..CONDUITS_MAX)
+            .map(|_| buffers.conduit().expect("one more"))
+            .collect();
+        assert!(buffers.conduit().is_none());
+        held.pop();
+        assert!(buffers.conduit().is_some());
+        held.clear();
+        assert_eq!(buffers.conduits_in_use.get(), 0);
+        assert_eq!(buffers.conduits.free.borrow().len(), CONDUITS_KEPT_MAX);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use config::{Bind, Snapshot};
 use control::record::Record;
 use control::world::{Hub, World};
 
+use crate::buffer::CONDUITS_MAX;
 use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
 use crate::listener::{self, At, Listening, StopAccepting};
@@ -35,10 +36,13 @@ const LEAVING_LOOKS_MAX: u32 = 100;
 const STOP_LOOK: Duration = Duration::from_millis(1);
 const STOP_LOOKS_MAX: u32 = 2_000;
 
-/// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit.
+/// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit, of which
+/// each of `workers` needs some of its own.
 #[must_use]
-pub fn connection_default_max(open_files: u64) -> u32 {
-    u32::try_from(open_files.saturating_sub(OTHER_FILES) / 2)
+pub fn connection_default_max(open_files: u64, workers: usize) -> u32 {
+    let conduits = (2 * CONDUITS_MAX as u64).saturating_mul(workers as u64);
+    let others = OTHER_FILES.saturating_add(conduits);
+    u32::try_from(open_files.saturating_sub(others) / 2)
         .unwrap_or(u32::MAX)
         .max(16)
 }

@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
 
-use crate::buffer::{Buffer, Buffers};
-use crate::net::{self, Deadline, Push};
+use crate::buffer::{BUFFER_BYTES, Borrowed, Buffer, Buffers};
+use crate::net::{self, Conduit, Deadline, Push};
 use crate::stream::Stream;
 
 /// Bytes after which a connection lets others run.
@@ -23,6 +24,9 @@ const STARVED_WAIT: Duration = Duration::from_millis(20);
 /// What the other side may still send after our last word, and for how long, before the connection is closed on it.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What must be left of a body for a conduit to carry it, bytes.
+const CONDUIT_MIN: u64 = 128 * 1024;
 
 /// Why a write did not end.
 #[derive(Debug)]
@@ -120,6 +124,30 @@ impl Framing {
         matches!(self, Self::Done)
     }
 
+    /// Bytes that are missing and need no look at them.
+    pub(crate) fn unseen(&self) -> Option<u64> {
+        match self {
+            Self::Length(missing) => Some(*missing),
+            Self::UntilClose => Some(u64::MAX),
+            _ => None,
+        }
+    }
+
+    /// Whether so much is missing that a conduit is worth its system calls.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.unseen().is_some_and(|unseen| unseen >= CONDUIT_MIN)
+    }
+
+    /// Takes in that `count` of those bytes went by.
+    pub(crate) fn pass(&mut self, count: usize) {
+        if let Self::Length(missing) = self {
+            *missing = missing.saturating_sub(count as u64);
+            if *missing == 0 {
+                *self = Self::Done;
+            }
+        }
+    }
+
     /// Judges what has come and says what of it goes on. At the end of a chunked body that stays chunked, the last
     /// chunk and the trailers are written to `tail`.
     pub(crate) fn take(
@@ -211,6 +239,29 @@ pub(crate) async fn linger(stream: &Stream, deadline: &Deadline, buffers: &Buffe
     }
 }
 
+/// Moves all that a conduit holds to `to`. `taken` counts what the kernel took, however it ends.
+pub(crate) async fn drain(
+    to: &net::Stream,
+    conduit: &Conduit,
+    deadline: &Deadline,
+    idle: Option<Duration>,
+    taken: &mut u64,
+    push: Push,
+) -> Result<(), WriteFault> {
+    while !conduit.is_empty() {
+        deadline.set(idle);
+        let drained = deadline
+            .guard(poll_fn(|cx| to.poll_drain(cx, conduit, push)))
+            .await;
+        match drained {
+            Err(net::Elapsed) => return Err(WriteFault::TimedOut),
+            Ok(Err(_)) => return Err(WriteFault::Gone),
+            Ok(Ok(count)) => *taken += count as u64,
+        }
+    }
+    Ok(())
+}
+
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TunnelEnd {
@@ -238,6 +289,12 @@ struct Pipe<'a> {
     from: &'a Stream,
     to: &'a Stream,
     buffer: Buffer,
+    /// Both sides as sockets, where the bytes pass unchanged.
+    sockets: Option<(&'a net::Stream, &'a net::Stream)>,
+    /// What comes fills the buffer as fast as it is emptied: conduits carry it, while there are any.
+    bulk: bool,
+    /// Holds what the receiver has not taken yet.
+    conduit: Option<Borrowed<'a>>,
     read_end: bool,
     done: bool,
     bytes: u64,
@@ -254,15 +311,34 @@ enum Step {
     ToFailed,
 }
 
-impl Pipe<'_> {
+impl<'a> Pipe<'a> {
+    fn new(from: &'a Stream, to: &'a Stream, first: Buffer) -> Self {
+        Self {
+            from,
+            to,
+            buffer: first,
+            sockets: from.plain().zip(to.plain()),
+            bulk: false,
+            conduit: None,
+            read_end: false,
+            done: false,
+            bytes: 0,
+        }
+    }
+
     /// Moves what can be moved now.
-    fn step(&mut self, cx: &mut std::task::Context<'_>, buffers: &Buffers) -> Step {
-        use std::task::Poll;
+    fn step(&mut self, cx: &mut Context<'_>, buffers: &'a Buffers) -> Step {
         let mut moved = false;
         let enough = self.bytes.saturating_add(YIELD_BYTES);
         loop {
             if self.bytes >= enough {
                 return Step::Moved;
+            }
+            if self.bulk || self.conduit.is_some() {
+                match self.splice(cx, buffers, &mut moved) {
+                    Some(step) => return step,
+                    None => continue,
+                }
             }
             if !self.buffer.is_empty() {
                 match self
@@ -303,6 +379,15 @@ impl Pipe<'_> {
                 };
                 self.buffer = buffer;
             }
+            if self.buffer.is_in_bulk()
+                && self.sockets.is_some()
+                && let Some(conduit) = buffers.conduit()
+            {
+                self.bulk = true;
+                self.conduit = Some(conduit);
+                buffers.give(std::mem::take(&mut self.buffer));
+                continue;
+            }
             buffers.widen(&mut self.buffer);
             match self.from.try_read(self.buffer.room()) {
                 Ok(0) => self.read_end = true,
@@ -320,6 +405,57 @@ impl Pipe<'_> {
     }
 }
 
+impl<'a> Pipe<'a> {
+    /// Moves by conduit what can be moved now; `None`: the rest by buffers.
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &'a Buffers,
+        moved: &mut bool,
+    ) -> Option<Step> {
+        let (from, to) = self.sockets?;
+        let enough = self.bytes.saturating_add(YIELD_BYTES);
+        loop {
+            let Some(conduit) = self.conduit.take().or_else(|| buffers.conduit()) else {
+                self.bulk = false;
+                return None;
+            };
+            if conduit.is_empty() {
+                if !self.bulk {
+                    return None;
+                }
+                if self.bytes >= enough {
+                    return Some(Step::Moved);
+                }
+                match from.poll_fill(cx, &conduit, usize::MAX) {
+                    // The conduit goes back: nothing is held while nothing comes.
+                    Poll::Pending if *moved => return Some(Step::Moved),
+                    Poll::Pending => return Some(Step::Blocked),
+                    Poll::Ready(Err(_)) => return Some(Step::FromFailed),
+                    Poll::Ready(Ok(0)) => {
+                        self.read_end = true;
+                        self.bulk = false;
+                        return None;
+                    }
+                    Poll::Ready(Ok(count)) => self.bulk = count >= BUFFER_BYTES,
+                }
+            }
+            match to.poll_drain(cx, &conduit, Push::Now) {
+                Poll::Pending => {
+                    self.conduit = Some(conduit);
+                    return Some(if *moved { Step::Moved } else { Step::Blocked });
+                }
+                Poll::Ready(Err(_)) => return Some(Step::ToFailed),
+                Poll::Ready(Ok(count)) => {
+                    self.bytes += count as u64;
+                    *moved = true;
+                    self.conduit = Some(conduit);
+                }
+            }
+        }
+    }
+}
+
 /// Copies bytes both ways until both sides have ended. `first_up` and `first_down` were read already.
 pub(crate) async fn tunnel(
     client: &Stream,
@@ -329,29 +465,14 @@ pub(crate) async fn tunnel(
     deadline: &Deadline,
     buffers: &Buffers,
 ) -> (TunnelEnd, u64, u64) {
-    let mut up = Pipe {
-        from: client,
-        to: server,
-        buffer: first.0,
-        read_end: false,
-        done: false,
-        bytes: 0,
-    };
-    let mut down = Pipe {
-        from: server,
-        to: client,
-        buffer: first.1,
-        read_end: false,
-        done: false,
-        bytes: 0,
-    };
+    let mut up = Pipe::new(client, server, first.0);
+    let mut down = Pipe::new(server, client, first.1);
     let mut since_yield = 0;
     deadline.set(times.idle);
     let end = loop {
         let before = up.bytes + down.bytes;
         let mut starved = false;
         let stepped = poll_fn(|cx| {
-            use std::task::Poll;
             let (a, b) = (up.step(cx, buffers), down.step(cx, buffers));
             match (a, b) {
                 (Step::FromFailed, _) | (_, Step::ToFailed) => {

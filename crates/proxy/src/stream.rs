@@ -40,6 +40,11 @@ impl Stream {
         self.session.as_deref()
     }
 
+    /// The socket, if what is read and written are its bytes.
+    pub(crate) fn plain(&self) -> Option<&net::Stream> {
+        self.session.is_none().then_some(&self.socket)
+    }
+
     /// Reads what is there, without waiting. `WouldBlock` when nothing is.
     #[inline]
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {

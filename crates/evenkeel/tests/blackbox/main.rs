@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod explain;
 mod http_bodies;
+mod http_bulk;
 mod http_chain;
 mod http_headers;
 mod http_interim;

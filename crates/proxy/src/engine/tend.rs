@@ -99,7 +99,8 @@ impl Engine {
     /// Begins a worker's thread, and waits until it runs.
     pub(super) fn begin_worker(&self, number: usize, now: Duration) -> io::Result<Handle> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let connections_default = connection_default_max(limit.current.unwrap_or(u64::MAX));
+        let open_files = limit.current.unwrap_or(u64::MAX);
+        let connections_default = connection_default_max(open_files, self.hub.worker_count);
         let (hub, log, mailboxes) = (self.hub.clone(), self.log.clone(), self.mailboxes.clone());
         // A thread that takes the place of another must not draw the same numbers again.
         let seed = self.seed

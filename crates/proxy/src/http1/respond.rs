@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::Retries;
@@ -15,8 +15,8 @@ use wire::http1::{
 
 use super::Conn;
 use super::encode::{self, After};
-use crate::buffer::Buffer;
-use crate::net::{self, Deadline, Push};
+use crate::buffer::{BUFFER_BYTES, Buffer};
+use crate::net::{self, Conduit, Deadline, Push};
 use crate::relay::{self, Framing, YIELD_BYTES};
 use crate::stream::Stream;
 use crate::upstream::Lease;
@@ -214,15 +214,11 @@ async fn relay_final(
             .take(server_in.filled_mut(), tail)
             .map_err(|error| broken(on, &error))?;
         let kept = server_in.filled().get(..piece.kept).unwrap_or_default();
-        let mut push = Push::Now;
-        if framing.is_done() {
-            // The server has done its part, however long the client takes to read the rest.
-            on.lease.release();
-            on.deadline.tag(0);
-            if on.closes {
-                push = Push::WithClose;
-            }
-        }
+        let push = if framing.is_done() {
+            let_go(on)
+        } else {
+            Push::Now
+        };
         since_yield += write(on, [first, kept, tail], push).await?;
         first = &[];
         on.seen.bytes.set(on.seen.bytes.get() + piece.data as u64);
@@ -237,6 +233,19 @@ async fn relay_final(
         }
         if server_in.room().is_empty() && !server_in.grow(2 * crate::buffer::BUFFER_BYTES) {
             return Err(ResponseFault::Broken(Reason::BadResponse));
+        }
+        if server_in.is_in_bulk()
+            && framing.is_bulk()
+            && let Some(sockets) = on.server.plain().zip(on.conn.stream.plain())
+            && let Some(conduit) = on.conn.worker.buffers.conduit()
+        {
+            // Boxed, so that small answers do not carry its state.
+            if Box::pin(splice(on, sockets, &conduit, &mut framing)).await? == SpliceEnd::Done {
+                // Who has sent more than it said, or has hung up, must not be asked again.
+                let reusable = head.keep_alive && framing.is_done() && sockets.0.is_quiet();
+                return Ok(Responded { after, reusable });
+            }
+            server_in.end_bulk();
         }
         on.conn.worker.buffers.widen(server_in);
         set_deadline(on, on.server_idle);
@@ -299,13 +308,24 @@ async fn read_head(
     }
 }
 
-/// Reads from the server, and meanwhile sees whether the client is lost.
 async fn read(
     on: &Responding<'_>,
     server_in: &mut Buffer,
 ) -> Result<io::Result<usize>, ResponseFault> {
+    let read = from_server(on, |cx| on.server.poll_read(cx, server_in.room())).await?;
+    if let Ok(count) = &read {
+        server_in.added(*count);
+    }
+    Ok(read)
+}
+
+/// Asks `poll` for bytes of the server, and meanwhile sees whether the client is lost.
+async fn from_server(
+    on: &Responding<'_>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
+) -> Result<io::Result<usize>, ResponseFault> {
     let read = poll_fn(|cx| {
-        if let Poll::Ready(read) = on.server.poll_read(cx, server_in.room()) {
+        if let Poll::Ready(read) = poll(cx) {
             return Poll::Ready(Ok(read));
         }
         // A client that was never waited for is not registered, and not worth registering just for this.
@@ -315,19 +335,78 @@ async fn read(
         Poll::Pending
     });
     let mut read = pin!(read);
-    let read = loop {
+    loop {
         match on.deadline.guard(read.as_mut()).await {
-            Ok(read) => break read?,
+            Ok(read) => return read,
             Err(net::Elapsed) if is_sending(on) => {
                 on.deadline.set_at(earliest(on.server_idle, bound(on)));
             }
             Err(net::Elapsed) => return Err(ResponseFault::TimedOut),
         }
-    };
-    if let Ok(count) = &read {
-        server_in.added(*count);
     }
-    Ok(read)
+}
+
+/// How far a conduit has carried a body.
+#[derive(PartialEq, Eq)]
+enum SpliceEnd {
+    /// To its end.
+    Done,
+    /// The rest goes through a buffer: it is short, or comes in small pieces.
+    Rest,
+}
+
+/// Passes a body on without looking at it.
+async fn splice(
+    on: &Responding<'_>,
+    (server, client): (&net::Stream, &net::Stream),
+    conduit: &Conduit,
+    framing: &mut Framing,
+) -> Result<SpliceEnd, ResponseFault> {
+    let mut since_yield = 0;
+    while let Some(unseen) = framing.unseen() {
+        let max = usize::try_from(unseen).unwrap_or(usize::MAX);
+        set_deadline(on, on.server_idle);
+        let count = match from_server(on, |cx| server.poll_fill(cx, conduit, max)).await? {
+            Ok(0) if matches!(framing, Framing::UntilClose) => return Ok(SpliceEnd::Done),
+            Ok(0) => return Err(ResponseFault::Broken(Reason::ServerClosed)),
+            Ok(count) => count,
+            Err(_) => return Err(ResponseFault::Broken(Reason::ServerReset)),
+        };
+        framing.pass(count);
+        let push = if framing.is_done() {
+            let_go(on)
+        } else {
+            Push::Now
+        };
+        on.seen.bytes.set(on.seen.bytes.get() + count as u64);
+        let mut taken = 0;
+        let idle = on.write_idle;
+        let drained = relay::drain(client, conduit, on.deadline, idle, &mut taken, push).await;
+        drained.map_err(|_| ResponseFault::ClientGone)?;
+        if framing.is_done() {
+            return Ok(SpliceEnd::Done);
+        }
+        if count < BUFFER_BYTES {
+            break;
+        }
+        since_yield += taken;
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            net::yield_now().await;
+        }
+    }
+    Ok(SpliceEnd::Rest)
+}
+
+/// The server has done its part, however long the client takes to read the rest. Says how the last bytes are sent.
+fn let_go(on: &Responding<'_>) -> Push {
+    on.lease.release();
+    on.deadline.tag(0);
+    if on.closes {
+        Push::WithClose
+    } else {
+        Push::Now
+    }
 }
 
 /// Writes a part of the final response.

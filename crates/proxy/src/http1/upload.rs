@@ -1,5 +1,6 @@
 //! The request body on its way to a server, and what is kept of it for another try.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use config::HttpListener;
@@ -7,9 +8,9 @@ use control::reason::Reason;
 use wire::http1::{Body, Keep};
 
 use super::respond::Seen;
-use crate::buffer::{Buffer, Buffers};
+use crate::buffer::{BUFFER_BYTES, Buffer, Buffers};
 use crate::memory::Counted;
-use crate::net::{self, Deadline};
+use crate::net::{self, Conduit, Deadline};
 use crate::relay::{self, Framing, Piece, WriteFault, YIELD_BYTES};
 use crate::stream::Stream;
 
@@ -146,6 +147,18 @@ pub(super) async fn relay_rest(
     let deadline = Deadline::new();
     let mut since_yield = 0;
     while !upload.is_done() {
+        if client_in.is_in_bulk()
+            && upload.framing.is_bulk()
+            && !upload.can_replay
+            && let Some(sides) = client.plain().zip(server.plain())
+            && let Some(conduit) = free.conduit()
+        {
+            let idle = (body_idle, write_idle);
+            // Boxed, so that small bodies do not carry its state.
+            Box::pin(splice(sides, upload, &conduit, &deadline, idle, seen)).await?;
+            client_in.end_bulk();
+            continue;
+        }
         free.widen(client_in);
         if client_in.room().is_empty() && !client_in.grow(2 * crate::buffer::BUFFER_BYTES) {
             // No size line or trailer section is as long as that.
@@ -177,6 +190,72 @@ pub(super) async fn relay_rest(
         }
     }
     Ok(())
+}
+
+/// Moves a body on by conduit until it ends, or comes in small pieces. What was moved cannot be sent again.
+async fn splice(
+    (client, server): (&net::Stream, &net::Stream),
+    upload: &mut Upload,
+    conduit: &Conduit,
+    deadline: &Deadline,
+    (body_idle, write_idle): (Option<Duration>, Option<Duration>),
+    seen: &Seen,
+) -> Result<(), UploadFault> {
+    let mut since_yield = 0;
+    while let Some(unseen) = upload.framing.unseen() {
+        let max = usize::try_from(unseen).unwrap_or(usize::MAX);
+        deadline.set(body_idle);
+        let filled = poll_fn(|cx| client.poll_fill(cx, conduit, max));
+        let count = match deadline.guard(filled).await {
+            Err(net::Elapsed) => return Err(UploadFault::Client(Reason::BodyTimeout)),
+            Ok(Ok(count)) if count > 0 => count,
+            Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),
+        };
+        upload.framing.pass(count);
+        upload.writing = true;
+        upload.bytes += count as u64;
+        if upload.is_too_large() {
+            return Err(UploadFault::Client(Reason::BodyTooLarge));
+        }
+        since_yield += drain(server, conduit, deadline, write_idle, seen).await?;
+        upload.writing = false;
+        if count < BUFFER_BYTES {
+            break;
+        }
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            net::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// Moves to the server what a conduit holds; bytes taken. A server that takes nothing, but whose response goes on, is
+/// not stuck.
+async fn drain(
+    server: &net::Stream,
+    conduit: &Conduit,
+    deadline: &Deadline,
+    idle: Option<Duration>,
+    seen: &Seen,
+) -> Result<u64, UploadFault> {
+    let mut all = 0;
+    loop {
+        let judged_at = seen.bytes.get();
+        let mut taken = 0;
+        let push = net::Push::Now;
+        let drained = relay::drain(server, conduit, deadline, idle, &mut taken, push).await;
+        all += taken;
+        seen.sent_up.set(seen.sent_up.get() + taken);
+        match drained {
+            Ok(()) => return Ok(all),
+            Err(WriteFault::Gone) => return Err(UploadFault::Server),
+            Err(WriteFault::TimedOut) if seen.bytes.get() == judged_at => {
+                return Err(UploadFault::ServerStuck);
+            }
+            Err(WriteFault::TimedOut) => {}
+        }
+    }
 }
 
 /// Writes a piece; bytes taken. A server that takes nothing, but whose response goes on, is not stuck.

@@ -8,6 +8,7 @@
 //!
 //! It does not know HTTP, servers or configs. Nothing outside this folder names mio.
 
+mod conduit;
 mod executor;
 mod inbox;
 mod reactor;
@@ -17,6 +18,7 @@ mod tests;
 mod timer;
 mod waker;
 
+pub(crate) use conduit::Conduit;
 pub(crate) use executor::{after_ready, goes_behind, panics, run, spawn, stop, yield_now};
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};

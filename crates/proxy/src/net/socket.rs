@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
@@ -12,6 +12,7 @@ use mio::Interest;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
+use super::conduit::Conduit;
 use super::reactor::{Registration, Side};
 
 /// When what is written has to leave.
@@ -180,6 +181,42 @@ impl Stream {
         self.poll_side(cx, Side::Write)
     }
 
+    /// Moves at least one byte, and at most `max`, into an empty conduit; 0 at the end.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        conduit: &Conduit,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match conduit.fill(self, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.clear(Side::Read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Moves at least one byte out of a conduit that holds some.
+    pub(crate) fn poll_drain(
+        &self,
+        cx: &mut Context<'_>,
+        conduit: &Conduit,
+        push: Push,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match conduit.drain(self, push) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.clear(Side::Write);
+                    ready!(self.poll_side(cx, Side::Write))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
     /// Ready when the connection has failed (a reset), not when the other side has only stopped sending.
     pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_side(cx, Side::Hangup)
@@ -200,12 +237,23 @@ impl Stream {
 
     /// Whether bytes have come that are not read yet.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = match &self.socket {
-            Socket::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
-            Socket::Unix(socket) => SockRef::from(socket).peek(&mut byte),
-        };
-        peeked.is_ok_and(|count| count > 0)
+        self.peek().is_ok_and(|count| count > 0)
+    }
+
+    /// Whether nothing has come that is not read yet, not even the end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let quiet = self
+            .peek()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if quiet {
+            self.clear(Side::Read);
+        }
+        quiet
+    }
+
+    fn peek(&self) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self, &mut [0], RecvFlags::PEEK)?;
+        Ok(count)
     }
 
     /// Whether this stream has ever been waited for.
@@ -374,6 +422,15 @@ impl Socket {
         match self {
             Self::Tcp(socket) => socket.as_raw_fd(),
             Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
         }
     }
 }
