@@ -384,6 +384,14 @@ impl Report {
         self.add(Severity::Warning, kind, span, message.into(), None);
     }
 
+    /// As [`Report::warn`], unless the same was said of the same place.
+    pub(crate) fn warn_once(&mut self, kind: Kind, span: Span, message: String) {
+        let said = |finding: &Finding| finding.span == span && finding.message == message;
+        if !self.findings.iter().any(said) {
+            self.warn(kind, span, message);
+        }
+    }
+
     pub(crate) fn note(&mut self, kind: Kind, span: Span, message: impl Into<String>) {
         self.add(Severity::Note, kind, span, message.into(), None);
     }

@@ -251,6 +251,7 @@ async fn start(
     let now = parts.started.elapsed();
     parts.publisher.take_over(state.live, now);
     parts.console.carry(state.totals);
+    parts.engine.take_ticket_secrets(&state.tickets.0);
     parts.engine.publish(parts.prepared, parts.world);
     parts.hub.set_phase(Phase::Running);
     tracing::info!(

@@ -307,6 +307,17 @@ impl Engine {
         self.held.iter().map(handed).collect()
     }
 
+    /// What tickets of TLS sessions are made with, as text: secrets, for another process to go on with.
+    #[must_use]
+    pub fn ticket_secrets(&self) -> Vec<String> {
+        self.secrets.export()
+    }
+
+    /// Goes on with those of another process, so that its clients resume their sessions here.
+    pub fn take_ticket_secrets(&self, secrets: &[String]) {
+        self.secrets.import(secrets, self.looked);
+    }
+
     /// Stops accepting: what waits at the `adopted` addresses is another process's now; the other addresses are closed
     /// as by [`Engine::close_listeners`].
     pub fn hand_over(&mut self, adopted: &BTreeSet<Bind>) {

@@ -111,6 +111,14 @@ impl HostPattern {
         self.pattern.text()
     }
 
+    /// The one host that it is for, in lower case; `None` when there may be several.
+    pub fn as_exact(&self) -> Option<&str> {
+        match &self.kind {
+            HostKind::Exact(name) => std::str::from_utf8(name).ok(),
+            HostKind::Suffix(_) | HostKind::Other => None,
+        }
+    }
+
     fn matches(&self, host: &[u8], scratch: &mut Scratch) -> bool {
         match &self.kind {
             HostKind::Exact(name) => **name == *host,

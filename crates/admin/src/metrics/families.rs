@@ -284,6 +284,12 @@ pub const FAMILIES: &[Family] = &[
         "Client connections that a worker accepted and handed to one with fewer.",
     ),
     family(
+        "evenkeel_certificate_expiry_seconds",
+        Gauge,
+        &["listener", "file"],
+        "Unix time at which a certificate of a listener is out of date.",
+    ),
+    family(
         "evenkeel_config_generation",
         Gauge,
         &[],

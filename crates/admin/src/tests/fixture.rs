@@ -25,7 +25,11 @@ listeners:
       - { name: both, match: { path: /both }, split: { api: 90, site: 10 } }
       - { name: gone, match: { path: /gone }, filters: [{ respond: { status: 410 } }] }
       - pool: site
-  pg: { bind: "127.0.0.1:0", protocol: tcp, pool: site }
+  pg:
+    bind: "127.0.0.1:0"
+    protocol: tcp
+    tls: { certificates: [{ cert: cert.pem, key: key.pem }] }
+    pool: site
 pools:
   api:
     balance: least_connections
@@ -37,8 +41,12 @@ pools:
 struct Text(String);
 
 impl config::Source for Text {
-    fn read(&self, _: &str) -> Result<String, String> {
-        Ok(self.0.clone())
+    fn read(&self, path: &str) -> Result<String, String> {
+        Ok(match path {
+            "cert.pem" => include_str!("../../../config/src/tests/tls/cert.pem").to_owned(),
+            "key.pem" => include_str!("../../../config/src/tests/tls/key.pem").to_owned(),
+            _ => self.0.clone(),
+        })
     }
     fn glob(&self, _: &str) -> Result<Vec<String>, String> {
         Ok(Vec::new())

@@ -79,6 +79,9 @@ fn compile_listener(
     } else {
         compile_http(raw, key, known, report).map(|http| Protocol::Http(Box::new(http)))
     };
+    if let Some(Protocol::Http(http)) = &protocol {
+        warn_uncovered(&name, key, http, &tls, report);
+    }
     Some(Listener {
         name: name.into(),
         binds,
@@ -128,6 +131,31 @@ fn compile_binds(
         all_tls.clear();
     }
     (binds, all_tls)
+}
+
+/// A route's host that no certificate bears: clients that ask for it will refuse what they are shown.
+fn warn_uncovered(
+    name: &str,
+    key: Span,
+    http: &HttpListener,
+    tls: &[Option<Arc<ListenerTls>>],
+    report: &mut Report,
+) {
+    for tls in tls.iter().flatten() {
+        let hosts = http.table.matches().iter().zip(&http.routes);
+        let exact = hosts.flat_map(|(rule, route)| {
+            let hosts = rule.host.iter().filter_map(|host| host.as_exact());
+            hosts.map(move |host| (host, &route.name))
+        });
+        for (host, route) in exact {
+            if !tls.certificates.iter().any(|it| it.covers(host)) {
+                let message = format!(
+                    "the route `{route}` of `{name}` is for `{host}`, which no certificate there bears"
+                );
+                report.warn_once(Kind::Certificate, key, message);
+            }
+        }
+    }
 }
 
 fn handshake(

@@ -36,7 +36,10 @@ fn certificates_are_read_and_looked_at() {
     assert_eq!(tls.alpn, ["http/1.1"]);
     assert_eq!(tls.client, None);
     let certificate = &tls.certificates[0];
-    assert_eq!(certificate.names, ["a.example", "*.b.example", "127.0.0.1"]);
+    assert_eq!(
+        certificate.names,
+        ["a.example", "*.b.example", "api.example.com", "127.0.0.1"]
+    );
     assert_eq!(certificate.key.form, KeyForm::Pkcs8);
     assert_eq!(&*certificate.file, "etc/tls/cert.pem");
     assert!(certificate.not_before < WALL && WALL < certificate.not_after);
@@ -108,6 +111,17 @@ fn what_is_wrong_is_told() {
     check(
         "bind: \":1\", pool: p, timeouts: { handshake: 1s }",
         &["2:35: error[conflict]: `handshake` is only for a listener with `tls`"],
+    );
+}
+
+#[test]
+fn a_route_for_a_host_that_no_certificate_bears_is_warned_of() {
+    let routes = "routes: [{ name: own, match: { host: [a.example, x.b.example] }, pool: p }, { name: other, match: { host: [other.example, \"*.c.example\"] }, pool: p }]";
+    check(
+        &format!("bind: [\":1\", \":2\"], tls: {{ {PAIR} }}, {routes}"),
+        &[
+            "1:14: warning[certificate]: the route `other` of `l` is for `other.example`, which no certificate there bears",
+        ],
     );
 }
 

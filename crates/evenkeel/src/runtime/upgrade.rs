@@ -23,7 +23,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-pub(super) use document::{AdminSocket, Hello, Sockets, State};
+pub(super) use document::{AdminSocket, Hello, Sockets, State, Tickets};
 pub(super) use predecessor::Predecessor;
 pub(super) use successor::{Event, Plan, Ready, Successor};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use testkit::{Evenkeel, Origin, Signal, TempDir, curl, missing, reply};
 
 use crate::command::{BINARY, evenkeel_in};
-use crate::life_support::{SOON, ask, web};
+use crate::life_support::{SOON, ask, metric, web};
 use crate::tls_support::{Authority, Issued, Wants, ask_once, config, shake, shown};
 
 fn text(certificates: &[&str], more: &str, origin: &Origin) -> String {
@@ -104,6 +104,12 @@ fn a_client_gets_a_kind_that_it_can_check() {
         &[("rsa", &rsa), ("ecdsa", &ecdsa)],
         &[],
     );
+    // Until when they are good is told.
+    let expiry = metric(
+        &evenkeel,
+        "evenkeel_certificate_expiry_seconds{listener=\"web\"",
+    );
+    assert!(expiry > 2.0 * 4_000_000_000.0, "{expiry}");
     let tls = shake(
         web(&evenkeel),
         "a.example",

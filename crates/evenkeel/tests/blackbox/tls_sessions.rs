@@ -10,6 +10,7 @@ use testkit::{Evenkeel, Origin, reply};
 use crate::command::BINARY;
 use crate::life_support::{reload, web};
 use crate::tls_support::{Authority, Issued, Wants, ask_once, config, shake};
+use crate::upgrade::upgrade;
 
 fn text(web: &str, other: &str, origin: &Origin) -> String {
     let pair = "certificates: [{ cert: a.pem, key: a.key }]";
@@ -84,6 +85,24 @@ fn a_session_is_resumed_on_any_worker_and_over_a_reload() {
             HandshakeKind::Resumed
         );
     }
+}
+
+#[test]
+fn a_session_is_resumed_by_the_process_after_an_upgrade() {
+    let authority = Authority::new("the authority");
+    let origin = origin();
+    let mut evenkeel = start(
+        &text("", "", &origin),
+        &authority.issue(&["a.example"]),
+        &[],
+    );
+    let config = config(&authority, &Wants::default());
+    let address = web(&evenkeel);
+    let first = visit(address, &config).expect("served");
+    assert_eq!(first, HandshakeKind::Full);
+    let _newest = upgrade(&mut evenkeel, &[]);
+    let then = visit(address, &config).expect("served");
+    assert_eq!(then, HandshakeKind::Resumed);
 }
 
 #[test]

@@ -50,6 +50,27 @@ impl Secrets {
         ))
     }
 
+    /// All of them as text, newest first, for a process that goes on where this one ends.
+    pub(crate) fn export(&self) -> Vec<String> {
+        let hex =
+            |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let known = self.0.load();
+        let text = |secret: &Secret| hex(&secret.name) + &hex(&secret.bytes);
+        known.iter().map(text).collect()
+    }
+
+    /// Goes on with those of another process; what is none of its texts is left out.
+    pub(crate) fn import(&self, texts: &[String], now: Duration) {
+        let given: Vec<_> = texts
+            .iter()
+            .take(SECRETS_MAX)
+            .filter_map(|text| parse(text, now))
+            .collect();
+        if !given.is_empty() {
+            self.0.store(Arc::new(given));
+        }
+    }
+
     /// Brings a new secret in when the newest is old, and lets go of the oldest. To be called now and then.
     pub(crate) fn rotate(&self, now: Duration) {
         let known = self.0.load();
@@ -63,6 +84,22 @@ impl Secrets {
         self.0
             .store(Arc::new(std::iter::once(secret).chain(kept).collect()));
     }
+}
+
+fn parse(text: &str, born: Duration) -> Option<Secret> {
+    let mut bytes = [0; NAME_BYTES + KEY_BYTES];
+    if text.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    let (name, rest) = bytes.split_first_chunk::<NAME_BYTES>()?;
+    Some(Secret {
+        name: *name,
+        bytes: *rest.first_chunk::<KEY_BYTES>()?,
+        born,
+    })
 }
 
 fn fresh(born: Duration) -> Option<Secret> {
@@ -246,6 +283,20 @@ mod tests {
                 "{at}"
             );
         }
+    }
+
+    #[test]
+    fn another_process_opens_what_this_one_made() {
+        let (old, new) = (Arc::new(Secrets::new()), Arc::new(Secrets::new()));
+        let tls = tls(None, false, TlsVersion::Tls12);
+        let of = |secrets: &Arc<Secrets>| Ticketer::new(secrets.clone(), "web", &tls);
+        let ticket = of(&old).encrypt(b"a session").expect("a ticket");
+        assert_eq!(of(&new).decrypt(&ticket), None);
+        new.import(&["nonsense".to_owned()], Duration::ZERO);
+        assert!(of(&new).encrypt(b"x").is_some());
+        new.import(&old.export(), Duration::ZERO);
+        assert!(of(&new).decrypt(&ticket).is_some());
+        assert_eq!(new.export(), old.export());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sd_notify::NotifyState;
 use super::super::ending::Ending;
 use super::super::parent;
 use super::super::upgrade::{
-    AdminSocket, Event, Hello, Invocation, Plan, Ready, Sockets, State, Successor,
+    AdminSocket, Event, Hello, Invocation, Plan, Ready, Sockets, State, Successor, Tickets,
 };
 use super::{Shell, answer, notify};
 
@@ -177,6 +177,7 @@ impl Shell {
                 successor.send_state(State {
                     live: self.publisher.live(self.now()),
                     totals: self.console.freeze(),
+                    tickets: Tickets(self.engine.ticket_secrets()),
                 });
                 self.upgrading.stage = Stage::Starting { successor, reply };
             }

@@ -64,6 +64,19 @@ pub(crate) struct State {
     pub(crate) live: Live,
     /// Totals by series.
     pub(crate) totals: Totals,
+    /// What tickets of TLS sessions are made with.
+    pub(crate) tickets: Tickets,
+}
+
+/// Secrets: their `Debug` shows none.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Tickets(pub(crate) Vec<String>);
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
 }
 
 /// What the old process still counts; the first one says that it no longer accepts, probes or writes.
