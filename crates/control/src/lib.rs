@@ -13,9 +13,12 @@ pub mod live;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+pub mod outcome;
+pub mod pick;
 pub mod publisher;
 pub mod reason;
 pub mod record;
+pub mod tries;
 pub mod world;
 
 pub use publisher::verdict_word;

@@ -9,11 +9,12 @@ use balance::queue::Ended;
 use config::Queue;
 use control::gate::{Lease, Ticket};
 use control::metrics::WaitEnd;
+use control::pick::LocalPool;
 use control::reason::Reason;
 
 use crate::net::{self, Deadline, First};
 use crate::stream::Stream;
-use crate::worker::{LocalPool, Worker};
+use crate::worker::Worker;
 
 /// Who waits.
 pub(crate) struct Waiter<'a> {
@@ -81,14 +82,6 @@ async fn wait_with(ticket: &Ticket, waiter: &Waiter<'_>) -> (WaitEnd, Result<Lea
         Ok(First::Left(Ended::Unservable)) => (WaitEnd::NoServer, Err(Reason::NoUsableServer)),
         Ok(First::Right(())) => (WaitEnd::Left, Err(Reason::ClientClosed)),
         Err(net::Elapsed) => (WaitEnd::Timeout, Err(Reason::QueueTimeout)),
-    }
-}
-
-/// What is said when nothing is left to try: why the last try failed, unless the wait for another ended it.
-pub(crate) fn over(last: Option<Reason>, reason: Reason) -> Reason {
-    match reason {
-        Reason::ClientClosed | Reason::QueueFull | Reason::QueueTimeout => reason,
-        reason => last.unwrap_or(reason),
     }
 }
 

@@ -10,6 +10,7 @@ use control::decide;
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
+use control::tries::over;
 
 use crate::buffer::Buffer;
 use crate::listener::Listening;
@@ -18,7 +19,7 @@ use crate::outcome;
 use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::stream::Stream;
-use crate::upstream::{self, Lease, NoConnection, ServerStream};
+use crate::upstream::{self, Lease, ServerStream};
 use crate::worker::{Active, Worker};
 
 /// TCP keep-alive probes go out after this long without a byte.
@@ -201,7 +202,7 @@ async fn connect(
     let mut timeouts_left = config.retries.attempts;
     let mut last = None;
     loop {
-        let picked = upstream::pick(&mut pool.borrow_mut(), key, &mut tried, net::now());
+        let picked = pool.borrow_mut().pick(key, &mut tried, net::now());
         let picked = match (picked, config.queue) {
             (Err(Reason::ServerLimit), Some(queue)) => {
                 let waiter = from.waiter(worker, tcp.priority, &tried);
@@ -213,7 +214,7 @@ async fn connect(
             Ok(lease) => lease,
             Err(reason) => {
                 tries.detail = upstream::explain_unusable(pool, &tried);
-                return Err(queue::over(last, reason));
+                return Err(over(last, reason));
             }
         };
         tries.count += 1;
@@ -244,7 +245,7 @@ async fn connect(
             }
             Err(why) => {
                 outcome::not_connected(worker, &lease.member, why);
-                reason_of(why)
+                why.reason()
             }
         };
         last = Some(reason);
@@ -262,19 +263,6 @@ async fn connect(
                 tries.failed.push((lease.member.name.clone(), cause));
             }
         }
-    }
-}
-
-fn reason_of(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
-    match no_connection {
-        NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
-        NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
-        NoConnection::Certificate => (
-            Reason::ServerCertificate,
-            Some(RetryCause::ServerCertificate),
-        ),
-        NoConnection::Handshake => (Reason::ServerHandshake, Some(RetryCause::ServerHandshake)),
-        NoConnection::Limit => (Reason::ServerLimit, None),
     }
 }
 

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use balance::Refused;
 pub(crate) use control::gate::Lease;
 use control::live::{Endpoint, Member};
-use control::reason::Reason;
+pub(crate) use control::outcome::NoConnection;
+use control::pick::LocalPool;
 
 use crate::net::{self, ConnectError};
 use crate::stream::Stream;
 use crate::tls::{self, Broken, ClientTls};
-use crate::worker::{LocalPool, Worker};
+use crate::worker::Worker;
 
 /// Idle connections kept for one server by one worker.
 const IDLE_MAX: usize = 512;
@@ -36,78 +36,6 @@ impl Drop for ServerStream {
     fn drop(&mut self) {
         self.member.sockets.fetch_sub(1, Relaxed);
     }
-}
-
-/// Picks a server and claims a slot of it. Servers in `tried` are left out. When all others are full, or requests wait
-/// for them already, the reason is [`Reason::ServerLimit`]: whoever may wait does so by [`queue::wait`].
-///
-/// [`queue::wait`]: crate::queue::wait
-pub(crate) fn pick(
-    pool: &mut LocalPool,
-    key: Option<u64>,
-    tried: &mut Vec<u32>,
-    now: Duration,
-) -> Result<Lease, Reason> {
-    pool.refresh();
-    let before = tried.len();
-    let picked = pick_of(pool, key, tried, now);
-    // Those that were full may have room at the next try.
-    tried.truncate(before);
-    picked
-}
-
-fn pick_of(
-    pool: &mut LocalPool,
-    key: Option<u64>,
-    tried: &mut Vec<u32>,
-    now: Duration,
-) -> Result<Lease, Reason> {
-    let before = tried.len();
-    let mut full = false;
-    loop {
-        let view = &pool.view;
-        let Some(index) = view
-            .view
-            .pick(&pool.state.rotation, &mut pool.local, key, tried, now)
-        else {
-            // Those refused may have been let go of since the view was taken up, by a reload that brought others.
-            if tried.len() > before && pool.refresh() {
-                tried.truncate(before);
-                full = false;
-                continue;
-            }
-            return Err(if full {
-                Reason::ServerLimit
-            } else {
-                Reason::NoUsableServer
-            });
-        };
-        let Some(member) = view.members.get(index) else {
-            return Err(Reason::Internal);
-        };
-        match Lease::take(member) {
-            Ok(lease) => return Ok(lease),
-            // Without subsets all of them are full when somebody waits; with some, others may have room.
-            Err(Refused::Watched) if !view.divided => return Err(Reason::ServerLimit),
-            Err(refused) => {
-                full |= matches!(refused, Refused::Full | Refused::Watched);
-                tried.push(member.id);
-            }
-        }
-    }
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoConnection {
-    Refused,
-    TimedOut,
-    /// Its certificate is not to be believed.
-    Certificate,
-    /// TLS with it came to nothing.
-    Handshake,
-    /// As many sockets as `limits.connections_per_server`, or this machine, allows are open.
-    Limit,
 }
 
 /// Opens a connection; given up at `until`, on [`net::now`]'s clock.

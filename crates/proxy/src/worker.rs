@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::Destination;
 use control::crew::WorkerLoad;
-use control::live::{PoolState, PoolView};
+use control::live::PoolState;
 use control::message::{Event, Message};
-use control::metrics::{RetryCause, WorkerCells};
+use control::metrics::WorkerCells;
+use control::pick::LocalPool;
 use control::reason::Reason;
 use control::record::Record;
 use control::world::{Hub, World};
@@ -67,48 +68,9 @@ pub(crate) struct LocalWorld {
     subsets: Vec<Box<[RefCell<LocalPool>]>>,
 }
 
-/// One worker's half of a pool, or of a subset of one.
-pub(crate) struct LocalPool {
-    pub(crate) state: Arc<PoolState>,
-    pub(crate) view: Arc<PoolView>,
-    pub(crate) local: balance::Local,
-    version: u64,
-}
-
-impl LocalPool {
-    /// Takes up a newer view; whether there was one.
-    pub(crate) fn refresh(&mut self) -> bool {
-        let version = self.state.version();
-        let newer = version != self.version;
-        if newer {
-            self.view = self.state.view();
-            self.version = version;
-        }
-        newer
-    }
-}
-
-impl LocalPool {
-    /// Counts a further try.
-    pub(crate) fn count_retry(&self, worker: usize, cause: RetryCause) {
-        if let Some(counter) = self.state.stats.of(worker).retries.get(cause as usize) {
-            counter.increment();
-        }
-    }
-}
-
 impl LocalWorld {
     fn new(world: Arc<World>, tls: Arc<Tls>, mut seed: impl FnMut() -> u64) -> Self {
-        let mut local = |state: &Arc<PoolState>| {
-            // The version is read first: a view that comes in between is then taken up at the next pick.
-            let version = state.version();
-            RefCell::new(LocalPool {
-                state: state.clone(),
-                view: state.view(),
-                local: balance::Local::new(seed()),
-                version,
-            })
-        };
+        let mut local = |state: &Arc<PoolState>| RefCell::new(LocalPool::new(state, seed()));
         let pools = world.pools.iter().map(&mut local).collect();
         let subsets = world.subsets.iter();
         let subsets = subsets

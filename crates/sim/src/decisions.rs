@@ -3,68 +3,108 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{Local, Refused, RetryBudget};
-use control::live::{Member, PoolState, PoolView};
+use balance::RetryBudget;
+use control::gate::Lease;
+use control::live::{Member, PoolView};
 use control::message::Event;
+use control::pick::LocalPool;
 use control::reason::Reason;
+use control::tries::{self, Allowance};
 
-/// What a pick is made from.
+/// A claim on a server.
 #[derive(Debug)]
-pub struct Pick<'a> {
-    /// The pool.
-    pub pool: &'a PoolState,
-    /// Its view, as the worker has it.
-    pub view: &'a PoolView,
-    /// What a hashing algorithm hashes.
-    pub key: Option<u64>,
-    /// Members that this request has been to.
-    pub tried: &'a [u32],
-    /// The time.
-    pub now: Duration,
+pub enum Claim {
+    /// As the product makes it.
+    Lease(Lease),
+    /// Of a server that was not asked: a test's.
+    Forced(Arc<Member>),
+}
+
+impl Claim {
+    /// The server.
+    #[must_use]
+    pub fn member(&self) -> &Arc<Member> {
+        match self {
+            Self::Lease(lease) => &lease.member,
+            Self::Forced(member) => member,
+        }
+    }
 }
 
 /// A request that was sent, and got no byte of an answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Unanswered {
+pub struct Unanswered<'a> {
     /// Whether its method allows to send it twice.
     pub idempotent: bool,
-    /// Further tries that it has.
-    pub attempts_left: u32,
+    /// Further tries.
+    pub allowance: &'a Allowance,
     /// Why it got none.
     pub reason: Reason,
+    /// The pool's.
+    pub budget: &'a RetryBudget,
+    /// The time.
+    pub now: Duration,
 }
 
 /// The decisions of a run. What is not replaced is the product's.
 pub trait Decisions {
-    /// Chooses a server; `None`: there is none.
-    fn pick(&mut self, pick: &Pick<'_>, local: &mut Local) -> Option<Arc<Member>> {
-        product_pick(pick, local)
-    }
-
-    /// Takes a slot of a server.
+    /// Chooses a server other than those in `tried`, and takes a slot of it.
     ///
     /// # Errors
-    /// When it lets none in.
-    fn acquire(&mut self, member: &Member) -> Result<(), Refused> {
-        member.cell.acquire(member.connections_max())
+    /// When there is none.
+    fn pick(
+        &mut self,
+        pool: &mut LocalPool,
+        key: Option<u64>,
+        tried: &mut Vec<u32>,
+        now: Duration,
+    ) -> Result<Claim, Reason> {
+        pool.pick(key, tried, now).map(Claim::Lease)
     }
 
     /// Whether a request may be sent to another server.
     ///
     /// # Errors
     /// What it is answered with instead.
-    fn may_retry(
+    fn may_retry(&mut self, it: Unanswered<'_>) -> Result<(), Reason> {
+        it.allowance
+            .retry(it.idempotent, it.reason, it.budget, it.now)
+    }
+
+    /// Another server for a try beside one that goes on.
+    fn beside(
         &mut self,
-        unanswered: Unanswered,
+        idempotent: bool,
         budget: &RetryBudget,
         now: Duration,
-    ) -> Result<(), Reason> {
-        product_may_retry(unanswered, budget, now)
+        pick: &mut dyn FnMut() -> Option<Claim>,
+    ) -> Option<Claim> {
+        tries::beside(idempotent, budget, now, pick)
+    }
+
+    /// Gives a slot back.
+    fn give_back(&mut self, claim: Claim) {
+        drop(claim);
+    }
+
+    /// The priority with which a request of this one waits.
+    fn waits_as(&mut self, priority: u8) -> u8 {
+        priority
+    }
+
+    /// How long a request may wait.
+    fn waits_for(&mut self, wait: Duration) -> Duration {
+        wait
     }
 
     /// What the publisher gets to hear.
     fn hear(&mut self, event: Event) -> Option<Event> {
         Some(event)
+    }
+
+    /// What the judge is shown of what is published.
+    fn show(&mut self, view: Arc<PoolView>) -> Arc<PoolView> {
+        view
     }
 }
 
@@ -73,30 +113,3 @@ pub trait Decisions {
 pub struct Product;
 
 impl Decisions for Product {}
-
-/// The product's pick.
-pub fn product_pick(pick: &Pick<'_>, local: &mut Local) -> Option<Arc<Member>> {
-    let index = pick
-        .view
-        .view
-        .pick(&pick.pool.rotation, local, pick.key, pick.tried, pick.now)?;
-    pick.view.members.get(index).cloned()
-}
-
-/// Rule 1, as the proxy's exchange has it.
-///
-/// # Errors
-/// What the request is answered with instead.
-pub fn product_may_retry(
-    unanswered: Unanswered,
-    budget: &RetryBudget,
-    now: Duration,
-) -> Result<(), Reason> {
-    if !unanswered.idempotent || unanswered.attempts_left == 0 {
-        return Err(unanswered.reason);
-    }
-    if !budget.try_retry(now) {
-        return Err(Reason::RetryBudget);
-    }
-    Ok(())
-}

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use balance::State;
+use balance::{SlowStart, State};
 
 use crate::random::Random;
-use crate::scenario::{Check, Condition, Life, Scenario, ServerPlan, Step};
+use crate::scenario::{Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step};
 
 /// Faults come after this long, when all servers are known.
 const FIRST_FAULT: Duration = Duration::from_secs(3);
@@ -30,6 +30,9 @@ enum Trouble {
     Reload,
     Rolling,
     Storm,
+    ZoneLost,
+    Deaf,
+    OwnWord,
 }
 
 const TROUBLES: &[(u32, Trouble)] = &[
@@ -48,6 +51,18 @@ const TROUBLES: &[(u32, Trouble)] = &[
     (3, Trouble::Reload),
     (1, Trouble::Rolling),
     (1, Trouble::Storm),
+    (1, Trouble::ZoneLost),
+    (2, Trouble::Deaf),
+    (2, Trouble::OwnWord),
+];
+
+/// What an agent may say.
+const WORDS: &[(u32, &str)] = &[
+    (2, "drain"),
+    (1, "maint"),
+    (1, "down"),
+    (2, "50%"),
+    (1, "0%"),
 ];
 
 const BALANCES: &[(u32, &str)] = &[
@@ -73,6 +88,10 @@ impl Scenario {
             .map(|_| ServerPlan {
                 weight: if even { 1 } else { random.between(0, 4) },
                 latency: random.time(Duration::from_millis(1), Duration::from_millis(20)),
+                priority: 0,
+                backup: false,
+                zone: None,
+                connections_max: None,
             })
             .collect();
         let length = random.time(Duration::from_secs(12), Duration::from_secs(30));
@@ -81,6 +100,7 @@ impl Scenario {
             seed,
             servers,
             configured,
+            outlier: outlier(random),
             balance: random.one_of(BALANCES, "maglev"),
             workers: random.between(1, 4) as usize,
             rate: f64::from(requests) / length.as_secs_f64(),
@@ -92,14 +112,85 @@ impl Scenario {
             connect_timeout: Duration::from_millis(random.between(200, 2000).into()),
             first_byte_timeout: Duration::from_millis(random.between(1000, 4000).into()),
             drain_timeout: Duration::from_millis(random.between(500, 8000).into()),
-            steps: Vec::new(),
+            ..Self::quiet(0)
         };
+        scenario.draw_settings(random);
         for _ in 0..random.between(0, 4) {
             let trouble = random.one_of(TROUBLES, Trouble::Crash);
             scenario.draw(trouble, random);
         }
         scenario.steps.sort_by_key(|(at, _)| *at);
         scenario
+    }
+
+    /// Of what a pool may have, each story has a few things.
+    fn draw_settings(&mut self, random: &mut Random) {
+        let millis = |random: &mut Random, low, high| {
+            Duration::from_millis(random.between(low, high).into())
+        };
+        if random.chance(0.2) {
+            self.panic_threshold = random.between(1, 100);
+        }
+        if random.chance(0.25) {
+            for plan in &mut self.servers {
+                plan.priority = random.one_of(&[(3, 0), (2, 1)], 2);
+            }
+        }
+        if random.chance(0.2) {
+            for plan in &mut self.servers {
+                plan.backup = random.chance(0.3);
+            }
+        }
+        if random.chance(0.25) {
+            self.own_zone = true;
+            for plan in &mut self.servers {
+                plan.zone = random.one_of(&[(3, Some(0)), (3, Some(1)), (1, Some(2))], None);
+            }
+        }
+        self.overprovision = random.one_of(&[(2, 1.4), (1, 1.0)], 2.0);
+        if random.chance(0.3) {
+            self.slow_start = Some(SlowStart {
+                duration: millis(random, 200, 8000),
+                aggression: random.one_of(&[(2, 1.0), (1, 2.0)], 0.5),
+                floor: random.one_of(&[(2, 0.1), (1, 0.01)], 0.5),
+            });
+        }
+        if random.chance(0.35) {
+            self.draw_limits(random);
+        }
+        if random.chance(0.25) {
+            self.per_try = Some(millis(random, 30, 1500));
+        }
+        self.retries_status = random.chance(0.25);
+        if random.chance(0.2) {
+            let base = millis(random, 1, 50);
+            self.backoff = Some((base, base * random.between(1, 6)));
+        }
+        if random.chance(0.2) {
+            self.hedge = Some((millis(random, 5, 300), random.between(1, 3)));
+        }
+        if random.chance(0.15) {
+            self.agents = Some(millis(random, 200, 2000));
+        }
+    }
+
+    /// Few slots for the load that there is, so that requests wait.
+    fn draw_limits(&mut self, random: &mut Random) {
+        let each = random.between(1, 4);
+        let busy = 0.3 + 1.2 * random.unit();
+        let slots = f64::from(each) * self.configured as f64;
+        for plan in &mut self.servers {
+            let part = 0.5 + random.unit();
+            plan.latency = Duration::from_secs_f64(busy * part * slots / self.rate);
+            plan.connections_max = random.chance(0.9).then_some(each);
+        }
+        self.priorities = random.chance(0.5);
+        if random.chance(0.8) {
+            self.queue = Some(QueuePlan {
+                max: random.one_of(&[(1, 1), (2, 8)], 1000),
+                wait: random.time(Duration::from_millis(50), Duration::from_secs(5)),
+            });
+        }
     }
 
     fn draw(&mut self, trouble: Trouble, random: &mut Random) {
@@ -171,6 +262,34 @@ impl Scenario {
                 };
                 all.for_each(|server| self.fault(server, lossy, at, lasts));
             }
+            Trouble::ZoneLost => {
+                let zone = self.servers.get(server).and_then(|plan| plan.zone);
+                let gone = random.one_of(&[(1, Life::Down), (1, Life::Unreachable)], Life::Frozen);
+                let lost = Condition {
+                    life: gone,
+                    ..Condition::WELL
+                };
+                let there = |it: &usize| self.servers.get(*it).is_some_and(|it| it.zone == zone);
+                let servers: Vec<usize> = all.filter(there).collect();
+                for server in servers {
+                    self.fault(server, lost, at, lasts);
+                }
+            }
+            // It answers its probes, and no request.
+            Trouble::Deaf => {
+                let deaf = Condition {
+                    errors: random.one_of(&[(1, 0.3), (1, 0.6)], 1.0),
+                    spares_probes: true,
+                    ..Condition::WELL
+                };
+                self.fault(server, deaf, at, lasts);
+            }
+            Trouble::OwnWord => {
+                let word = random.one_of(WORDS, "maint");
+                self.steps.push((at, Step::Says(server, word)));
+                let back = if word == "down" { "up" } else { "ready 100%" };
+                self.steps.push((at + lasts, Step::Says(server, back)));
+            }
             Trouble::Drain => {
                 let timeout = random.time(Duration::from_millis(10), Duration::from_secs(5));
                 self.steps.push((at, Step::Drain(server, timeout)));
@@ -231,6 +350,27 @@ impl Scenario {
         let well = Step::Becomes(server, Condition::WELL);
         self.steps.push((at + lasts, well));
     }
+}
+
+fn outlier(random: &mut Random) -> Option<OutlierPlan> {
+    if random.chance(0.1) {
+        return None;
+    }
+    if random.chance(0.15) {
+        return Some(OutlierPlan::REFUSED_ONLY);
+    }
+    let ejection = random.time(Duration::from_millis(300), Duration::from_secs(6));
+    let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
+    Some(OutlierPlan {
+        gateway_errors: random.one_of(&[(4, Some(5)), (2, Some(2))], None),
+        success_rate: random.chance(0.6),
+        latency: random.chance(0.5),
+        degrade: random.chance(0.7),
+        interval: whole(random.time(Duration::from_millis(500), Duration::from_secs(5))),
+        ejection: whole(ejection),
+        ejection_max: whole(ejection * random.between(1, 6)),
+        ejected_max: random.one_of(&[(3, 50), (1, 10), (1, 0)], 100),
+    })
 }
 
 fn check(random: &mut Random) -> Option<Check> {

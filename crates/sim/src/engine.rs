@@ -13,11 +13,13 @@ use control::world::World;
 use crate::decisions::Decisions;
 use crate::exchange::{Outcome, Request, Stage};
 use crate::hosts::Host;
-use crate::judge::{Judge, Rule, TryEnd};
+use crate::judge::{Judge, Rule};
 use crate::random::Random;
 use crate::report::Report;
 use crate::scenario::{Condition, Life, Scenario, Step};
+use crate::waits::Woken;
 use crate::workers::Worker;
+use wire::agent_check::decode_agent_line;
 
 /// When a scenario starts, on the publisher's clock.
 pub(crate) const START: Duration = Duration::from_secs(100);
@@ -38,6 +40,12 @@ pub(crate) enum Happening {
         number: u32,
         stage: Stage,
     },
+    /// A request's wait before its next try is over.
+    Retries { request: usize, number: u32 },
+    /// Something of a race may be due.
+    RaceTime(usize),
+    /// A request has waited as long as it may.
+    QueueOver { request: usize, number: u32 },
     /// The publisher hears something.
     Hears(Event),
     /// A worker takes up a world.
@@ -56,6 +64,9 @@ pub(crate) struct Engine<'a> {
     pub(crate) workers: Vec<Worker>,
     pub(crate) requests: Vec<Request>,
     pub(crate) judge: Judge,
+    pub(crate) woken: Woken,
+    /// Requests that have taken a place in the queue, and the moment of each.
+    pub(crate) entered: Vec<(usize, u64)>,
     publisher: Publisher,
     world: Arc<World>,
     queue: BTreeMap<(Duration, u64), Happening>,
@@ -77,7 +88,7 @@ impl<'a> Engine<'a> {
         let first = scenario.first_servers();
         let (world, _) = publisher.apply(snapshot(scenario, &first), START);
         let workers = (0..scenario.workers)
-            .filter_map(|_| Worker::new(&world, random.bits()))
+            .filter_map(|number| Worker::new(number, &world, random.bits()))
             .collect();
         let servers = &scenario.servers;
         let mut engine = Self {
@@ -89,6 +100,8 @@ impl<'a> Engine<'a> {
             workers,
             requests: Vec::new(),
             judge: Judge::new(scenario),
+            woken: Woken::default(),
+            entered: Vec::new(),
             publisher,
             world,
             queue: BTreeMap::new(),
@@ -130,6 +143,7 @@ impl<'a> Engine<'a> {
                 self.handle(happening);
             }
             self.take_actions();
+            self.settle_queue();
         }
         for id in std::mem::take(&mut self.running) {
             self.judge.object(
@@ -137,6 +151,9 @@ impl<'a> Engine<'a> {
                 Rule::Ends,
                 format!("request {id} has not ended {LAST_END:?} after the last one came"),
             );
+        }
+        if let Some(pool) = self.world.pools.first() {
+            self.judge.handle_rest(self.now, pool.gate.waiting());
         }
         self.judge.finish(self.now, &mut self.report);
         self.report
@@ -195,6 +212,9 @@ impl<'a> Engine<'a> {
                 number,
                 stage,
             } => self.handle_stage(request, number, stage),
+            Happening::Retries { request, number } => self.handle_retries(request, number),
+            Happening::RaceTime(request) => self.handle_race_time(request),
+            Happening::QueueOver { request, number } => self.handle_queue_over(request, number),
             Happening::Hears(event) => {
                 self.note(|| format!("{event:?}"));
                 self.judge.handle_event(self.now, &event);
@@ -227,14 +247,23 @@ impl<'a> Engine<'a> {
         let worker = self.random.below(self.workers.len());
         let idempotent = self.random.chance(self.scenario.idempotent);
         let key = self.random.bits();
+        let priority = match self.scenario.priorities {
+            true => self.random.below(10) as u8,
+            false => 5,
+        };
         let id = self.requests.len();
-        self.requests
-            .push(Request::new(self.scenario, worker, idempotent, key));
+        self.requests.push(Request::new(
+            self.scenario,
+            worker,
+            idempotent,
+            priority,
+            key,
+        ));
         self.running.insert(id);
         self.report.requests += 1;
-        self.judge.handle_request(self.now);
+        self.judge.handle_request(self.now, id);
         if let Some(worker) = self.workers.get(worker) {
-            worker.pool.budget.handle_request(self.now);
+            worker.pool.state.budget.handle_request(self.now);
         }
         self.next_try(id);
     }
@@ -266,6 +295,11 @@ impl<'a> Engine<'a> {
                     .handle_drain("site", &name, Some(*timeout), reply, now);
                 self.judge.handle_drain(now, *server, *timeout);
             }
+            Step::Says(server, word) => {
+                if let Some(host) = self.hosts.get_mut(*server) {
+                    host.says = word;
+                }
+            }
             Step::Reload(servers) => {
                 let snapshot = snapshot(self.scenario, servers);
                 let (world, _) = self.publisher.apply(snapshot, now);
@@ -289,22 +323,25 @@ impl<'a> Engine<'a> {
         };
         let dies = host.turn(condition, self.now);
         let runs = condition.life == Life::Up;
-        self.judge.handle_turn(server, &condition);
-        for id in self.running_on(|host, _| host == server) {
+        self.judge.handle_turn(&condition);
+        for (id, number) in self.running_on(|host, _| host == server) {
             if dies {
-                self.break_try(id);
+                self.break_try(id, number);
             } else if runs {
-                self.resume_try(id);
+                self.resume_try(id, number);
             }
         }
     }
 
-    /// Requests whose server, or member, is such.
-    fn running_on(&self, is: impl Fn(usize, u32) -> bool) -> Vec<usize> {
-        let running = self.running.iter().copied();
-        let of = |id: &usize| self.requests[*id].current.as_ref();
-        running
-            .filter(|id| of(id).is_some_and(|current| is(current.host, current.member.id)))
+    /// Tries whose server, or member, is such.
+    fn running_on(&self, is: impl Fn(usize, u32) -> bool) -> Vec<(usize, u32)> {
+        let tries = self.running.iter().flat_map(|id| {
+            let running = self.requests[*id].running.iter();
+            running.map(|it| (*id, it))
+        });
+        tries
+            .filter(|(_, it)| is(it.host, it.member().id))
+            .map(|(id, it)| (id, it.number))
             .collect()
     }
 
@@ -313,7 +350,7 @@ impl<'a> Engine<'a> {
         Box::new(move |answer| drop(sender.send(answer)))
     }
 
-    fn take_actions(&mut self) {
+    pub(crate) fn take_actions(&mut self) {
         while let Some(action) = self.publisher.poll_action() {
             match action {
                 Action::Probe(probe) => self.send_probe(&probe),
@@ -323,8 +360,9 @@ impl<'a> Engine<'a> {
                     self.judge.handle_notice(self.now, &notice);
                 }
                 Action::Reply(reply, answer) => reply(answer),
-                // No config here has a name or an agent.
-                Action::Resolve(_) | Action::AskAgent(_) => {}
+                Action::AskAgent(probe) => self.ask_agent(&probe),
+                // No config here has a name.
+                Action::Resolve(_) => {}
             }
         }
         while let Ok(answer) = self.answers.1.try_recv() {
@@ -351,10 +389,24 @@ impl<'a> Engine<'a> {
     /// The deadline of a drain has come.
     fn cut(&mut self, member: u32) {
         self.judge.handle_cut(self.now, member);
-        for id in self.running_on(|_, on| on == member) {
-            self.end_try(id, TryEnd::Cut);
-            self.finish(id, Outcome::Failed(control::reason::Reason::Draining));
+        for (id, number) in self.running_on(|_, on| on == member) {
+            self.cut_try(id, number);
         }
+    }
+
+    fn ask_agent(&mut self, probe: &control::publisher::AgentProbe) {
+        let Some(host) = self.judge.server_of(probe.member) else {
+            return;
+        };
+        let (took, says) = self.hosts[host].agent();
+        let event = Event::AgentSaid {
+            member: probe.member,
+            number: probe.number,
+            answer: says
+                .map(|line| decode_agent_line(line.as_bytes()))
+                .ok_or_else(|| "no answer".into()),
+        };
+        self.at(self.now + took, Happening::Hears(event));
     }
 
     fn judge_world(&mut self) {
@@ -369,7 +421,7 @@ impl<'a> Engine<'a> {
             return;
         };
         if self.judge.is_new(pool.version()) {
-            let view = pool.view();
+            let view = self.decisions.show(pool.view());
             self.note(|| {
                 let names: Vec<&str> = view.members.iter().map(|it| &*it.name).collect();
                 format!("usable: {}", names.join(" "))

@@ -1,5 +1,5 @@
-//! One request, from server to server: the retry loop of `proxy/src/http1/exchange.rs`, step by step, as a state
-//! machine.
+//! One request, from server to server. Who is tried, when and how often is decided by `control::pick` and
+//! `control::tries`, as in the proxy; here is what happens meanwhile, as a state machine.
 //!
 //! What a step needs of the world is asked of the [`Engine`]; what happened is told to the judge.
 
@@ -8,27 +8,38 @@ use std::time::Duration;
 
 use control::live::Member;
 use control::message::Event;
+use control::outcome::{self, NoConnection};
 use control::reason::Reason;
+use control::tries::{Allowance, Nothing, Tries, note_tried};
 
-use crate::decisions::{Pick, Unanswered};
+use crate::decisions::{Claim, Unanswered};
 use crate::engine::{Engine, Happening};
 use crate::hosts::{Answering, Connecting, ROUND_TRIP};
-use crate::judge::{Tried, TryEnd};
+use crate::judge::{Further, Tried, TryEnd};
+use crate::race::Race;
 use crate::scenario::{Life, Scenario};
+use crate::waits::Waiting;
+
+/// The status that is tried elsewhere, where that is asked for.
+const RETRIED: u16 = 503;
 
 /// A request and how far it is.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) worker: usize,
     pub(crate) idempotent: bool,
-    key: u64,
-    tried: Vec<u32>,
-    attempts_left: u32,
-    last: Option<Reason>,
-    only_new: bool,
-    /// Grows with each try, so that what was to come of an earlier one is passed over.
-    number: u32,
-    pub(crate) current: Option<Try>,
+    pub(crate) priority: u8,
+    pub(crate) key: u64,
+    pub(crate) tried: Vec<u32>,
+    pub(crate) allowance: Allowance,
+    pub(crate) tries: Tries<Claim>,
+    /// Grows with each try and each wait, so that what was to come of an earlier one is passed over.
+    pub(crate) number: u32,
+    /// More than one only in a race.
+    pub(crate) running: Vec<Try>,
+    pub(crate) race: Option<Race>,
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) waited: Duration,
     /// For the judge.
     pub(crate) past: Vec<Tried>,
 }
@@ -36,16 +47,34 @@ pub(crate) struct Request {
 /// One try with one server.
 #[derive(Debug)]
 pub(crate) struct Try {
-    pub(crate) member: Arc<Member>,
+    pub(crate) number: u32,
+    pub(crate) claim: Claim,
     pub(crate) host: usize,
-    reused: bool,
+    pub(crate) reused: bool,
     /// The life of the server that the connection was made in.
     lives: u32,
-    began: Duration,
-    /// When the answer has to have begun; before that the request was not sent.
-    deadline: Option<Duration>,
+    /// Since when it counts as slow, in a race.
+    pub(crate) since: Duration,
+    /// When the request was sent.
+    sent: Option<Duration>,
+    /// When the answer has to have begun.
+    deadline: Duration,
+    /// Whether that is its time as one of several: it may be given up for another server then.
+    one_of_several: bool,
+    /// Whether it may be given up for another server at an answer of a status to retry.
+    leaves: bool,
     /// What the server would have answered, had it not stood still.
-    pub(crate) stalled: Option<Answering>,
+    stalled: Option<Answering>,
+}
+
+impl Try {
+    pub(crate) fn member(&self) -> &Arc<Member> {
+        self.claim.member()
+    }
+
+    pub(crate) fn set_leaves(&mut self, leaves: bool) {
+        self.leaves = leaves;
+    }
 }
 
 /// What comes of a try.
@@ -54,7 +83,17 @@ pub(crate) enum Stage {
     Connected,
     NotConnected(Connecting),
     Answered(Answering),
+    /// Its time is over, if it has not been given more.
+    Deadline,
+}
+
+/// How a try came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    NotConnected(Connecting),
+    Ended { reset: bool },
     TimedOut,
+    Cut,
 }
 
 /// How a request ended.
@@ -65,279 +104,583 @@ pub(crate) enum Outcome {
 }
 
 impl Request {
-    pub(crate) fn new(scenario: &Scenario, worker: usize, idempotent: bool, key: u64) -> Self {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        worker: usize,
+        idempotent: bool,
+        priority: u8,
+        key: u64,
+    ) -> Self {
         Self {
             worker,
             idempotent,
+            priority,
             key,
             tried: Vec::new(),
-            attempts_left: scenario.attempts,
-            last: None,
-            only_new: false,
+            allowance: Allowance::new(scenario.attempts),
+            tries: Tries::default(),
             number: 0,
-            current: None,
+            running: Vec::new(),
+            race: None,
+            waiting: None,
+            waited: Duration::ZERO,
             past: Vec::new(),
+        }
+    }
+
+    pub(crate) fn at(&self, number: u32) -> Option<usize> {
+        self.running.iter().position(|it| it.number == number)
+    }
+}
+
+impl Fault {
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::NotConnected(Connecting::Refused) => Reason::ConnectRefused,
+            Self::NotConnected(_) => Reason::ConnectTimeout,
+            Self::Ended { reset: true } => Reason::ServerReset,
+            Self::Ended { reset: false } => Reason::ServerClosed,
+            Self::TimedOut => Reason::FirstByteTimeout,
+            Self::Cut => Reason::Draining,
+        }
+    }
+
+    fn end(self) -> TryEnd {
+        match self {
+            Self::NotConnected(Connecting::Refused) => TryEnd::Refused,
+            Self::NotConnected(_) => TryEnd::ConnectTimedOut,
+            Self::Ended { .. } => TryEnd::Ended,
+            Self::TimedOut => TryEnd::TimedOut,
+            Self::Cut => TryEnd::Cut,
         }
     }
 }
 
 impl Engine<'_> {
-    /// Picks a server for a request, and begins to connect.
+    /// Takes a slot of a server, and begins to connect; or waits for one.
     pub(crate) fn next_try(&mut self, id: usize) {
-        let member = match self.pick(id) {
-            Ok(member) => member,
-            Err(reason) => {
-                let reason = self.requests[id].last.unwrap_or(reason);
-                return self.finish(id, Outcome::Failed(reason));
+        let request = &mut self.requests[id];
+        let worker = &mut self.workers[request.worker];
+        let mut picked = Vec::new();
+        let (decisions, now, key) = (&mut *self.decisions, self.now, Some(request.key));
+        let lease = request.tries.lease(&mut request.tried, |tried| {
+            let claim = decisions.pick(&mut worker.pool, key, tried, now)?;
+            picked.push(claim.member().clone());
+            Ok(claim)
+        });
+        match lease {
+            Ok(claim) => {
+                for member in picked {
+                    self.judge
+                        .handle_pick(now, id, &self.requests[id], &member, false);
+                }
+                let only_new = self.requests[id].tries.only_new();
+                self.begin(id, claim, only_new);
             }
-        };
+            Err(Reason::ServerLimit) if self.scenario.queue.is_some() => self.enter(id),
+            Err(reason) => {
+                let reason = self.requests[id].tries.over(reason);
+                self.finish(id, Outcome::Failed(reason));
+            }
+        }
+    }
+
+    /// Begins a try with a server.
+    pub(crate) fn begin(&mut self, id: usize, claim: Claim, only_new: bool) {
+        let member = claim.member().clone();
         let Some(host) = Scenario::server_of(&member.name) else {
             return;
         };
+        self.note(|| format!("request {id} to {}", member.name));
         let request = &mut self.requests[id];
         request.number += 1;
+        let number = request.number;
         let fresh = !request.idempotent;
-        let may_reuse = !request.only_new;
         let seen_dead = self.hosts[host].seen_dead(self.now);
         let worker = &mut self.workers[request.worker];
-        let idle = may_reuse
+        let idle = (!only_new)
             .then(|| worker.take_idle(member.id, fresh, seen_dead, self.now))
             .flatten();
-        request.current = Some(Try {
-            member,
+        request.running.push(Try {
+            number,
+            claim,
             host,
             reused: idle.is_some(),
             lives: idle.unwrap_or(0),
-            began: self.now,
-            deadline: None,
+            since: self.now,
+            sent: None,
+            deadline: Duration::MAX,
+            one_of_several: false,
+            leaves: false,
             stalled: None,
         });
         if idle.is_some() {
-            return self.send(id);
+            return self.send(id, number);
         }
         let (took, how) = self.hosts[host].connect(self.scenario.connect_timeout, &mut self.random);
         let stage = match how {
             Connecting::Made => Stage::Connected,
             how => Stage::NotConnected(how),
         };
-        self.later(id, took, stage);
+        self.later(id, number, took, stage);
     }
 
-    fn pick(&mut self, id: usize) -> Result<Arc<Member>, Reason> {
-        let request = &mut self.requests[id];
-        let worker = &mut self.workers[request.worker];
-        worker.refresh();
-        let mut full = false;
-        loop {
-            let pick = Pick {
-                pool: &worker.pool,
-                view: &worker.view,
-                key: Some(request.key),
-                tried: &request.tried,
-                now: self.now,
-            };
-            let Some(member) = self.decisions.pick(&pick, &mut worker.local) else {
-                return Err(if full {
-                    Reason::ServerLimit
-                } else {
-                    Reason::NoUsableServer
-                });
-            };
-            match self.decisions.acquire(&member) {
-                Ok(()) => {
-                    self.judge
-                        .handle_pick(self.now, &request.past, &member, &worker.view);
-                    self.note(|| format!("request {id} to {}", member.name));
-                    return Ok(member);
-                }
-                Err(refused) => {
-                    full |= refused == balance::Refused::Full;
-                    request.tried.push(member.id);
-                }
-            }
-        }
-    }
-
-    /// What comes of a try has come. False: it is an earlier try's.
+    /// What comes of a try has come.
     pub(crate) fn handle_stage(&mut self, id: usize, number: u32, stage: Stage) {
-        if self.requests[id].number != number {
-            return;
-        }
-        let Some(current) = &mut self.requests[id].current else {
+        let Some(at) = self.requests[id].at(number) else {
             return;
         };
+        let current = &mut self.requests[id].running[at];
         let host = &self.hosts[current.host];
         match stage {
             Stage::Connected => {
                 current.lives = host.lives;
-                self.send(id);
+                self.send(id, number);
             }
-            Stage::NotConnected(how) => self.handle_not_connected(id, how),
+            Stage::NotConnected(how) => self.handle_fault(id, number, Fault::NotConnected(how)),
             Stage::Answered(answering) => match host.condition.life {
-                Life::Frozen | Life::Unreachable => {
-                    current.stalled = Some(answering);
-                    let deadline = current.deadline.unwrap_or(self.now);
-                    let wait = deadline.saturating_sub(self.now);
-                    self.later(id, wait, Stage::TimedOut);
-                }
-                Life::Up | Life::Down => self.handle_answered(id, answering),
+                Life::Frozen | Life::Unreachable => current.stalled = Some(answering),
+                Life::Up | Life::Down => self.handle_answering(id, number, answering),
             },
-            Stage::TimedOut => {
-                self.end_try(id, TryEnd::TimedOut);
-                self.finish(id, Outcome::Failed(Reason::FirstByteTimeout));
-            }
-        }
-    }
-
-    fn send(&mut self, id: usize) {
-        let Some(current) = &mut self.requests[id].current else {
-            return;
-        };
-        let deadline = self.now + self.scenario.first_byte_timeout;
-        current.deadline = Some(deadline);
-        let host = &self.hosts[current.host];
-        if current.lives != host.lives {
-            // The hang-up has not come yet: the request meets it on its way.
-            let ended = Stage::Answered(Answering::Ended { reset: true });
-            return self.later(id, ROUND_TRIP, ended);
-        }
-        let (took, answering) = host.answer(&mut self.random);
-        let (took, stage) = if took < self.scenario.first_byte_timeout {
-            (took, Stage::Answered(answering))
-        } else {
-            (self.scenario.first_byte_timeout, Stage::TimedOut)
-        };
-        self.later(id, took, stage);
-    }
-
-    fn handle_not_connected(&mut self, id: usize, how: Connecting) {
-        let refused = how == Connecting::Refused;
-        let end = if refused {
-            TryEnd::Refused
-        } else {
-            TryEnd::ConnectTimedOut
-        };
-        let Some(member) = self.end_try(id, end) else {
-            return;
-        };
-        if refused && member.note_refused() {
-            self.tell(Event::Refused { member: member.id });
-        }
-        let request = &mut self.requests[id];
-        request.tried.push(member.id);
-        if refused {
-            request.last = Some(Reason::ConnectRefused);
-        } else {
-            request.last = Some(Reason::ConnectTimeout);
-            if request.attempts_left == 0 {
-                return self.finish(id, Outcome::Failed(Reason::ConnectTimeout));
-            }
-            request.attempts_left -= 1;
-        }
-        self.next_try(id);
-    }
-
-    fn handle_answered(&mut self, id: usize, answering: Answering) {
-        let reset = match answering {
-            Answering::Ended { reset } => reset,
-            Answering::Status(status) => {
-                let Some(current) = &self.requests[id].current else {
-                    return;
-                };
-                let (lives, began) = (current.lives, current.began);
-                let alive = lives == self.hosts[current.host].lives;
-                let worker = self.requests[id].worker;
-                if let Some(member) = self.end_try(id, TryEnd::Answered(status)) {
-                    let took = self.now.saturating_sub(began);
-                    member.cell.record_latency(self.now, took);
-                    if alive && !member.is_retired() {
-                        self.workers[worker].give_idle(member.id, lives, self.now);
-                    }
+            Stage::Deadline if current.deadline > self.now => {}
+            Stage::Deadline if current.one_of_several => {
+                if !self.leave(id, number, None) {
+                    // It goes on, for want of another one.
+                    let wait = self.scenario.first_byte_timeout;
+                    self.set_deadline(id, number, wait);
+                    self.stay(id, number);
                 }
-                return self.finish(id, Outcome::Answered(status));
             }
-        };
-        let reused = self.requests[id]
-            .current
-            .as_ref()
-            .is_some_and(|current| current.reused);
-        let Some(member) = self.end_try(id, TryEnd::Ended) else {
+            Stage::Deadline => self.handle_fault(id, number, Fault::TimedOut),
+        }
+    }
+
+    /// The request goes to the server.
+    fn send(&mut self, id: usize, number: u32) {
+        self.begin_race(id);
+        let request = &mut self.requests[id];
+        let Some(at) = request.at(number) else {
             return;
         };
-        let request = &mut self.requests[id];
-        if !reused {
-            request.tried.push(member.id);
-        }
-        request.only_new = reused;
-        let reason = if reset {
-            Reason::ServerReset
+        let raced = request.race.is_some();
+        let current = &mut request.running[at];
+        current.sent = Some(self.now);
+        let scenario = self.scenario;
+        current.leaves = request.idempotent && scenario.attempts > 0 && !raced;
+        let first_byte = scenario.first_byte_timeout;
+        let per_try = scenario.per_try.filter(|it| *it < first_byte);
+        let per_try = per_try.filter(|_| current.leaves);
+        current.one_of_several = per_try.is_some();
+        let host = &self.hosts[current.host];
+        let stale = current.lives != host.lives;
+        let (took, answering) = if stale {
+            // The hang-up has not come yet: the request meets it on its way.
+            (ROUND_TRIP, Answering::Ended { reset: true })
         } else {
-            Reason::ServerClosed
+            host.answer(&mut self.random)
         };
-        request.last = Some(reason);
-        let unanswered = Unanswered {
-            idempotent: request.idempotent,
-            attempts_left: request.attempts_left,
-            reason,
+        self.set_deadline(id, number, per_try.unwrap_or(first_byte));
+        self.later(id, number, took, Stage::Answered(answering));
+    }
+
+    fn set_deadline(&mut self, id: usize, number: u32, wait: Duration) {
+        let deadline = self.now + wait;
+        let request = &mut self.requests[id];
+        let Some(at) = request.at(number) else {
+            return;
         };
-        let worker = &self.workers[request.worker];
-        let may = self
-            .decisions
-            .may_retry(unanswered, &worker.pool.budget, self.now);
-        match may {
-            Ok(()) => {
-                request.attempts_left = request.attempts_left.saturating_sub(1);
-                self.judge.handle_retry(self.now, request.idempotent);
-                self.next_try(id);
+        request.running[at].deadline = deadline;
+        self.later(id, number, wait, Stage::Deadline);
+    }
+
+    /// What stays after its time as one of several has no further chance to leave.
+    fn stay(&mut self, id: usize, number: u32) {
+        let request = &mut self.requests[id];
+        if let Some(at) = request.at(number) {
+            request.running[at].leaves = false;
+            request.running[at].one_of_several = false;
+        }
+    }
+
+    fn handle_answering(&mut self, id: usize, number: u32, answering: Answering) {
+        match answering {
+            Answering::Ended { reset } => self.handle_fault(id, number, Fault::Ended { reset }),
+            Answering::Status(status) if self.requests[id].race.is_some() => {
+                self.handle_raced(id, number, Ok(status));
             }
+            Answering::Status(status) => self.handle_status(id, number, status),
+        }
+    }
+
+    /// The answer that the client would get.
+    pub(crate) fn handle_status(&mut self, id: usize, number: u32, status: u16) {
+        let Some(at) = self.requests[id].at(number) else {
+            return;
+        };
+        let retried = self.scenario.retries_status && status == RETRIED;
+        let leaves = self.requests[id].running[at].leaves;
+        if retried && leaves && self.leave(id, number, Some(status)) {
+            return;
+        }
+        self.end_answered(id, number, status);
+        self.finish(id, Outcome::Answered(status));
+    }
+
+    pub(crate) fn is_retried(&self, status: u16) -> bool {
+        self.scenario.retries_status && status == RETRIED
+    }
+
+    /// A try came to nothing.
+    fn handle_fault(&mut self, id: usize, number: u32, fault: Fault) {
+        if self.requests[id].race.is_some() {
+            self.handle_raced(id, number, Err(fault));
+        } else {
+            self.handle_lone_fault(id, number, fault);
+        }
+    }
+
+    /// The only try came to nothing; whether another one follows.
+    pub(crate) fn handle_lone_fault(&mut self, id: usize, number: u32, fault: Fault) {
+        let Some((member, reused)) = self.end_faulty(id, number, fault) else {
+            return;
+        };
+        let reason = fault.reason();
+        let request = &mut self.requests[id];
+        let next = match fault {
+            Fault::TimedOut | Fault::Cut => Err(reason),
+            Fault::NotConnected(_) => {
+                let left = request.allowance.left();
+                let next = request.tries.handle_no_connection(
+                    reason,
+                    member.id,
+                    &mut request.tried,
+                    &request.allowance,
+                    false,
+                );
+                if request.allowance.left() < left {
+                    self.judge.handle_spent(id);
+                }
+                next
+            }
+            Fault::Ended { .. } => return self.nothing(id, &member, reason, true, reused),
+        };
+        match next {
+            Ok(()) => self.next_try(id),
             Err(reason) => self.finish(id, Outcome::Failed(reason)),
         }
     }
 
-    /// Gives the server back, and writes down how it went.
-    pub(crate) fn end_try(&mut self, id: usize, end: TryEnd) -> Option<Arc<Member>> {
+    /// A try ended with nothing for the client: another one follows, if that may be.
+    pub(crate) fn nothing(
+        &mut self,
+        id: usize,
+        member: &Arc<Member>,
+        reason: Reason,
+        sent: bool,
+        reused: bool,
+    ) {
+        let now = self.now;
         let request = &mut self.requests[id];
-        let current = request.current.take()?;
-        // Whatever was still to come of it is passed over.
-        request.number += 1;
-        current.member.cell.release();
-        request.past.push(Tried {
-            member: current.member.id,
-            reused: current.reused,
-            end,
-        });
-        self.judge.handle_try_end(self.now, end);
-        self.note(|| format!("request {id} at {}: {end:?}", current.member.name));
-        Some(current.member)
-    }
-
-    /// The server of a try has died under it.
-    pub(crate) fn break_try(&mut self, id: usize) {
-        let Some(current) = &mut self.requests[id].current else {
-            return;
+        let budget = &self.workers[request.worker].pool.state.budget;
+        let decisions = &mut *self.decisions;
+        let judge = &mut self.judge;
+        let (idempotent, allowance) = (request.idempotent, &request.allowance);
+        let nothing = Nothing {
+            reason,
+            sent,
+            reused,
+            next: None,
         };
-        current.stalled = None;
-        let stage = match current.deadline {
-            None => Stage::NotConnected(Connecting::Refused),
-            Some(_) => Stage::Answered(Answering::Ended { reset: true }),
-        };
-        self.requests[id].number += 1;
-        self.later(id, ROUND_TRIP / 2, stage);
-    }
-
-    /// The server of a try goes on after it stood still.
-    pub(crate) fn resume_try(&mut self, id: usize) {
-        let Some(current) = &mut self.requests[id].current else {
-            return;
-        };
-        if let Some(answering) = current.stalled.take() {
-            self.requests[id].number += 1;
-            self.later(id, ROUND_TRIP, Stage::Answered(answering));
+        let tried = &mut request.tried;
+        let next = request
+            .tries
+            .handle_nothing(nothing, member.id, tried, |reason| {
+                decisions.may_retry(Unanswered {
+                    idempotent,
+                    allowance,
+                    reason,
+                    budget,
+                    now,
+                })?;
+                judge.handle_further(now, id, idempotent, Further::Again);
+                Ok(())
+            });
+        match next {
+            Ok(()) => self.next_try_in_time(id),
+            Err(reason) => self.finish(id, Outcome::Failed(reason)),
         }
     }
 
-    fn later(&mut self, id: usize, after: Duration, stage: Stage) {
-        let number = self.requests[id].number;
+    /// After the back-off, if there is one.
+    fn next_try_in_time(&mut self, id: usize) {
+        let request = &mut self.requests[id];
+        let Some((base, max)) = self.scenario.backoff.filter(|_| request.tries.was_sent()) else {
+            return self.next_try(id);
+        };
+        request.number += 1;
+        let number = request.number;
+        let backoff = config::Backoff { base, max };
+        let wait = request.allowance.backoff(backoff, self.random.bits());
+        let at = self.now + wait;
+        self.at(
+            at,
+            Happening::Retries {
+                request: id,
+                number,
+            },
+        );
+    }
+
+    /// The back-off is over.
+    pub(crate) fn handle_retries(&mut self, id: usize, number: u32) {
+        if self.requests[id].number == number {
+            self.next_try(id);
+        }
+    }
+
+    /// Gives a try up for another server: too slow, or an answer of a status to retry. False: there is none.
+    fn leave(&mut self, id: usize, number: u32, status: Option<u16>) -> bool {
+        let Some(claim) = self.elsewhere(id, number) else {
+            return false;
+        };
+        let ended = match status {
+            Some(status) => self.end_answered(id, number, status),
+            None => self
+                .end_faulty_as(id, number, Fault::TimedOut, TryEnd::GivenUp)
+                .map(|it| it.0),
+        };
+        let reason = match status {
+            Some(_) => Reason::ServerClosed,
+            None => Reason::FirstByteTimeout,
+        };
+        let request = &mut self.requests[id];
+        let Some(member) = ended else {
+            return false;
+        };
+        let nothing = Nothing {
+            reason,
+            sent: true,
+            reused: false,
+            next: Some(claim),
+        };
+        let tried = &mut request.tried;
+        let none = request
+            .tries
+            .handle_nothing(nothing, member.id, tried, |_| Ok(()));
+        if none.is_ok() {
+            self.next_try_in_time(id);
+        }
+        true
+    }
+
+    /// Another server for a try that may be given up for it, within attempts and budget.
+    pub(crate) fn elsewhere(&mut self, id: usize, number: u32) -> Option<Claim> {
+        if self.requests[id].allowance.left() == 0 {
+            self.judge
+                .handle_stays(self.now, id, &self.requests[id], Further::Elsewhere);
+            return None;
+        }
+        let claim = self.claim_beside(id, number, Further::Elsewhere)?;
+        self.requests[id].allowance.spend();
+        Some(claim)
+    }
+
+    /// Another server for a request that one has; `Allowance::elsewhere` and `beside`, with a judge between.
+    pub(crate) fn claim_beside(
+        &mut self,
+        id: usize,
+        number: u32,
+        further: Further,
+    ) -> Option<Claim> {
+        let now = self.now;
+        let request = &mut self.requests[id];
+        let at = request.at(number)?;
+        let member = request.running[at].member().id;
+        let idempotent = request.idempotent;
+        let worker = &mut self.workers[request.worker];
+        let state = worker.pool.state.clone();
+        let decisions = &mut *self.decisions;
+        // The pick is of the product's rules whoever decides on the budget.
+        let mut product = crate::decisions::Product;
+        let claim = decisions.beside(idempotent, &state.budget, now, &mut || {
+            note_tried(&mut request.tried, member);
+            let tried = &mut request.tried;
+            crate::decisions::Decisions::pick(
+                &mut product,
+                &mut worker.pool,
+                Some(request.key),
+                tried,
+                now,
+            )
+            .ok()
+        });
+        match &claim {
+            Some(claim) => {
+                let member = claim.member().clone();
+                self.judge.handle_further(now, id, idempotent, further);
+                self.judge
+                    .handle_pick(now, id, &self.requests[id], &member, false);
+            }
+            None => self
+                .judge
+                .handle_stays(now, id, &self.requests[id], further),
+        }
+        claim
+    }
+
+    /// Ends a try that was answered.
+    pub(crate) fn end_answered(
+        &mut self,
+        id: usize,
+        number: u32,
+        status: u16,
+    ) -> Option<Arc<Member>> {
+        let at = self.requests[id].at(number)?;
+        let current = &self.requests[id].running[at];
+        let (lives, host, sent) = (current.lives, current.host, current.sent);
+        let ended = self.end_try(id, number, TryEnd::Answered(status))?;
+        let member = ended.claim.member().clone();
+        self.decisions.give_back(ended.claim);
+        let took = self.now.saturating_sub(sent.unwrap_or(self.now));
+        member.cell.record_latency(self.now, took);
+        let worker = &mut self.workers[self.requests[id].worker];
+        let mut told = Vec::new();
+        outcome::answered(&member, worker.number, status, |event| told.push(event));
+        let alive = lives == self.hosts[host].lives;
+        if alive && !member.is_retired() {
+            worker.give_idle(member.id, lives, self.now);
+        }
+        self.tell_all(told);
+        Some(member)
+    }
+
+    /// Ends a try that came to nothing, and counts it; whether its connection had been idle.
+    pub(crate) fn end_faulty(
+        &mut self,
+        id: usize,
+        number: u32,
+        fault: Fault,
+    ) -> Option<(Arc<Member>, bool)> {
+        self.end_faulty_as(id, number, fault, fault.end())
+    }
+
+    pub(crate) fn end_faulty_as(
+        &mut self,
+        id: usize,
+        number: u32,
+        fault: Fault,
+        end: TryEnd,
+    ) -> Option<(Arc<Member>, bool)> {
+        let Try {
+            claim,
+            reused,
+            sent,
+            ..
+        } = self.end_try(id, number, end)?;
+        let member = claim.member().clone();
+        if end == TryEnd::GivenUp && self.requests[id].race.is_none() {
+            let took = self.now.saturating_sub(sent.unwrap_or(self.now));
+            member.cell.record_latency(self.now, took);
+        }
+        self.decisions.give_back(claim);
+        let worker = self.workers[self.requests[id].worker].number;
+        let mut told = Vec::new();
+        let tell = |event| told.push(event);
+        match fault {
+            Fault::NotConnected(Connecting::Refused) => {
+                outcome::not_connected(&member, worker, NoConnection::Refused, tell);
+                if member.note_refused() {
+                    told.push(Event::Refused { member: member.id });
+                }
+            }
+            Fault::NotConnected(_) => {
+                outcome::not_connected(&member, worker, NoConnection::TimedOut, tell);
+            }
+            fault => outcome::ended(&member, worker, fault.reason(), reused, tell),
+        }
+        self.tell_all(told);
+        Some((member, reused))
+    }
+
+    fn tell_all(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.tell(event);
+        }
+    }
+
+    /// Takes a try off the request, and writes down how it went.
+    pub(crate) fn end_try(&mut self, id: usize, number: u32, end: TryEnd) -> Option<Try> {
+        let request = &mut self.requests[id];
+        let at = request.at(number)?;
+        let raced = request.running.len() > 1;
+        let ended = request.running.remove(at);
+        let member = ended.member().clone();
+        request.past.push(Tried {
+            member: member.id,
+            reused: ended.reused,
+            raced,
+            end,
+        });
+        self.judge
+            .handle_try_end(self.now, member.id, ended.reused, end);
+        self.note(|| format!("request {id} at {}: {end:?}", member.name));
+        Some(ended)
+    }
+
+    /// The server of a try has died under it.
+    pub(crate) fn break_try(&mut self, id: usize, number: u32) {
+        let request = &mut self.requests[id];
+        let Some(at) = request.at(number) else {
+            return;
+        };
+        let current = &mut request.running[at];
+        current.stalled = None;
+        let stage = match current.sent {
+            None => Stage::NotConnected(Connecting::Refused),
+            Some(_) => Stage::Answered(Answering::Ended { reset: true }),
+        };
+        self.renumber(id, at, ROUND_TRIP / 2, stage);
+    }
+
+    /// The server of a try goes on after it stood still.
+    pub(crate) fn resume_try(&mut self, id: usize, number: u32) {
+        let request = &mut self.requests[id];
+        let Some(at) = request.at(number) else {
+            return;
+        };
+        if let Some(answering) = request.running[at].stalled.take() {
+            self.renumber(id, at, ROUND_TRIP, Stage::Answered(answering));
+        }
+    }
+
+    /// The deadline of a drain has come for a try.
+    pub(crate) fn cut_try(&mut self, id: usize, number: u32) {
+        let Some(at) = self.requests[id].at(number) else {
+            return;
+        };
+        match self.requests[id].running[at].sent {
+            Some(_) => self.handle_fault(id, number, Fault::Cut),
+            // It was not sent: another server may have it.
+            None => self.handle_fault(id, number, Fault::NotConnected(Connecting::TimedOut)),
+        }
+    }
+
+    /// What was to come of a try does not; this does.
+    fn renumber(&mut self, id: usize, at: usize, after: Duration, stage: Stage) {
+        let request = &mut self.requests[id];
+        request.number += 1;
+        let number = request.number;
+        let current = &mut request.running[at];
+        current.number = number;
+        let wait = current.deadline.saturating_sub(self.now);
+        let waits = current.deadline != Duration::MAX;
+        self.later(id, number, after, stage);
+        if waits {
+            self.later(id, number, wait, Stage::Deadline);
+        }
+    }
+
+    fn later(&mut self, id: usize, number: u32, after: Duration, stage: Stage) {
         let happening = Happening::Stage {
             request: id,
             number,

@@ -22,6 +22,8 @@ pub(crate) struct Host {
     pub(crate) lives: u32,
     /// When they did last.
     pub(crate) died: Duration,
+    /// What its agent says.
+    pub(crate) says: &'static str,
 }
 
 /// How an attempt to connect ends.
@@ -46,6 +48,7 @@ impl Host {
             condition: Condition::WELL,
             lives: 0,
             died: Duration::ZERO,
+            says: "ready",
         }
     }
 
@@ -118,6 +121,7 @@ impl Host {
         }
         let outcome = match answering {
             Answering::Ended { .. } => Outcome::Failure(Cause::Closed),
+            Answering::Status(_) if self.condition.spares_probes => Outcome::Success,
             Answering::Status(status) if status != 200 || self.condition.fails_probes => {
                 Outcome::Failure(Cause::Status {
                     status: 503,
@@ -127,6 +131,12 @@ impl Host {
             Answering::Status(_) => Outcome::Success,
         };
         (took, outcome)
+    }
+
+    /// What its agent answers, if it does, and after how long.
+    pub(crate) fn agent(&self) -> (Duration, Option<&'static str>) {
+        let answers = matches!(self.condition.life, Life::Up);
+        (ROUND_TRIP * 2, answers.then_some(self.says))
     }
 
     fn takes(&self, random: &mut Random) -> Duration {

@@ -4,14 +4,20 @@
 //! words, the budget of retries and the shares that are due are worked out here a second time, in the plainest way.
 
 mod budget;
+mod known;
+mod line;
+mod place;
 mod shadow;
 mod window;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balance::State;
+use balance::queue::Ended;
+use control::gate::Lease;
 use control::live::{Member, PoolView};
 use control::message::{Answer, Event};
 use control::publisher::Notice;
@@ -22,6 +28,7 @@ use crate::exchange::{Outcome, Request};
 use crate::report::{Report, Violation};
 use crate::scenario::{Condition, Scenario};
 use budget::Budget;
+use line::Line;
 use shadow::Shadow;
 use window::Window;
 
@@ -30,8 +37,8 @@ use window::Window;
 const GRACE: Duration = Duration::from_millis(50);
 /// A drain is looked at every 20 ms, and what is cut has a second to end.
 const DRAIN_SLACK: Duration = Duration::from_millis(1100);
-/// So many violations are kept.
-const VIOLATIONS_MAX: usize = 8;
+/// So many violations of each rule are kept.
+const VIOLATIONS_MAX: usize = 3;
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +64,20 @@ pub enum Rule {
     SentTwice,
     /// A drain ends in time, lets nothing in, and cuts nothing before its deadline.
     Drain,
+    /// No more are ejected than may be, never the last, for as long as is due.
+    Ejected,
+    /// Nobody is ejected, or given less, who did nothing.
+    Unjust,
+    /// No server holds more requests than it may.
+    Limit,
+    /// What was taken of a server is given back: what it holds is what runs on it.
+    Leaked,
+    /// Nobody waits while there is a slot for it.
+    Idle,
+    /// Who waits is served by priority, then in the order in which they came, and no newcomer before them.
+    Order,
+    /// A wait ends at its deadline, and is refused only where there is no room.
+    Waits,
     /// Every request ends.
     Ends,
 }
@@ -67,7 +88,16 @@ pub(crate) struct Tried {
     pub(crate) member: u32,
     /// On a connection that had been idle.
     pub(crate) reused: bool,
+    /// Others of its request went on.
+    pub(crate) raced: bool,
     pub(crate) end: TryEnd,
+}
+
+impl Tried {
+    /// Whether its connection may have gone stale while it was idle, so that the server may be asked again.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.reused && !self.raced && self.end == TryEnd::Ended
+    }
 }
 
 /// How a try ended.
@@ -81,11 +111,51 @@ pub(crate) enum TryEnd {
     TimedOut,
     /// By the deadline of a drain.
     Cut,
+    /// For another server, as one of several tries.
+    GivenUp,
+    /// Another try was quicker.
+    Outrun,
+}
+
+impl TryEnd {
+    /// Whether it counts against its server; `None`: it says nothing of it. `reused`: on a connection that had been idle.
+    fn failed(self, reused: bool) -> Option<bool> {
+        match self {
+            Self::Answered(502..=504) => Some(true),
+            Self::Answered(_) => Some(false),
+            Self::Ended if reused => None,
+            Self::Cut | Self::Outrun => None,
+            Self::Refused
+            | Self::ConnectTimedOut
+            | Self::Ended
+            | Self::TimedOut
+            | Self::GivenUp => Some(true),
+        }
+    }
+}
+
+/// Why a request is sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Further {
+    /// Its try came to nothing.
+    Again,
+    /// Its try is given up for another one.
+    Elsewhere,
+    /// Beside a try that goes on.
+    Beside,
 }
 
 /// See the module's own words.
 pub(crate) struct Judge {
     attempts: u32,
+    has_queue: bool,
+    wait: Duration,
+    line: Line,
+    /// Further tries of each request that count.
+    spent: BTreeMap<usize, u32>,
+    waits: u64,
+    hedges: u64,
+    ejections: u64,
     shadow: Shadow,
     budget: Budget,
     window: Window,
@@ -104,9 +174,22 @@ impl Judge {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             attempts: scenario.attempts,
+            has_queue: scenario.queue.is_some(),
+            wait: scenario.queue.map_or(Duration::MAX, |queue| queue.wait),
+            line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
+            spent: BTreeMap::new(),
+            waits: 0,
+            hedges: 0,
+            ejections: 0,
             shadow: Shadow::new(scenario),
             budget: Budget::new(scenario.budget),
-            window: Window::new(scenario.balance),
+            window: Window::new(
+                scenario.balance,
+                scenario
+                    .servers
+                    .iter()
+                    .any(|it| it.connections_max.is_some()),
+            ),
             view: None,
             unchecked: true,
             views: 0,
@@ -119,7 +202,8 @@ impl Judge {
     }
 
     pub(crate) fn object(&mut self, now: Duration, rule: Rule, what: String) {
-        if self.violations.len() < VIOLATIONS_MAX {
+        let same = self.violations.iter().filter(|it| it.rule == rule);
+        if same.count() < VIOLATIONS_MAX {
             let at = now.saturating_sub(START);
             self.violations.push(Violation { at, rule, what });
         }
@@ -160,8 +244,8 @@ impl Judge {
     }
 
     /// A server has changed.
-    pub(crate) fn handle_turn(&mut self, server: usize, condition: &Condition) {
-        self.shadow.turn(server, condition);
+    pub(crate) fn handle_turn(&mut self, condition: &Condition) {
+        self.shadow.turn(condition);
     }
 
     /// Something is about to happen.
@@ -179,10 +263,24 @@ impl Judge {
 
     /// The publisher hears of this now.
     pub(crate) fn handle_event(&mut self, now: Duration, event: &Event) {
-        self.unchecked |= self.shadow.hear(now, event);
+        match self.shadow.hear(now, event) {
+            Ok(changed) => self.unchecked |= changed,
+            Err((rule, what)) => self.object(now, rule, what),
+        }
     }
 
-    pub(crate) fn handle_notice(&mut self, _now: Duration, _notice: &Notice) {}
+    pub(crate) fn handle_notice(&mut self, now: Duration, notice: &Notice) {
+        if let Notice::Health {
+            server, to, cause, ..
+        } = notice
+            && *to == "ejected"
+        {
+            self.ejections += 1;
+            if let Err((rule, what)) = self.shadow.see_ejection(now, server, cause) {
+                self.object(now, rule, what);
+            }
+        }
+    }
 
     pub(crate) fn handle_answer(&mut self, now: Duration, answer: &Answer) {
         match answer {
@@ -218,8 +316,12 @@ impl Judge {
     pub(crate) fn handle_view(&mut self, now: Duration, version: u64, view: Arc<PoolView>) {
         self.close_window(now);
         self.views += 1;
-        self.shadow.count_flips(&view);
-        if self.window.is_settled(now, self.shadow.settle_time()) {
+        if let Err((rule, what)) = self.shadow.see_view(now, &view) {
+            self.object(now, rule, what);
+        }
+        if let Some(settled) = self.shadow.settle_time()
+            && self.window.is_settled(now, settled)
+        {
             let what = "a view was built with nothing that changed".to_owned();
             self.object(now, Rule::Oscillates, what);
         }
@@ -227,45 +329,107 @@ impl Judge {
         self.unchecked = true;
     }
 
-    pub(crate) fn handle_request(&mut self, now: Duration) {
+    pub(crate) fn handle_request(&mut self, now: Duration, id: usize) {
         self.budget.handle_request(now);
+        self.spent.insert(id, 0);
     }
 
+    /// A slot of a server was taken. `waited`: out of the queue.
     pub(crate) fn handle_pick(
         &mut self,
         now: Duration,
-        past: &[Tried],
+        id: usize,
+        request: &Request,
         member: &Arc<Member>,
-        _view: &PoolView,
+        waited: bool,
     ) {
         self.tries += 1;
         self.check_view(now);
         if let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
             self.object(now, rule, what);
         }
-        let been = past.iter().filter(|it| it.member == member.id);
-        if been.clone().any(|it| !it.reused) {
+        let been = request.past.iter().filter(|it| it.member == member.id);
+        if been.clone().any(|it| !it.may_be_stale()) {
             let what = format!("a request goes to {} once more", member.name);
             self.object(now, Rule::Amplified, what);
+        }
+        if !waited && let Some(other) = self.line.wants(member.id) {
+            let what = format!(
+                "request {id} takes {} before {other}, who waits",
+                member.name
+            );
+            self.object(now, Rule::Order, what);
+        }
+        let full = self.shadow.is_full(member.id);
+        if full {
+            let what = format!("{} is full, and picked", member.name);
+            self.object(now, Rule::Limit, what);
+        }
+        if let Some(known) = self.shadow.known_mut(member.id) {
+            known.in_use += 1;
+        }
+        if waited || !request.past.is_empty() || self.shadow.is_full(member.id) {
+            self.window.trouble(now);
         }
         self.window.count(member.id);
     }
 
-    pub(crate) fn handle_try_end(&mut self, now: Duration, end: TryEnd) {
+    pub(crate) fn handle_try_end(&mut self, now: Duration, member: u32, reused: bool, end: TryEnd) {
         if !matches!(end, TryEnd::Answered(200)) {
             self.window.trouble(now);
         }
+        if let Some(known) = self.shadow.known_mut(member) {
+            known.in_use = known.in_use.saturating_sub(1);
+        }
+        if let Some(failed) = end.failed(reused) {
+            self.shadow.count(member, failed, now);
+        }
+    }
+
+    /// One of the tries that a request may have beside the first was spent without being sent.
+    pub(crate) fn handle_spent(&mut self, id: usize) {
+        *self.spent.entry(id).or_default() += 1;
     }
 
     /// A request that a server had is sent to another.
-    pub(crate) fn handle_retry(&mut self, now: Duration, idempotent: bool) {
+    pub(crate) fn handle_further(
+        &mut self,
+        now: Duration,
+        id: usize,
+        idempotent: bool,
+        further: Further,
+    ) {
         self.retries += 1;
+        self.window.trouble(now);
+        match further {
+            Further::Again | Further::Elsewhere => self.handle_spent(id),
+            Further::Beside => self.hedges += 1,
+        }
         if !idempotent {
             let what = "a request that must not be is sent twice".to_owned();
             self.object(now, Rule::SentTwice, what);
         }
         if let Err(what) = self.budget.handle_retry(now) {
             self.object(now, Rule::Amplified, what);
+        }
+    }
+
+    /// A request stays with the server that it has, though another would be tried if that might be.
+    pub(crate) fn handle_stays(
+        &mut self,
+        now: Duration,
+        id: usize,
+        request: &Request,
+        further: Further,
+    ) {
+        let spent = further == Further::Elsewhere && self.has_spent(id);
+        if spent || !request.idempotent || self.budget.is_spent(now) {
+            return;
+        }
+        let left = self.free(now, request);
+        if !left.is_empty() {
+            let what = format!("request {id} stays where it is; left were {left:?}");
+            self.object(now, Rule::Lost, what);
         }
     }
 
@@ -277,17 +441,11 @@ impl Judge {
         request: &Request,
         outcome: Outcome,
     ) {
-        let sent = |it: &&Tried| it.end == TryEnd::Ended;
-        let used = request
-            .past
-            .iter()
-            .filter(|it| matches!(it.end, TryEnd::Ended | TryEnd::ConnectTimedOut))
-            .count();
-        let used = u32::try_from(used).unwrap_or(u32::MAX);
-        if used > self.attempts.saturating_add(1) {
+        let spent = self.spent.get(&id).copied().unwrap_or_default();
+        if spent > self.attempts {
             let what = format!(
-                "request {id} had {used} tries, {} at most",
-                self.attempts + 1
+                "request {id} had {spent} further tries, {} at most",
+                self.attempts
             );
             self.object(now, Rule::Amplified, what);
         }
@@ -295,21 +453,29 @@ impl Judge {
             return;
         };
         let last = request.past.last().map(|it| it.end);
+        let was_sent = request.past.iter().any(|it| it.end == TryEnd::Ended);
         let excused = match reason {
-            Reason::FirstByteTimeout => last == Some(TryEnd::TimedOut),
+            Reason::FirstByteTimeout => {
+                matches!(last, Some(TryEnd::TimedOut)) || self.free(now, request).is_empty()
+            }
             Reason::Draining => last == Some(TryEnd::Cut),
             Reason::RetryBudget => self.budget.is_spent(now),
+            // Judged when it happened.
+            Reason::QueueFull | Reason::QueueTimeout => true,
             Reason::ServerClosed | Reason::ServerReset => {
-                !request.idempotent && request.past.iter().any(|it| sent(&it))
-                    || used > self.attempts
-                    || self.none_left(now, request)
+                !request.idempotent && was_sent
+                    || self.has_spent(id)
+                    || self.free(now, request).is_empty()
             }
-            Reason::ConnectTimeout => used > self.attempts || self.none_left(now, request),
-            Reason::ConnectRefused | Reason::NoUsableServer => self.none_left(now, request),
+            Reason::ConnectTimeout => self.has_spent(id) || self.free(now, request).is_empty(),
+            Reason::ConnectRefused | Reason::NoUsableServer | Reason::ServerLimit => {
+                self.free(now, request).is_empty()
+            }
             _ => false,
         };
         if !excused {
-            let left = self.shadow.left(&request.past, now, GRACE);
+            let left = self.free(now, request);
+            let left: Vec<String> = left.iter().map(|id| self.shadow.name(*id)).collect();
             let what = format!(
                 "request {id} failed with {}: {:?}; left were {left:?}",
                 reason.name(),
@@ -323,13 +489,131 @@ impl Judge {
         }
     }
 
-    /// Whether no server was left that could have been tried.
-    fn none_left(&self, now: Duration, request: &Request) -> bool {
-        self.shadow.left(&request.past, now, GRACE).is_empty()
+    fn has_spent(&self, id: usize) -> bool {
+        self.spent.get(&id).copied().unwrap_or_default() >= self.attempts
+    }
+
+    /// Servers that a request could have gone to besides those that it has been to and is at. Where it may wait for
+    /// one, a full one is one of them, if nothing else waits.
+    fn free(&mut self, now: Duration, request: &Request) -> Vec<u32> {
+        let mut left = self.shadow.left(&request.past, now, GRACE);
+        let beside = !request.running.is_empty();
+        let at = |id: &u32| {
+            let past = request.past.iter().filter(|_| beside).map(|it| it.member);
+            let mut been = request.running.iter().map(|it| it.member().id).chain(past);
+            been.any(|it| it == *id)
+        };
+        let may_wait = self.has_queue && !beside;
+        left.retain(|id| !at(id) && (may_wait || !self.shadow.is_full(*id)));
+        if beside && !self.line.is_empty() {
+            left.clear();
+        }
+        left
+    }
+
+    /// A request finds every server full, and wants to wait.
+    pub(crate) fn handle_enter(
+        &mut self,
+        now: Duration,
+        id: usize,
+        request: &Request,
+        moment: u64,
+    ) {
+        self.waits += 1;
+        self.window.trouble(now);
+        self.line
+            .enter(now, id, request.priority, &request.tried, moment);
+    }
+
+    /// It could not.
+    pub(crate) fn handle_queue_full(&mut self, now: Duration, id: usize) {
+        if let Err(what) = self.line.turned_away(now, id) {
+            self.object(now, Rule::Waits, what);
+        }
+    }
+
+    /// It has waited as long as it may.
+    pub(crate) fn handle_timeout(&mut self, now: Duration, id: usize) {
+        if let Err(what) = self.line.timed_out(now, id, self.wait) {
+            self.object(now, Rule::Waits, what);
+        }
+    }
+
+    /// Slots were handed to some of those who wait, at these moments, and others wait no longer.
+    pub(crate) fn handle_wait_ends(&mut self, now: Duration, ends: &[(usize, u64, &Ended<Lease>)]) {
+        let mut granted = Vec::new();
+        for (id, moment, end) in ends {
+            match end {
+                Ended::Granted(lease) => {
+                    if let Some(place) = self.line.place(*id) {
+                        granted.push((*id, place, *moment, lease.member.id));
+                    }
+                    self.line.leave(now, *id);
+                }
+                Ended::Displaced => {
+                    if let Err(what) = self.line.displaced(now, *id) {
+                        self.object(now, Rule::Waits, what);
+                    }
+                }
+                Ended::Unservable => {
+                    self.line.leave(now, *id);
+                }
+            }
+        }
+        for (id, (priority, came), moment, member) in granted {
+            let over = self.line.overtaken(id, priority, came, moment, member);
+            if let Some(what) = over {
+                self.object(now, Rule::Order, what);
+            }
+        }
+    }
+
+    /// Everything that follows from one event has happened.
+    pub(crate) fn handle_calm(&mut self, now: Duration) {
+        let leaked = self.shadow.all().find_map(|(id, known)| {
+            let held = known.member.cell.in_use();
+            (held != known.in_use).then_some((id, held, known.in_use))
+        });
+        if let Some((id, held, runs)) = leaked {
+            let name = self.shadow.name(id);
+            let what = format!("{name} is held {held} times, by {runs} tries");
+            self.object(now, Rule::Leaked, what);
+        }
+        if self.line.is_empty() {
+            return;
+        }
+        if let Some(what) = self.line.overdue(now, self.wait) {
+            self.object(now, Rule::Waits, what);
+        }
+        let Some((_, view)) = &self.view else {
+            return;
+        };
+        let idle = view.view.candidates().iter().find_map(|it| {
+            let open = self.shadow.known(it.id).is_some_and(|it| it.is_open());
+            let waiter = self.line.wants(it.id)?;
+            (open && !self.shadow.is_full(it.id)).then_some((waiter, it.id))
+        });
+        if let Some((waiter, id)) = idle {
+            let name = self.shadow.name(id);
+            let what = format!("request {waiter} waits, and {name} has room");
+            self.object(now, Rule::Idle, what);
+        }
+    }
+
+    /// No request is left; so many wait.
+    pub(crate) fn handle_rest(&mut self, now: Duration, waiting: usize) {
+        if waiting > 0 {
+            let what = format!("{waiting} wait when no request is left");
+            self.object(now, Rule::Leaked, what);
+        }
+        self.handle_calm(now);
     }
 
     /// Compares what is published with what should be, once both had time.
     fn check_view(&mut self, now: Duration) {
+        if let Some(what) = self.shadow.overdue(now, GRACE) {
+            self.object(now, Rule::Ejected, what);
+        }
         if !self.unchecked || !self.shadow.is_stable(now, GRACE) {
             return;
         }
@@ -337,7 +621,11 @@ impl Judge {
             return;
         };
         self.unchecked = false;
-        if let Err(what) = self.shadow.judge_view(view) {
+        let view = view.clone();
+        if let Err((rule, what)) = self.shadow.judge_view(&view) {
+            self.object(now, rule, what);
+        }
+        if let Some(what) = self.shadow.spared(now) {
             self.object(now, Rule::Current, what);
         }
     }
@@ -356,7 +644,7 @@ impl Judge {
     pub(crate) fn finish(&mut self, now: Duration, report: &mut Report) {
         self.check_view(now);
         self.close_window(now);
-        if let Err(what) = self.shadow.judge_flips() {
+        if let Err(what) = self.shadow.judge_flips(now.saturating_sub(START)) {
             self.object(now, Rule::Oscillates, what);
         }
         report.tries = self.tries;
@@ -365,6 +653,9 @@ impl Judge {
         report.views = self.views;
         report.windows = self.windows;
         report.receipts = self.receipts;
+        report.waits = self.waits;
+        report.hedges = self.hedges;
+        report.ejections = self.ejections;
         report.violations = std::mem::take(&mut self.violations);
     }
 }
@@ -382,6 +673,13 @@ impl fmt::Display for Rule {
             Self::Lost => "a request is lost",
             Self::SentTwice => "sent twice",
             Self::Drain => "a drain went wrong",
+            Self::Ejected => "an ejection that may not be",
+            Self::Unjust => "an innocent server is punished",
+            Self::Limit => "a server holds too many",
+            Self::Leaked => "a slot has leaked",
+            Self::Idle => "somebody waits while a slot is free",
+            Self::Order => "out of turn",
+            Self::Waits => "a wait went wrong",
             Self::Ends => "no end",
         })
     }

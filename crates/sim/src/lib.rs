@@ -11,10 +11,11 @@
 //! ```
 //!
 //! # What is real and what is not
-//! Real: [`control::publisher::Publisher`] with its probes' schedule, verdicts, drains and reloads; the pool's views,
-//! rotation and budget; each worker's own [`balance::Local`]; configs, which are read from text. Simulated: the clock,
-//! the network, the servers, the clients; and the retry loop, which follows that of the proxy step by step
-//! (`exchange.rs`), since the proxy's is bound to its sockets.
+//! Real: [`control::publisher::Publisher`] with its probes' schedule, verdicts, ejections, slow starts, drains and
+//! reloads; the pool's views, rotation, budget and queue; how a worker picks ([`control::pick`]), what a try's end is
+//! counted as ([`control::outcome`]), and whether and where another follows ([`control::tries`]); configs, which are
+//! read from text. Simulated: the clock, the network, the servers and their agents, the clients, and what the proxy's
+//! sockets would do between two decisions (`exchange.rs`; `race.rs` for tries side by side).
 //!
 //! # What this crate does not do
 //! It parses no HTTP, moves no bodies and measures no speed. It opens no socket, reads no clock and no environment.
@@ -27,16 +28,18 @@ mod engine;
 mod exchange;
 mod hosts;
 pub mod judge;
+mod race;
 mod random;
 mod report;
 mod scenario;
+mod waits;
 mod workers;
 
 pub use decisions::{Decisions, Product};
 pub use judge::Rule;
 pub use random::Random;
 pub use report::{Report, Violation};
-pub use scenario::{Check, Condition, Life, Scenario, ServerPlan, Step};
+pub use scenario::{Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step};
 
 /// Plays a scenario through, and says what came of it.
 #[must_use]

@@ -31,6 +31,12 @@ pub struct Report {
     pub views: u64,
     /// Receipts of drains.
     pub receipts: u64,
+    /// Waits in the queue.
+    pub waits: u64,
+    /// Tries beside others.
+    pub hedges: u64,
+    /// Ejections by traffic.
+    pub ejections: u64,
     /// Periods whose shares were judged.
     pub windows: u64,
     /// A hash of everything that happened and when: equal for equal runs.
@@ -68,7 +74,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{} requests: {} answered ({} with 5xx), failed {:?}; {} tries, {} of them retries; {} probes, {} verdicts, \
-             {} views, {} windows, {} receipts",
+             {} views, {} windows, {} receipts, {} waits, {} hedges, {} ejections",
             self.requests,
             self.answered,
             self.errors,
@@ -80,6 +86,9 @@ impl fmt::Display for Report {
             self.views,
             self.windows,
             self.receipts,
+            self.waits,
+            self.hedges,
+            self.ejections,
         )?;
         for violation in &self.violations {
             writeln!(f, "{violation}")?;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use balance::State;
+use balance::{SlowStart, State};
 
 /// A story. Times are from its start.
 #[derive(Debug, Clone)]
@@ -30,6 +30,30 @@ pub struct Scenario {
     pub budget: u32,
     /// Active probes; `None` is off.
     pub check: Option<Check>,
+    /// How traffic judges servers; `None` is off.
+    pub outlier: Option<OutlierPlan>,
+    /// Percent: see the config's `panic_threshold`.
+    pub panic_threshold: u32,
+    /// Whether the zone 0 is this balancer's own, and preferred.
+    pub own_zone: bool,
+    /// How many times its fair part a server can bear; from 1.
+    pub overprovision: f64,
+    /// How servers that come later get their weight; `None` is off.
+    pub slow_start: Option<SlowStart>,
+    /// Where requests wait while all servers are full; `None` is off.
+    pub queue: Option<QueuePlan>,
+    /// Whether requests have priorities, 0 to 9; else all have 5.
+    pub priorities: bool,
+    /// How long one try has until its answer begins, if another may follow.
+    pub per_try: Option<Duration>,
+    /// Whether 503 is tried elsewhere.
+    pub retries_status: bool,
+    /// Bounds of the wait before a further try: the first, and the highest.
+    pub backoff: Option<(Duration, Duration)>,
+    /// A further try beside one that takes as long, and how many.
+    pub hedge: Option<(Duration, u32)>,
+    /// How often servers' agents are asked; `None` is off.
+    pub agents: Option<Duration>,
     /// For one connection attempt.
     pub connect_timeout: Duration,
     /// From the request to the response.
@@ -47,6 +71,70 @@ pub struct ServerPlan {
     pub weight: u32,
     /// The mean time of an answer.
     pub latency: Duration,
+    /// Its group: 0 is used first.
+    pub priority: u32,
+    /// Used only while no other is fit.
+    pub backup: bool,
+    /// Where it is, by number.
+    pub zone: Option<u32>,
+    /// Requests in use at once.
+    pub connections_max: Option<u32>,
+}
+
+/// How traffic judges servers.
+#[derive(Debug, Clone, Copy)]
+pub struct OutlierPlan {
+    /// Gateway errors in a row that eject.
+    pub gateway_errors: Option<u32>,
+    /// Whether a server is ejected for failing more often than the rest.
+    pub success_rate: bool,
+    /// Whether slow servers get less.
+    pub latency: bool,
+    /// Whether failing ones get less.
+    pub degrade: bool,
+    /// What rates are taken over.
+    pub interval: Duration,
+    /// The first ejection.
+    pub ejection: Duration,
+    /// The longest.
+    pub ejection_max: Duration,
+    /// Percent of the servers that may be ejected.
+    pub ejected_max: u32,
+}
+
+/// Where requests wait.
+#[derive(Debug, Clone, Copy)]
+pub struct QueuePlan {
+    /// How many at once.
+    pub max: u32,
+    /// How long each, over all its tries.
+    pub wait: Duration,
+}
+
+impl OutlierPlan {
+    /// Only a refused connection says something.
+    pub const REFUSED_ONLY: Self = Self {
+        gateway_errors: None,
+        success_rate: false,
+        latency: false,
+        degrade: false,
+        interval: Duration::from_secs(10),
+        ejection: Duration::from_secs(30),
+        ejection_max: Duration::from_secs(300),
+        ejected_max: 50,
+    };
+
+    /// All of it, over times that fit into a story.
+    pub const QUICK: Self = Self {
+        gateway_errors: Some(5),
+        success_rate: true,
+        latency: true,
+        degrade: true,
+        interval: Duration::from_secs(1),
+        ejection: Duration::from_secs(1),
+        ejection_max: Duration::from_secs(5),
+        ejected_max: 50,
+    };
 }
 
 /// How servers are probed.
@@ -79,6 +167,8 @@ pub struct Condition {
     pub losses: f64,
     /// Whether an HTTP probe is answered with 503, whatever requests get.
     pub fails_probes: bool,
+    /// Whether an HTTP probe is answered with 200, whatever requests get.
+    pub spares_probes: bool,
 }
 
 /// Whether a server is there.
@@ -107,6 +197,8 @@ pub enum Step {
     Drain(usize, Duration),
     /// A config with these servers, by number and weight.
     Reload(Vec<(usize, u32)>),
+    /// A server's agent says something else from now on: "drain", "maint", "ready", "down", "up", "50%".
+    Says(usize, &'static str),
 }
 
 impl Condition {
@@ -118,6 +210,7 @@ impl Condition {
         resets: 0.0,
         losses: 0.0,
         fails_probes: false,
+        spares_probes: false,
     };
 
     /// A server that is not there.
@@ -140,6 +233,10 @@ impl Scenario {
         let plan = ServerPlan {
             weight: 1,
             latency: Duration::from_millis(5),
+            priority: 0,
+            backup: false,
+            zone: None,
+            connections_max: None,
         };
         Self {
             seed: 1,
@@ -159,6 +256,18 @@ impl Scenario {
                 healthy: 2,
                 unhealthy: 3,
             }),
+            outlier: Some(OutlierPlan::REFUSED_ONLY),
+            panic_threshold: 0,
+            own_zone: false,
+            overprovision: 1.4,
+            slow_start: None,
+            queue: None,
+            priorities: false,
+            per_try: None,
+            retries_status: false,
+            backoff: None,
+            hedge: None,
+            agents: None,
             connect_timeout: Duration::from_secs(1),
             first_byte_timeout: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(5),
@@ -196,56 +305,146 @@ impl Scenario {
     /// A config with these servers.
     #[must_use]
     pub fn config(&self, servers: &[(usize, u32)]) -> String {
-        let mut text = String::with_capacity(1024);
+        let mut text = String::with_capacity(2048);
+        if self.own_zone {
+            text.push_str("zone: z0\n");
+        }
         text.push_str(
             "listeners: { web: { bind: '127.0.0.1:8080', pool: site } }\npools:\n  site:\n",
         );
-        let _ = writeln!(text, "    balance: {}", self.balance);
-        // The judge knows of traffic's verdicts only that a refused connection takes a server out until a probe succeeds.
-        text.push_str(match self.check {
-            Some(_) => {
-                "    outlier_detection: { consecutive_gateway_errors: off, success_rate: off, latency: off, degrade: false }\n"
-            }
-            None => "    outlier_detection: off\n",
-        });
-        let _ = writeln!(
-            text,
-            "    retries: {{ attempts: {}, budget: '{}%' }}",
-            self.attempts, self.budget
-        );
-        let _ = writeln!(
-            text,
-            "    timeouts: {{ connect: {}ms, first_byte: {}ms }}",
-            self.connect_timeout.as_millis(),
-            self.first_byte_timeout.as_millis()
-        );
-        let _ = writeln!(
-            text,
-            "    drain: {{ timeout: {}ms }}",
-            self.drain_timeout.as_millis()
-        );
-        let _ = match &self.check {
-            None => writeln!(text, "    health_check: off"),
-            Some(check) => writeln!(
-                text,
-                "    health_check: {{ {}interval: {}ms, timeout: {}ms, healthy_threshold: {}, unhealthy_threshold: {} }}",
-                if check.http { "path: /health, " } else { "" },
-                check.interval.as_millis(),
-                check.timeout.as_millis(),
-                check.healthy,
-                check.unhealthy
-            ),
+        let mut line = |key: &str, value: &str| {
+            let _ = writeln!(text, "    {key}: {value}");
         };
-        text.push_str("    servers:\n");
-        for (server, weight) in servers {
-            let name = Self::name(*server);
-            let _ = writeln!(
-                text,
-                "      - {{ name: {name}, address: '10.0.0.{}:80', weight: {weight} }}",
-                server + 1
+        line("balance", self.balance);
+        line("outlier_detection", &self.outlier_text());
+        line("panic_threshold", &format!("{}%", self.panic_threshold));
+        line("overprovision", &self.overprovision.to_string());
+        if self.own_zone {
+            line("zones", "prefer_own");
+        }
+        if let Some(slow) = &self.slow_start {
+            let (millis, floor) = (slow.duration.as_millis(), slow.floor * 100.0);
+            let aggression = slow.aggression;
+            line(
+                "slow_start",
+                &format!(
+                    "{{ duration: {millis}ms, aggression: {aggression}, floor: {floor:.0}% }}"
+                ),
             );
         }
+        line("limits", &self.limits_text());
+        line("retries", &self.retries_text());
+        if let Some((after, max)) = self.hedge {
+            line(
+                "hedge",
+                &format!("{{ after: {}ms, max: {max} }}", after.as_millis()),
+            );
+        }
+        line(
+            "timeouts",
+            &format!(
+                "{{ connect: {}ms, first_byte: {}ms }}",
+                self.connect_timeout.as_millis(),
+                self.first_byte_timeout.as_millis()
+            ),
+        );
+        let drain = self.drain_timeout.as_millis();
+        line("drain", &format!("{{ timeout: {drain}ms }}"));
+        if let Some(interval) = self.agents {
+            line(
+                "agent_check",
+                &format!("{{ port: 9999, interval: {}ms }}", interval.as_millis()),
+            );
+        }
+        line("health_check", &self.check_text());
+        text.push_str("    servers:\n");
+        for (server, weight) in servers {
+            self.write_server(&mut text, *server, *weight);
+        }
         text
+    }
+
+    fn outlier_text(&self) -> String {
+        let Some(plan) = &self.outlier else {
+            return "off".to_owned();
+        };
+        let off_or = |is_on: bool| if is_on { "{ min_requests: 20 }" } else { "off" };
+        format!(
+            "{{ consecutive_gateway_errors: {}, success_rate: {}, latency: {}, degrade: {}, interval: {}ms, \
+             ejection_time: {}ms, max_ejection_time: {}ms, max_ejected: {}% }}",
+            plan.gateway_errors
+                .map_or_else(|| "off".to_owned(), |count| count.to_string()),
+            off_or(plan.success_rate),
+            off_or(plan.latency),
+            plan.degrade,
+            plan.interval.as_millis(),
+            plan.ejection.as_millis(),
+            plan.ejection_max.as_millis(),
+            plan.ejected_max,
+        )
+    }
+
+    fn limits_text(&self) -> String {
+        match &self.queue {
+            None => "{ queue: off }".to_owned(),
+            Some(QueuePlan { max, wait }) => {
+                format!("{{ queue: {max}, queue_wait: {}ms }}", wait.as_millis())
+            }
+        }
+    }
+
+    fn retries_text(&self) -> String {
+        let mut text = format!("{{ attempts: {}, budget: '{}%'", self.attempts, self.budget);
+        if let Some(per_try) = self.per_try {
+            let _ = write!(text, ", per_try_timeout: {}ms", per_try.as_millis());
+        }
+        if self.retries_status {
+            text.push_str(", on: 503");
+        }
+        if let Some((base, max)) = self.backoff {
+            let (base, max) = (base.as_millis(), max.as_millis());
+            let _ = write!(text, ", backoff: {{ base: {base}ms, max: {max}ms }}");
+        }
+        text.push_str(" }");
+        text
+    }
+
+    fn check_text(&self) -> String {
+        let Some(check) = &self.check else {
+            return "off".to_owned();
+        };
+        format!(
+            "{{ {}interval: {}ms, timeout: {}ms, healthy_threshold: {}, unhealthy_threshold: {} }}",
+            if check.http { "path: /health, " } else { "" },
+            check.interval.as_millis(),
+            check.timeout.as_millis(),
+            check.healthy,
+            check.unhealthy
+        )
+    }
+
+    fn write_server(&self, text: &mut String, server: usize, weight: u32) {
+        let name = Self::name(server);
+        let _ = write!(
+            text,
+            "      - {{ name: {name}, address: '10.0.0.{}:80', weight: {weight}",
+            server + 1
+        );
+        if let Some(plan) = self.servers.get(server) {
+            if plan.priority > 0 {
+                let _ = write!(text, ", priority: {}", plan.priority);
+            }
+            if plan.backup {
+                text.push_str(", backup: true");
+            }
+            if let Some(zone) = plan.zone {
+                let _ = write!(text, ", zone: z{zone}");
+            }
+            if let Some(max) = plan.connections_max {
+                let _ = write!(text, ", max_connections: {max}");
+            }
+        }
+        text.push_str(" }\n");
     }
 }
 

@@ -1,11 +1,9 @@
-//! What each worker has for itself: its picks' local state and its idle connections.
+//! What each worker has for itself: its half of the pool and its idle connections.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use balance::Local;
-use control::live::{PoolState, PoolView};
+use control::pick::LocalPool;
 use control::world::World;
 
 /// An idle connection is kept this long, by default.
@@ -15,10 +13,8 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// One worker.
 pub(crate) struct Worker {
-    pub(crate) pool: Arc<PoolState>,
-    pub(crate) view: Arc<PoolView>,
-    pub(crate) local: Local,
-    version: u64,
+    pub(crate) number: usize,
+    pub(crate) pool: LocalPool,
     idle: BTreeMap<u32, Vec<Idle>>,
 }
 
@@ -30,31 +26,18 @@ struct Idle {
 }
 
 impl Worker {
-    pub(crate) fn new(world: &World, seed: u64) -> Option<Self> {
-        let pool = world.pools.first()?.clone();
+    pub(crate) fn new(number: usize, world: &World, seed: u64) -> Option<Self> {
         Some(Self {
-            version: pool.version(),
-            view: pool.view(),
-            pool,
-            local: Local::new(seed),
+            number,
+            pool: LocalPool::new(world.pools.first()?, seed),
             idle: BTreeMap::new(),
         })
     }
 
     /// Takes up another world; connections stay.
     pub(crate) fn take_world(&mut self, world: &World, seed: u64) {
-        if let Some(new) = Self::new(world, seed) {
-            let idle = std::mem::take(&mut self.idle);
-            *self = Self { idle, ..new };
-        }
-    }
-
-    /// Takes up a newer view, if there is one.
-    pub(crate) fn refresh(&mut self) {
-        let version = self.pool.version();
-        if version != self.version {
-            self.view = self.pool.view();
-            self.version = version;
+        if let Some(pool) = world.pools.first() {
+            self.pool = LocalPool::new(pool, seed);
         }
     }
 

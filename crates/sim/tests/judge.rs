@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::health::{Cause, Outcome};
-use balance::{Local, Refused, RetryBudget, State};
-use control::live::Member;
+use balance::outlier::{Failure, Streak};
+use balance::{RetryBudget, SlowStart, State};
+use control::live::{Member, PoolView};
 use control::message::Event;
+use control::pick::LocalPool;
 use control::reason::Reason;
-use evenkeel_sim::decisions::{Pick, Unanswered, product_may_retry, product_pick};
-use evenkeel_sim::{Condition, Decisions, Rule, Scenario, Step, run, run_with, trace};
+use evenkeel_sim::decisions::{Claim, Unanswered};
+use evenkeel_sim::{
+    Condition, Decisions, OutlierPlan, Product, QueuePlan, Rule, Scenario, Step, run, run_with,
+    trace,
+};
 
 /// The story is well by the product's decisions, and breaks the rule by these.
 fn check(scenario: &Scenario, decisions: &mut dyn Decisions, rule: Rule) {
@@ -39,16 +44,21 @@ fn storm() -> Scenario {
 struct PicksAny(usize);
 
 impl Decisions for PicksAny {
-    fn pick(&mut self, pick: &Pick<'_>, _: &mut Local) -> Option<Arc<Member>> {
+    fn pick(
+        &mut self,
+        pool: &mut LocalPool,
+        _: Option<u64>,
+        tried: &mut Vec<u32>,
+        _: Duration,
+    ) -> Result<Claim, Reason> {
         self.0 += 1;
-        let all = &pick.view.standings;
-        let standing = all.get(self.0 % all.len())?;
-        let tried = pick.tried.contains(&standing.member.id);
-        (!tried).then(|| standing.member.clone())
-    }
-
-    fn acquire(&mut self, _: &Member) -> Result<(), Refused> {
-        Ok(())
+        pool.refresh();
+        let all = &pool.view.standings;
+        let member = all[self.0 % all.len()].member.clone();
+        if tried.contains(&member.id) {
+            return Err(Reason::NoUsableServer);
+        }
+        Ok(Claim::Forced(member))
     }
 }
 
@@ -67,15 +77,18 @@ fn picks_of_a_disabled_removed_or_weightless_server() {
     ] {
         struct Remembers(Option<Arc<Member>>);
         impl Decisions for Remembers {
-            fn pick(&mut self, pick: &Pick<'_>, local: &mut Local) -> Option<Arc<Member>> {
-                let picked = product_pick(pick, local)?;
-                if &*picked.name == "s0" {
-                    self.0 = Some(picked.clone());
+            fn pick(
+                &mut self,
+                pool: &mut LocalPool,
+                key: Option<u64>,
+                tried: &mut Vec<u32>,
+                now: Duration,
+            ) -> Result<Claim, Reason> {
+                let picked = Product.pick(pool, key, tried, now)?;
+                if &*picked.member().name == "s0" {
+                    self.0 = Some(picked.member().clone());
                 }
-                self.0.clone().or(Some(picked))
-            }
-            fn acquire(&mut self, _: &Member) -> Result<(), Refused> {
-                Ok(())
+                Ok(self.0.clone().map_or(picked, Claim::Forced))
             }
         }
         let story = Scenario::quiet(3).at(5_000, step);
@@ -145,13 +158,20 @@ fn a_publisher_that_wavers() {
 }
 
 /// Another server than the product's choice, now and then.
-struct Swaps(fn(&Pick<'_>, Arc<Member>, u64) -> Arc<Member>, u64);
+struct Swaps(fn(&LocalPool, Arc<Member>, u64) -> Arc<Member>, u64);
 
 impl Decisions for Swaps {
-    fn pick(&mut self, pick: &Pick<'_>, local: &mut Local) -> Option<Arc<Member>> {
+    fn pick(
+        &mut self,
+        pool: &mut LocalPool,
+        key: Option<u64>,
+        tried: &mut Vec<u32>,
+        now: Duration,
+    ) -> Result<Claim, Reason> {
         self.1 += 1;
-        let picked = product_pick(pick, local)?;
-        Some((self.0)(pick, picked, self.1))
+        let picked = Product.pick(pool, key, tried, now)?;
+        let swapped = (self.0)(pool, picked.member().clone(), self.1);
+        Ok(Claim::Forced(swapped))
     }
 }
 
@@ -160,8 +180,8 @@ fn a_server_that_never_has_its_turn() {
     for balance in ["round_robin", "power_of_two", "least_connections", "random"] {
         let mut story = Scenario::quiet(4);
         story.balance = balance;
-        let never = |pick: &Pick<'_>, picked: Arc<Member>, _| match &*picked.name {
-            "s0" => pick.view.members[1].clone(),
+        let never = |pool: &LocalPool, picked: Arc<Member>, _| match &*picked.name {
+            "s0" => pool.view.members[1].clone(),
             _ => picked,
         };
         check(&story, &mut Swaps(never, 0), Rule::Starved);
@@ -170,39 +190,34 @@ fn a_server_that_never_has_its_turn() {
 
 #[test]
 fn shares_that_are_a_little_off() {
-    let skews = |pick: &Pick<'_>, picked, count: u64| match count % 50 {
-        0 => pick.view.members[0].clone(),
+    let skews = |pool: &LocalPool, picked, count: u64| match count % 50 {
+        0 => pool.view.members[0].clone(),
         _ => picked,
     };
     check(&Scenario::quiet(3), &mut Swaps(skews, 0), Rule::Shares);
 }
 
 /// Another rule for a request that got no answer.
-struct Retries(fn(Unanswered, &RetryBudget, Duration) -> Result<(), Reason>);
+struct Retries(fn(Unanswered<'_>) -> Result<(), Reason>);
 
 impl Decisions for Retries {
-    fn may_retry(
-        &mut self,
-        unanswered: Unanswered,
-        budget: &RetryBudget,
-        now: Duration,
-    ) -> Result<(), Reason> {
-        (self.0)(unanswered, budget, now)
+    fn may_retry(&mut self, it: Unanswered<'_>) -> Result<(), Reason> {
+        (self.0)(it)
     }
 }
 
 #[test]
 fn retries_past_the_budget() {
-    let spends = |it: Unanswered, _: &RetryBudget, _| match it.attempts_left {
-        0 => Err(it.reason),
-        _ => Ok(()),
+    let spends = |it: Unanswered<'_>| match it.allowance.spend() {
+        false => Err(it.reason),
+        true => Ok(()),
     };
     check(&storm(), &mut Retries(spends), Rule::Amplified);
 }
 
 #[test]
 fn retries_without_end() {
-    let insists = |it: Unanswered, _: &RetryBudget, _| match it.idempotent {
+    let insists = |it: Unanswered<'_>| match it.idempotent {
         true => Ok(()),
         false => Err(it.reason),
     };
@@ -213,12 +228,11 @@ fn retries_without_end() {
 
 #[test]
 fn a_request_that_must_not_be_sent_twice_and_is() {
-    let careless = |it: Unanswered, budget: &RetryBudget, now| {
-        let it = Unanswered {
+    let careless = |it: Unanswered<'_>| {
+        Product.may_retry(Unanswered {
             idempotent: true,
             ..it
-        };
-        product_may_retry(it, budget, now)
+        })
     };
     let mut story = storm();
     story.idempotent = 0.5;
@@ -227,9 +241,9 @@ fn a_request_that_must_not_be_sent_twice_and_is() {
 
 #[test]
 fn a_request_that_is_given_up_too_early() {
-    let gives_up = |it: Unanswered, _: &RetryBudget, _| Err(it.reason);
+    let gives_up = |it: Unanswered<'_>| Err(it.reason);
     check(&storm(), &mut Retries(gives_up), Rule::Lost);
-    let stingy = |_: Unanswered, _: &RetryBudget, _| Err(Reason::RetryBudget);
+    let stingy = |_: Unanswered<'_>| Err(Reason::RetryBudget);
     check(&storm(), &mut Retries(stingy), Rule::Lost);
 }
 
@@ -237,8 +251,17 @@ fn a_request_that_is_given_up_too_early() {
 fn a_refused_connection_that_is_not_tried_elsewhere() {
     struct OneServer;
     impl Decisions for OneServer {
-        fn pick(&mut self, pick: &Pick<'_>, local: &mut Local) -> Option<Arc<Member>> {
-            pick.tried.is_empty().then(|| product_pick(pick, local))?
+        fn pick(
+            &mut self,
+            pool: &mut LocalPool,
+            key: Option<u64>,
+            tried: &mut Vec<u32>,
+            now: Duration,
+        ) -> Result<Claim, Reason> {
+            if tried.is_empty() {
+                return Product.pick(pool, key, tried, now);
+            }
+            Err(Reason::NoUsableServer)
         }
     }
     // Between probes, so that traffic is the first to meet the closed port.
@@ -246,6 +269,307 @@ fn a_refused_connection_that_is_not_tried_elsewhere() {
     story.rate = 200.0;
     story.check = None;
     check(&story, &mut OneServer, Rule::Lost);
+}
+
+/// One server answers all requests with 503, and every probe well.
+fn sour() -> Scenario {
+    let sour = Condition {
+        errors: 1.0,
+        spares_probes: true,
+        ..Condition::WELL
+    };
+    let mut story = Scenario::quiet(4).at(5_000, Step::Becomes(0, sour));
+    story.outlier = Some(OutlierPlan::QUICK);
+    story.rate = 100.0;
+    story
+}
+
+fn failing(event: Event) -> Event {
+    match event {
+        Event::Probed { member, .. } => Event::Failing {
+            member,
+            streak: Streak::GatewayErrors,
+            last: Failure::Status(503),
+        },
+        other => other,
+    }
+}
+
+#[test]
+fn an_ejection_for_nothing() {
+    /// What is heard is another thing than what the judge hears.
+    struct Slanders(u32);
+    impl Decisions for Slanders {
+        fn hear(&mut self, event: Event) -> Option<Event> {
+            self.0 += 1;
+            Some(if self.0 > 20 { failing(event) } else { event })
+        }
+    }
+    check(&sour(), &mut Slanders(0), Rule::Ejected);
+}
+
+#[test]
+fn a_server_that_fails_and_is_not_ejected() {
+    let deaf = |event| (!matches!(event, Event::Failing { .. })).then_some(event);
+    let mut story = sour();
+    story.outlier = Some(OutlierPlan {
+        success_rate: false,
+        ..OutlierPlan::QUICK
+    });
+    check(&story, &mut Hears(deaf), Rule::Current);
+}
+
+/// The judge sees another view than the one that is published.
+struct Shows<F>(F);
+
+impl<F: FnMut(&mut PoolView)> Decisions for Shows<F> {
+    fn show(&mut self, view: Arc<PoolView>) -> Arc<PoolView> {
+        let candidates = view.view.candidates().to_vec();
+        let mut other = PoolView {
+            view: balance::View::build(&balance::Algorithm::RoundRobin, candidates),
+            members: view.members.clone(),
+            standings: view.standings.clone(),
+            panic: view.panic,
+            divided: view.divided,
+        };
+        (self.0)(&mut other);
+        Arc::new(other)
+    }
+}
+
+#[test]
+fn more_are_out_than_may_be() {
+    let all = |view: &mut PoolView| {
+        let out = view.standings.iter().find_map(|it| it.back_at);
+        for standing in &mut view.standings {
+            standing.back_at = out;
+        }
+    };
+    check(&sour(), &mut Shows(all), Rule::Ejected);
+}
+
+#[test]
+fn an_ejection_that_never_ends() {
+    let mut kept = None;
+    let never = move |view: &mut PoolView| {
+        let first = &mut view.standings[0];
+        kept = kept.or(first.back_at);
+        first.back_at = kept;
+    };
+    let mut story = sour();
+    story.outlier = Some(OutlierPlan {
+        degrade: false,
+        ..OutlierPlan::QUICK
+    });
+    story = story.at(8_000, Step::Becomes(0, Condition::WELL));
+    check(&story, &mut Shows(never), Rule::Ejected);
+}
+
+#[test]
+fn a_share_that_nothing_accounts_for() {
+    let half = |view: &mut PoolView| {
+        if let Some(last) = view.standings.last_mut() {
+            last.share = balance::Share::new(0.5);
+        }
+    };
+    let mut story = sour().at(18_000, Step::Weight(1, 2));
+    story.length = Duration::from_secs(25);
+    check(&story, &mut Shows(half), Rule::Unjust);
+}
+
+#[test]
+fn a_slow_start_at_full_speed() {
+    let whole = |view: &mut PoolView| {
+        for standing in &mut view.standings {
+            standing.note = "".into();
+        }
+    };
+    let mut story = Scenario::quiet(3)
+        .at(5_000, Step::State(0, State::Disabled))
+        .at(7_000, Step::State(0, State::Ready));
+    story.slow_start = Some(SlowStart {
+        duration: Duration::from_secs(5),
+        aggression: 1.0,
+        floor: 0.1,
+    });
+    check(&story, &mut Shows(whole), Rule::Shares);
+}
+
+#[test]
+fn traffic_that_goes_past_its_zone_or_priority() {
+    let even = |view: &mut PoolView| {
+        let count = view.standings.len() as f64;
+        for standing in &mut view.standings {
+            standing.traffic = 1.0 / count;
+        }
+    };
+    let mut zones = Scenario::quiet(4);
+    zones.own_zone = true;
+    let mut priorities = Scenario::quiet(4);
+    for at in 0..4 {
+        zones.servers[at].zone = Some(at as u32 % 2);
+        priorities.servers[at].priority = at as u32 % 2;
+    }
+    let lost = |story: Scenario| story.at(8_000, Step::Becomes(0, Condition::DOWN));
+    check(&lost(zones), &mut Shows(even), Rule::Current);
+    check(&lost(priorities), &mut Shows(even), Rule::Current);
+}
+
+/// Two slots for more than they can do, so that requests wait.
+fn crowd() -> Scenario {
+    let mut story = Scenario::quiet(2);
+    for plan in &mut story.servers {
+        plan.connections_max = Some(1);
+        plan.latency = Duration::from_millis(45);
+    }
+    story.queue = Some(QueuePlan {
+        max: 10,
+        wait: Duration::from_millis(400),
+    });
+    story.priorities = true;
+    story
+}
+
+#[test]
+fn a_server_with_more_requests_than_it_may_have() {
+    struct Forces;
+    impl Decisions for Forces {
+        fn pick(
+            &mut self,
+            pool: &mut LocalPool,
+            _: Option<u64>,
+            _: &mut Vec<u32>,
+            _: Duration,
+        ) -> Result<Claim, Reason> {
+            pool.refresh();
+            Ok(Claim::Forced(pool.view.members[0].clone()))
+        }
+    }
+    check(&crowd(), &mut Forces, Rule::Limit);
+}
+
+#[test]
+fn a_newcomer_before_those_who_wait() {
+    struct Barges;
+    impl Decisions for Barges {
+        fn pick(
+            &mut self,
+            pool: &mut LocalPool,
+            key: Option<u64>,
+            tried: &mut Vec<u32>,
+            now: Duration,
+        ) -> Result<Claim, Reason> {
+            let waiting = pool.state.gate.waiting() > 0;
+            match Product.pick(pool, key, tried, now) {
+                Err(_) if waiting => Ok(Claim::Forced(pool.view.members[0].clone())),
+                picked => picked,
+            }
+        }
+    }
+    check(&crowd(), &mut Barges, Rule::Order);
+}
+
+#[test]
+fn a_queue_out_of_order() {
+    struct Turns;
+    impl Decisions for Turns {
+        fn waits_as(&mut self, priority: u8) -> u8 {
+            9 - priority
+        }
+    }
+    check(&crowd(), &mut Turns, Rule::Order);
+}
+
+#[test]
+fn a_wait_past_its_deadline() {
+    struct Patient;
+    impl Decisions for Patient {
+        fn waits_for(&mut self, wait: Duration) -> Duration {
+            wait * 2
+        }
+    }
+    check(&crowd(), &mut Patient, Rule::Waits);
+}
+
+#[test]
+fn a_slot_that_is_given_back_to_nobody() {
+    struct Forgets;
+    impl Decisions for Forgets {
+        fn give_back(&mut self, claim: Claim) {
+            claim.member().cell.release();
+            std::mem::forget(claim);
+        }
+    }
+    check(&crowd(), &mut Forgets, Rule::Idle);
+}
+
+#[test]
+fn a_slot_that_is_not_given_back() {
+    struct Leaks(u32);
+    impl Decisions for Leaks {
+        fn give_back(&mut self, claim: Claim) {
+            self.0 += 1;
+            if self.0 == 100 {
+                std::mem::forget(claim);
+            }
+        }
+    }
+    check(&crowd(), &mut Leaks(0), Rule::Leaked);
+}
+
+/// Servers that are slow now and then, and a further try beside each slow one.
+fn hedged() -> Scenario {
+    let mut story = Scenario::quiet(3);
+    for plan in &mut story.servers {
+        plan.latency = Duration::from_millis(40);
+    }
+    story.hedge = Some((Duration::from_millis(10), 1));
+    story.rate = 100.0;
+    story
+}
+
+#[test]
+fn hedging_past_the_budget() {
+    struct Lavish;
+    impl Decisions for Lavish {
+        fn beside(
+            &mut self,
+            _: bool,
+            _: &RetryBudget,
+            _: Duration,
+            pick: &mut dyn FnMut() -> Option<Claim>,
+        ) -> Option<Claim> {
+            pick()
+        }
+    }
+    check(&hedged(), &mut Lavish, Rule::Amplified);
+}
+
+#[test]
+fn a_slow_try_that_is_not_given_up() {
+    struct Stays;
+    impl Decisions for Stays {
+        fn beside(
+            &mut self,
+            _: bool,
+            _: &RetryBudget,
+            _: Duration,
+            _: &mut dyn FnMut() -> Option<Claim>,
+        ) -> Option<Claim> {
+            None
+        }
+    }
+    let mut story = Scenario::quiet(3);
+    story.per_try = Some(Duration::from_millis(50));
+    let slow = Condition {
+        slow: 40.0,
+        ..Condition::WELL
+    };
+    check(
+        &story.at(5_000, Step::Becomes(0, slow)),
+        &mut Stays,
+        Rule::Lost,
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rules", &["wire"]),
     ("config", &["wire", "balance", "rules"]),
     ("control", &["wire", "balance", "rules", "config"]),
-    ("sim", &["balance", "config", "control"]),
+    ("sim", &["wire", "balance", "config", "control"]),
     ("proxy", &["wire", "balance", "rules", "config", "control"]),
     ("agents", &["wire", "balance", "rules", "config", "control"]),
     ("admin", &["wire", "balance", "rules", "config", "control"]),

@@ -1,14 +1,16 @@
 //! One exchange: pick a server, forward the request, relay the response, and try another server where nothing was
 //! lost by the first.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::{HttpListener, Pool};
 use control::live::Member;
-use control::metrics::RetryCause;
+use control::outcome::NoConnection;
+use control::pick::LocalPool;
 use control::reason::Reason;
+use control::tries::{Allowance, Nothing, Tries};
 
 use super::answer::{self, Content};
 use super::attempt::{Again, Done, Fault, attempt};
@@ -21,8 +23,8 @@ use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
 use crate::tls::ClientTls;
-use crate::upstream::{self, Lease, NoConnection, ServerStream};
-use crate::worker::{LocalPool, LocalWorld};
+use crate::upstream::{self, Lease, ServerStream};
+use crate::worker::LocalWorld;
 
 /// What stays the same over the tries of one request.
 pub(super) struct Cx<'a> {
@@ -37,8 +39,8 @@ pub(super) struct Cx<'a> {
     pub(super) until: Option<Duration>,
     /// Whether the request may be sent again once a server took a byte of it.
     pub(super) repeats: bool,
-    /// Further tries that are left to a request that was sent.
-    pub(super) attempts_left: Cell<u32>,
+    /// Further tries of a request that was sent.
+    pub(super) allowance: Allowance,
 }
 
 /// A request that is answered here.
@@ -119,7 +121,7 @@ pub(super) async fn run(
         plan: &plan,
         until,
         repeats,
-        attempts_left: Cell::new(plan.retries.attempts),
+        allowance: Allowance::new(plan.retries.attempts),
     };
     match forward(&cx, block, &mut upload, log).await {
         Ok(next) => next,
@@ -161,22 +163,33 @@ async fn forward(
     cx.pool.borrow().state.budget.handle_request(net::now());
     let mut state = Tries::default();
     loop {
-        let picked = match state.lease(cx, &mut block.tried) {
+        let picked = state.lease(&mut block.tried, |tried| {
+            let pool = &mut *cx.pool.borrow_mut();
+            pool.pick(cx.plan.key, tried, net::now())
+        });
+        let picked = match picked {
             // Cold: boxed, so that other requests do not carry its state.
             Err(Reason::ServerLimit) => Box::pin(queue_up(cx, &block.tried, &mut log)).await,
             picked => picked,
         };
         let lease = match picked {
             Ok(lease) => lease,
-            Err(reason) => return Err((Unserved::new(queue::over(state.last, reason)), log)),
+            Err(reason) => return Err((Unserved::new(state.over(reason)), log)),
         };
         log.pick(&lease.member);
         cx.conn.deadline.tag(lease.member.id);
         let deadline = &cx.conn.deadline;
-        let server = match obtain(cx, &lease, state.only_new, deadline).await {
+        let server = match obtain(cx, &lease, state.only_new(), deadline).await {
             Ok(server) => server,
             Err(no_connection) => {
-                let failed = state.no_connection(cx, block, &lease.member, no_connection, &mut log);
+                let failed = not_connected(
+                    cx,
+                    &mut state,
+                    block,
+                    &lease.member,
+                    no_connection,
+                    &mut log,
+                );
                 match failed {
                     Ok(()) => continue,
                     Err(reason) => return Err((Unserved::new(reason), log)),
@@ -214,11 +227,11 @@ async fn forward(
             }
             Err(Fault::Retry(again)) => {
                 upload.rewind(&mut block.client_in, &mut block.replay);
-                if let Err(reason) = state.again(cx, block, upload, again, &mut log) {
+                if let Err(reason) = try_again(cx, &mut state, block, upload, again, &mut log) {
                     return Err((Unserved::new(reason), log));
                 }
                 if let Some(backoff) = cx.plan.retries.backoff
-                    && state.was_sent
+                    && state.was_sent()
                 {
                     Box::pin(retry::pause(cx, backoff)).await;
                 }
@@ -227,105 +240,53 @@ async fn forward(
     }
 }
 
-/// What the tries of one request leave for the next one.
-#[derive(Default)]
-struct Tries {
-    /// Why the last one failed.
-    last: Option<Reason>,
-    /// The next one takes no idle connection.
-    only_new: bool,
-    /// Claimed already for the next one.
-    next: Option<Lease>,
-    /// A server whose idle connection ended: it may have gone stale, so that it is asked again if no other one is left.
-    stale: Option<u32>,
-    /// Whether the last server took something of the request.
-    was_sent: bool,
+/// Nothing was sent: the request goes elsewhere.
+fn not_connected(
+    cx: &Cx<'_>,
+    state: &mut Tries<Lease>,
+    block: &mut Block,
+    member: &Member,
+    no_connection: NoConnection,
+    log: &mut Log,
+) -> Result<(), Reason> {
+    let (reason, cause) = no_connection.reason();
+    outcome::not_connected(&cx.conn.worker, member, no_connection);
+    let past = retry::is_past(cx.until);
+    state.handle_no_connection(reason, member.id, &mut block.tried, &cx.allowance, past)?;
+    if let Some(cause) = cause {
+        cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+        log.fail(member, cause);
+    }
+    Ok(())
 }
 
-impl Tries {
-    /// A slot of the next server.
-    fn lease(&mut self, cx: &Cx<'_>, tried: &mut Vec<u32>) -> Result<Lease, Reason> {
-        if let Some(lease) = self.next.take() {
-            return Ok(lease);
-        }
-        loop {
-            let mut pool = cx.pool.borrow_mut();
-            let picked = upstream::pick(&mut pool, cx.plan.key, tried, net::now());
-            match self.stale.take() {
-                Some(stale) if picked.is_err() => tried.retain(|id| *id != stale),
-                _ => return picked,
-            }
-        }
-    }
-
-    /// Nothing was sent: the request goes elsewhere, whatever its method, outside the budget.
-    fn no_connection(
-        &mut self,
-        cx: &Cx<'_>,
-        block: &mut Block,
-        member: &Member,
-        no_connection: NoConnection,
-        log: &mut Log,
-    ) -> Result<(), Reason> {
-        let (reason, cause) = no_connection_reason(no_connection);
-        self.last = Some(reason);
-        retry::note_tried(&mut block.tried, member);
-        outcome::not_connected(&cx.conn.worker, member, no_connection);
-        if reason == Reason::ConnectTimeout {
-            let left = cx.attempts_left.get();
-            if left == 0 || retry::is_past(cx.until) {
-                return Err(reason);
-            }
-            cx.attempts_left.set(left - 1);
-        }
-        if let Some(cause) = cause {
-            cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
-            log.fail(member, cause);
-        }
-        Ok(())
-    }
-
-    /// A try ended with nothing for the client: whether another one follows.
-    fn again(
-        &mut self,
-        cx: &Cx<'_>,
-        block: &mut Block,
-        upload: &Upload,
-        again: Again,
-        log: &mut Log,
-    ) -> Result<(), Reason> {
-        let reason = again.reason();
-        if let Some(member) = &log.member {
-            again.count(&cx.conn.worker, member);
-        }
-        let Again {
-            cause,
-            sent,
-            reused,
-            next,
-            ..
-        } = again;
-        self.last = Some(reason);
-        self.was_sent = sent;
-        self.only_new = reused && next.is_none();
-        let Some(member) = log.member.clone() else {
-            return Err(reason);
-        };
-        // A connection that went stale while it was idle, and took nothing, says nothing about its server.
-        if sent || !reused {
-            retry::note_tried(&mut block.tried, &member);
-        }
-        if sent {
-            self.stale = reused.then_some(member.id);
-            if next.is_none() {
-                retry::may_retry(cx, upload, reason)?;
-            }
-        }
-        self.next = next;
-        cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
-        log.fail(&member, cause);
-        Ok(())
-    }
+/// A try ended with nothing for the client: whether another one follows.
+fn try_again(
+    cx: &Cx<'_>,
+    state: &mut Tries<Lease>,
+    block: &mut Block,
+    upload: &Upload,
+    again: Again,
+    log: &mut Log,
+) -> Result<(), Reason> {
+    let reason = again.reason();
+    let Some(member) = log.member.clone() else {
+        return Err(reason);
+    };
+    again.count(&cx.conn.worker, &member);
+    let cause = again.cause;
+    let nothing = Nothing {
+        reason,
+        sent: again.sent,
+        reused: again.reused,
+        next: again.next,
+    };
+    state.handle_nothing(nothing, member.id, &mut block.tried, |reason| {
+        retry::may_retry(cx, upload, reason)
+    })?;
+    cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+    log.fail(&member, cause);
+    Ok(())
 }
 
 /// Every server is full: waits for one, unless the pool has no queue.
@@ -343,19 +304,6 @@ async fn queue_up(cx: &Cx<'_>, tried: &[u32], log: &mut Log) -> Result<Lease, Re
         may_half_close: false,
     };
     queue::wait(cx.pool, queue, waiter, &mut log.waited).await
-}
-
-pub(super) fn no_connection_reason(no_connection: NoConnection) -> (Reason, Option<RetryCause>) {
-    match no_connection {
-        NoConnection::Refused => (Reason::ConnectRefused, Some(RetryCause::ConnectRefused)),
-        NoConnection::TimedOut => (Reason::ConnectTimeout, Some(RetryCause::ConnectTimeout)),
-        NoConnection::Certificate => (
-            Reason::ServerCertificate,
-            Some(RetryCause::ServerCertificate),
-        ),
-        NoConnection::Handshake => (Reason::ServerHandshake, Some(RetryCause::ServerHandshake)),
-        NoConnection::Limit => (Reason::ServerLimit, None),
-    }
 }
 
 /// An idle connection, or a new one. What may not be retried takes one that was used within the last second.

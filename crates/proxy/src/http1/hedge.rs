@@ -13,6 +13,7 @@ use config::Hedge;
 use control::live::Member;
 use control::metrics::RetryCause;
 use control::reason::Reason;
+use control::tries::{RaceStep, note_tried, race_step};
 use wire::http1::{Decoded, HeadLimits, Method, ResponseHead, decode_response};
 
 use super::attempt::{self, Again, Done, Fault, Sent};
@@ -148,7 +149,7 @@ impl<'r> Race<'r> {
     fn set_timer(&self, cx: &Cx<'_>) {
         let slow_at = self.running.first().and_then(|runner| {
             let per_try = cx.plan.retries.per_try_timeout?;
-            (cx.attempts_left.get() > 0).then(|| runner.since.saturating_add(per_try))
+            (cx.allowance.left() > 0).then(|| runner.since.saturating_add(per_try))
         });
         let due = self.next_at.filter(|_| self.left > 0);
         let at = match (due, slow_at) {
@@ -239,24 +240,26 @@ impl<'r> Race<'r> {
     ) -> Option<Result<Ready, Fault>> {
         let runner = self.running.remove(at);
         let alone = self.running.is_empty();
-        match ended {
-            Ok(ready) if alone || !cx.plan.retries.is_retried(ready.status) => Some(Ok(ready)),
-            Ok(ready) => {
-                retry::note_tried(tried, &runner.member);
+        let answer = ended.as_ref().ok();
+        let retried = answer.map(|ready| cx.plan.retries.is_retried(ready.status));
+        match (race_step(retried, alone, self.held.is_some()), ended) {
+            (RaceStep::KeptWins, _) => self.held.take().map(Ok),
+            (RaceStep::Kept, Ok(ready)) => {
+                note_tried(tried, runner.member.id);
                 if let Some(before) = self.held.replace(ready) {
                     before.lose(cx, log);
                 }
                 None
             }
-            Err(_) if alone && self.held.is_some() => self.held.take().map(Ok),
-            Err(fault) if alone => {
-                log.member = Some(runner.member);
-                Some(Err(fault))
-            }
-            Err(fault) => {
-                retry::note_tried(tried, &runner.member);
+            (RaceStep::GoOn, Err(fault)) => {
+                note_tried(tried, runner.member.id);
                 runner.fail(cx, fault, log);
                 None
+            }
+            (_, Ok(ready)) => Some(Ok(ready)),
+            (_, Err(fault)) => {
+                log.member = Some(runner.member);
+                Some(Err(fault))
             }
         }
     }
@@ -370,7 +373,7 @@ async fn run(
 
 /// A further try that found no connection leaves the race to the others; alone, it is as if nothing had been sent.
 fn no_connection(fault: NoConnection) -> Fault {
-    let (_, cause) = exchange::no_connection_reason(fault);
+    let (_, cause) = fault.reason();
     let mut again = Again::ended(false, false, false);
     again.cause = cause.unwrap_or(RetryCause::ConnectRefused);
     again.no_connection = Some(fault);

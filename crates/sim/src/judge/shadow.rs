@@ -6,79 +6,82 @@ use std::time::Duration;
 
 use balance::State;
 use balance::health::{Outcome, Verdict};
-use control::live::{Member, PoolView};
+use control::live::{Member, PoolView, Standing};
 use control::message::Event;
 
+use super::known::Known;
+use super::place::{self, Rules};
 use super::{Rule, Tried};
-use crate::scenario::{Check, Condition, Scenario};
+use crate::scenario::{Check, Condition, Life, OutlierPlan, Scenario, ServerPlan};
 
 /// How often a server may come and go for each thing that happens.
 const FLIPS_EACH: u64 = 3;
-
-/// How long a server that refused a connection is out, where there are no probes.
-const REFUSED_OUT: Duration = Duration::from_secs(3);
+/// A failure is told to the publisher within this time.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
+/// How far off a published part of the traffic may be.
+const TRAFFIC_SLACK: f64 = 0.002;
 
 /// Every member that there ever was.
 pub(super) struct Shadow {
     check: Option<Check>,
+    outlier: Option<OutlierPlan>,
+    slow_start: Option<balance::SlowStart>,
+    rules: Rules,
+    plans: Vec<ServerPlan>,
     drain_timeout: Duration,
     longest_drain: Duration,
     members: BTreeMap<u32, Known>,
     /// Weights of the file, and operators' words until it changes.
     configured: BTreeMap<usize, u32>,
+    /// What each server is due, while nothing has changed.
+    due: Option<BTreeMap<u32, f64>>,
     usable: BTreeSet<u32>,
     /// Times that a server entered or left service, as published.
     flips: BTreeMap<u32, u64>,
     happened: u64,
     noisy: bool,
+    /// Whether probes fail by chance, since servers need a good part of their time.
+    wavers: bool,
+    /// Whether latency alone may lessen a share.
+    slow: bool,
     verdicts: u64,
-}
-
-/// What is known of one member.
-struct Known {
-    server: usize,
-    state: State,
-    weight: u32,
-    gone: bool,
-    verdict: Verdict,
-    answers: bool,
-    successes: u32,
-    failures: u32,
-    needed: u32,
-    /// When any of it changed last.
-    changed: Duration,
-    /// What runs on it may be cut from then on.
-    cut_from: Option<Duration>,
-}
-
-impl Known {
-    /// How fit to serve: smaller is better; `None`: not at all.
-    fn rank(&self) -> Option<u8> {
-        if self.gone || self.state != State::Ready || self.weight == 0 {
-            return None;
-        }
-        Some(match self.verdict {
-            Verdict::Healthy => 0,
-            Verdict::Unknown => 1,
-            Verdict::Unhealthy if self.answers => 2,
-            Verdict::Unhealthy => 3,
-        })
-    }
+    /// Whether a server of the pool has ever been fit.
+    served: bool,
+    /// Steps by which what was ejected is taken back into service are this far apart.
+    tick: Duration,
 }
 
 impl Shadow {
     pub(super) fn new(scenario: &Scenario) -> Self {
+        let slowest = scenario.servers.iter().map(|plan| plan.latency).max();
+        let interval = scenario.outlier.map_or(Duration::ZERO, |it| it.interval);
         Self {
             check: scenario.check,
+            outlier: scenario.outlier,
+            slow_start: scenario.slow_start,
+            rules: Rules {
+                panic_threshold: scenario.panic_threshold,
+                overprovision: scenario.overprovision,
+                own_zone: scenario.own_zone,
+            },
+            plans: scenario.servers.clone(),
             drain_timeout: scenario.drain_timeout,
             longest_drain: Duration::ZERO,
             members: BTreeMap::new(),
             configured: scenario.first_servers().into_iter().collect(),
+            due: None,
             usable: BTreeSet::new(),
             flips: BTreeMap::new(),
             happened: 0,
             noisy: false,
+            wavers: scenario
+                .check
+                .zip(slowest)
+                .is_some_and(|(check, slowest)| slowest > check.timeout / 10),
+            slow: slowest.is_some_and(|it| it > Duration::from_millis(40)),
             verdicts: 0,
+            served: false,
+            tick: (interval / 10).clamp(Duration::from_millis(50), Duration::from_secs(1)),
         }
     }
 
@@ -87,29 +90,27 @@ impl Shadow {
         let Some(server) = Scenario::server_of(&member.name) else {
             return;
         };
+        let Some(plan) = self.plans.get(server).cloned() else {
+            return;
+        };
         let weight = self.configured.get(&server).copied().unwrap_or(0);
         let verdict = match self.check {
             Some(_) => Verdict::Unknown,
             None => Verdict::Healthy,
         };
-        self.members.entry(member.id).or_insert(Known {
-            server,
-            state: State::Ready,
-            weight,
-            gone: false,
-            verdict,
-            answers: verdict == Verdict::Healthy,
-            successes: 0,
-            failures: 0,
-            needed: 1,
-            changed: now,
-            cut_from: None,
+        let fresh = !self.served;
+        self.due = None;
+        self.members.entry(member.id).or_insert_with(|| {
+            let mut known = Known::new(server, member, plan, weight, verdict, now);
+            known.fresh = fresh;
+            known
         });
     }
 
     /// A config with these servers: the others are gone, and a weight that the file changes ends an operator's.
     pub(super) fn reload(&mut self, now: Duration, servers: &[(usize, u32)]) {
         self.happened += 1;
+        self.due = None;
         let before = std::mem::take(&mut self.configured);
         self.configured = servers.iter().copied().collect();
         for known in self.members.values_mut().filter(|it| !it.gone) {
@@ -130,8 +131,12 @@ impl Shadow {
 
     pub(super) fn set_state(&mut self, now: Duration, server: usize, state: State) {
         self.happened += 1;
+        self.due = None;
         if let Some(known) = self.of(server) {
-            known.state = state;
+            known.take_operator(state);
+            if state == State::Ready {
+                known.forgive(now);
+            }
             known.changed = now;
             known.cut_from = None;
         }
@@ -139,6 +144,7 @@ impl Shadow {
 
     pub(super) fn set_weight(&mut self, now: Duration, server: usize, weight: u32) {
         self.happened += 1;
+        self.due = None;
         if let Some(known) = self.of(server) {
             known.weight = weight;
             known.changed = now;
@@ -162,9 +168,11 @@ impl Shadow {
         from.is_some_and(|from| from <= now)
     }
 
-    pub(super) fn turn(&mut self, _server: usize, condition: &Condition) {
+    pub(super) fn turn(&mut self, condition: &Condition) {
         self.happened += 1;
         self.noisy |= condition.is_noisy();
+        let stalls = matches!(condition.life, Life::Frozen | Life::Unreachable);
+        self.slow |= condition.slow > 1.0 || condition.losses > 0.0 || stalls;
     }
 
     fn of(&mut self, server: usize) -> Option<&mut Known> {
@@ -172,56 +180,59 @@ impl Shadow {
         members.find(|it| it.server == server && !it.gone)
     }
 
-    /// The verdict's rules once more. True if something changed.
-    pub(super) fn hear(&mut self, now: Duration, event: &Event) -> bool {
-        let Some(check) = self.check else {
-            // It is out for a while, and back by itself: what is published meanwhile is not judged.
-            if let Event::Refused { member } = event
-                && let Some(known) = self.members.get_mut(member)
-            {
-                self.happened += 1;
-                known.changed = now + REFUSED_OUT;
+    /// What the publisher hears, once more. True if something changed.
+    pub(super) fn hear(&mut self, now: Duration, event: &Event) -> Result<bool, (Rule, String)> {
+        let (Event::Refused { member }
+        | Event::Failing { member, .. }
+        | Event::AgentSaid { member, .. }
+        | Event::Probed { member, .. }) = event
+        else {
+            return Ok(false);
+        };
+        let Some(known) = self.members.get_mut(member).filter(|it| !it.gone) else {
+            return Ok(false);
+        };
+        self.due = None;
+        match event {
+            Event::AgentSaid {
+                answer: Ok(line), ..
+            } => {
+                let changed = known.take_line(line);
+                if changed {
+                    self.happened += 1;
+                    known.changed = now;
+                }
+                Ok(changed)
             }
-            return false;
-        };
-        let member = match event {
-            Event::Refused { member } | Event::Probed { member, .. } => *member,
-            _ => return false,
-        };
-        let Some(known) = self.members.get_mut(&member).filter(|it| !it.gone) else {
+            Event::Failing { last, .. } => self.hear_failing(now, *member, last.answers()),
+            Event::Refused { .. } => Ok(self.hear_refused(now, *member)),
+            Event::Probed { outcome, .. } => Ok(self.hear_probe(now, *member, outcome)),
+            _ => Ok(false),
+        }
+    }
+
+    fn hear_probe(&mut self, now: Duration, member: u32, outcome: &Outcome) -> bool {
+        let (Some(check), Some(known)) = (self.check, self.members.get_mut(&member)) else {
             return false;
         };
         let before = (known.verdict, known.answers);
-        match event {
-            Event::Probed {
-                outcome: Outcome::Success,
-                ..
-            } => {
+        match outcome {
+            Outcome::Success => {
                 known.failures = 0;
                 known.successes += 1;
                 known.answers = true;
-                if known.successes >= known.needed {
+                if known.successes >= known.needed && known.verdict != Verdict::Healthy {
                     known.verdict = Verdict::Healthy;
+                    known.recover();
                 }
             }
-            Event::Probed {
-                outcome: Outcome::Failure(cause),
-                ..
-            } => {
+            Outcome::Failure(cause) => {
                 known.successes = 0;
                 known.failures += 1;
                 known.answers = cause.answers();
                 if known.failures >= check.unhealthy {
                     known.verdict = Verdict::Unhealthy;
                     known.needed = check.healthy;
-                }
-            }
-            _ => {
-                known.successes = 0;
-                known.answers = false;
-                if known.verdict != Verdict::Unhealthy {
-                    known.verdict = Verdict::Unhealthy;
-                    known.needed = 1;
                 }
             }
         }
@@ -233,21 +244,211 @@ impl Shadow {
         changed
     }
 
+    fn hear_refused(&mut self, now: Duration, member: u32) -> bool {
+        if self.check.is_none() {
+            return self.eject(member, true, false, now);
+        }
+        let Some(known) = self.members.get_mut(&member) else {
+            return false;
+        };
+        known.successes = 0;
+        known.answers = false;
+        known.streak = 0;
+        known.spared = 0;
+        if known.verdict != Verdict::Unhealthy {
+            known.verdict = Verdict::Unhealthy;
+            known.needed = 1;
+            self.verdicts += 1;
+        }
+        if known.ejected.is_some_and(|it| !it.answers()) {
+            known.forgive(now);
+        }
+        known.changed = now;
+        true
+    }
+
+    fn hear_failing(
+        &mut self,
+        now: Duration,
+        member: u32,
+        answers: bool,
+    ) -> Result<bool, (Rule, String)> {
+        let Some(needed) = self.outlier.and_then(|plan| plan.gateway_errors) else {
+            return Ok(false);
+        };
+        let Some(known) = self.members.get(&member) else {
+            return Ok(false);
+        };
+        let late = known.failed_at + TOLD_WITHIN < now;
+        let (streak, on_trial) = known.failed_as;
+        if late || streak < needed && !on_trial && known.log_is_good(now) {
+            let what = format!(
+                "s{} is said to fail, after {streak} failures in a row",
+                known.server
+            );
+            return Err((Rule::Unjust, what));
+        }
+        Ok(self.eject(member, false, answers, now))
+    }
+
+    /// Takes a server out, if that leaves enough.
+    fn eject(&mut self, member: u32, refused: bool, answers: bool, now: Duration) -> bool {
+        let plan = self.outlier.unwrap_or(OutlierPlan::REFUSED_ONLY);
+        if !self.may_eject(member, refused) {
+            return false;
+        }
+        if let Some(known) = self.members.get_mut(&member) {
+            known.eject(&plan, refused, answers, now);
+            self.due = None;
+        }
+        true
+    }
+
+    /// Whether a server may be ejected: another serves, and no more are out than may be.
+    fn may_eject(&self, member: u32, refused: bool) -> bool {
+        let Some(known) = self.members.get(&member) else {
+            return false;
+        };
+        let percent = self.outlier.map_or(0, |plan| plan.ejected_max as usize);
+        let open = self.members.values().filter(|it| it.is_open());
+        let (open, out) = open.fold((0, 0), |(open, out), it| {
+            (open + 1, out + usize::from(it.ejected.is_some()))
+        });
+        let allowed = match (refused, percent) {
+            (true, _) => open,
+            (false, 0) => 0,
+            (false, percent) => (open * percent / 100).max(1),
+        };
+        let fit = known.held() == Verdict::Healthy && known.ejected.is_none();
+        let another = self.members.iter().any(|(id, it)| {
+            let serves = it.held() == Verdict::Healthy || !fit && it.held() == Verdict::Unknown;
+            *id != member && it.is_open() && it.ejected.is_none() && serves
+        });
+        let out_already = known.ejected.is_some() || known.held() == Verdict::Unhealthy;
+        !out_already && another && out < allowed
+    }
+
+    /// One that is out though its time is over.
+    pub(super) fn overdue(&self, now: Duration, grace: Duration) -> Option<String> {
+        let late = self.members.values().find(|it| {
+            let until = it.ejected.map(|it| it.until + self.tick + grace);
+            !it.gone && until.is_some_and(|until| until < now)
+        })?;
+        Some(format!("s{} is out though its time is over", late.server))
+    }
+
+    /// A try has ended, and says this of its server.
+    pub(super) fn count(&mut self, member: u32, failed: bool, now: Duration) {
+        let may_eject = failed && self.may_eject(member, false);
+        if let Some(known) = self.members.get_mut(&member) {
+            known.count(failed, now);
+            known.spared = if may_eject { known.spared + 1 } else { 0 };
+        }
+    }
+
+    /// One that has failed so often in a row, while it could be ejected, that it should be out by now.
+    pub(super) fn spared(&self, now: Duration) -> Option<String> {
+        let needed = self.outlier.and_then(|plan| plan.gateway_errors)?;
+        let mut members = self.members.values();
+        let known = members.find(|it| {
+            let told = it.failed_at + TOLD_WITHIN < now;
+            it.spared >= 3 * needed && told && it.is_fit()
+        })?;
+        Some(format!(
+            "s{} failed {} times in a row, and serves",
+            known.server, known.spared
+        ))
+    }
+
+    /// The publisher says that it has ejected a server.
+    pub(super) fn see_ejection(
+        &mut self,
+        now: Duration,
+        name: &str,
+        cause: &str,
+    ) -> Result<(), (Rule, String)> {
+        let server = Scenario::server_of(name);
+        let found = self
+            .members
+            .iter()
+            .find(|(_, it)| Some(it.server) == server && !it.gone);
+        let Some((id, known)) = found else {
+            return Ok(());
+        };
+        let id = *id;
+        if !cause.contains("of requests failed") {
+            return match known.ejected {
+                Some(ejected) if ejected.began == now => Ok(()),
+                _ => Err((Rule::Ejected, format!("{name} is ejected: {cause}"))),
+            };
+        }
+        let interval = self.outlier.map_or(Duration::ZERO, |plan| plan.interval);
+        let (own, failed) = known.recent(interval, now);
+        let rest: Vec<f64> = self
+            .members
+            .iter()
+            .filter(|(other, it)| **other != id && it.is_fit())
+            .map(|(_, it)| it.recent(interval, now))
+            .filter(|(requests, _)| *requests >= 5.0)
+            .map(|(requests, failed)| failed / requests)
+            .collect();
+        let rest = rest.iter().sum::<f64>() / (rest.len().max(1) as f64);
+        let rate = failed / own.max(1.0);
+        if rate < rest + 0.3 {
+            let what = format!("{name} is ejected at {rate:.2} failures, {rest:.2} at the rest");
+            return Err((Rule::Unjust, what));
+        }
+        if self.eject(id, false, true, now) {
+            Ok(())
+        } else {
+            Err((Rule::Ejected, format!("{name} is ejected: {cause}")))
+        }
+    }
+
     pub(super) fn verdicts(&self) -> u64 {
         self.verdicts
     }
 
-    /// Whether the publisher had time to publish all that is known.
-    pub(super) fn is_stable(&self, now: Duration, grace: Duration) -> bool {
-        self.members.values().all(|it| it.changed + grace <= now)
+    pub(super) fn known(&self, member: u32) -> Option<&Known> {
+        self.members.get(&member)
     }
 
-    fn best(&self) -> Option<u8> {
-        self.members.values().filter_map(Known::rank).min()
+    pub(super) fn known_mut(&mut self, member: u32) -> Option<&mut Known> {
+        self.members.get_mut(&member)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Known)> {
+        self.members.iter().map(|(id, it)| (*id, it))
+    }
+
+    /// Whether the publisher had time to publish all that is known.
+    pub(super) fn is_stable(&self, now: Duration, grace: Duration) -> bool {
+        self.members.values().all(|it| {
+            // The end of an ejection is seen at the next look.
+            let ends = it
+                .ejected
+                .is_some_and(|it| it.until <= now && now <= it.until + self.tick + grace);
+            it.changed + grace <= now && !ends
+        })
+    }
+
+    /// What each server is due.
+    fn due(&mut self) -> &BTreeMap<u32, f64> {
+        let Self {
+            due,
+            members,
+            rules,
+            ..
+        } = self;
+        due.get_or_insert_with(|| {
+            let there = members.iter().filter(|(_, it)| !it.gone);
+            let seats: Vec<_> = there.map(|(id, it)| it.seat(*id)).collect();
+            place::due(&seats, *rules)
+        })
     }
 
     pub(super) fn judge_pick(
-        &self,
+        &mut self,
         member: u32,
         now: Duration,
         grace: Duration,
@@ -255,93 +456,235 @@ impl Shadow {
         let Some(known) = self.members.get(&member) else {
             return Err((Rule::Open, format!("member {member} is unknown")));
         };
-        let Some(rank) = known.rank() else {
-            let what = format!(
-                "s{}: {}, weight {}, {}",
-                known.server,
-                known.state,
-                known.weight,
-                if known.gone { "removed" } else { "configured" }
-            );
-            return Err((Rule::Open, what));
-        };
-        if Some(rank) > self.best() && self.is_stable(now, grace) {
-            let what = format!("s{}: {}", known.server, known.verdict);
-            return Err((Rule::Fit, what));
+        let shown = format!(
+            "s{}: {}, {}, weight {}, {}{}",
+            known.server,
+            known.state(),
+            known.held(),
+            known.weight,
+            if known.gone { "removed" } else { "configured" },
+            if known.ejected.is_some() {
+                ", ejected"
+            } else {
+                ""
+            },
+        );
+        if !known.is_open() {
+            return Err((Rule::Open, shown));
+        }
+        if self.is_stable(now, grace) && !self.due().contains_key(&member) {
+            return Err((Rule::Fit, shown));
         }
         Ok(())
     }
 
-    /// Servers that would serve and that these tries have not been to.
-    pub(super) fn left(&self, past: &[Tried], now: Duration, grace: Duration) -> Vec<usize> {
-        let best = self.best();
-        if best.is_none() || !self.is_stable(now, grace) {
+    /// Servers that would serve and that these tries have not been to; none while it is not clear who would.
+    pub(super) fn left(&mut self, past: &[Tried], now: Duration, grace: Duration) -> Vec<u32> {
+        if !self.is_stable(now, grace) {
             return Vec::new();
         }
-        let tried = |id: u32| past.iter().any(|it| it.member == id && !it.reused);
-        let members = self.members.iter();
-        members
-            .filter(|(id, it)| it.rank() == best && !tried(**id))
-            .map(|(_, it)| it.server)
-            .collect()
+        let tried = |id: u32| past.iter().any(|it| it.member == id && !it.may_be_stale());
+        let due = self.due().keys().copied();
+        due.filter(|id| !tried(*id)).collect()
+    }
+
+    /// Whether a server has no slot left.
+    pub(super) fn is_full(&self, member: u32) -> bool {
+        self.members.get(&member).is_some_and(|known| {
+            let max = known.plan.connections_max;
+            max.is_some_and(|max| known.in_use >= max)
+        })
     }
 
     /// Compares what is published with what is known.
-    pub(super) fn judge_view(&self, view: &PoolView) -> Result<(), String> {
+    pub(super) fn judge_view(&mut self, view: &PoolView) -> Result<(), (Rule, String)> {
+        let wrong = |what| Err((Rule::Current, what));
         for standing in &view.standings {
             let Some(known) = self.members.get(&standing.member.id) else {
-                return Err(format!("{} is unknown", standing.member.name));
+                return wrong(format!("{} is unknown", standing.member.name));
             };
-            if (standing.verdict, standing.weight) != (known.verdict, known.weight) {
-                return Err(format!(
-                    "{} is published as {} of weight {}, and is {} of weight {}",
-                    standing.member.name,
-                    standing.verdict,
-                    standing.weight,
-                    known.verdict,
-                    known.weight
+            let published = (
+                standing.verdict,
+                standing.weight,
+                standing.back_at.is_some(),
+            );
+            let expected = (known.held(), known.weight, known.ejected.is_some());
+            if published != expected {
+                return wrong(format!(
+                    "{} is published as {published:?}, and is {expected:?}",
+                    standing.member.name
                 ));
             }
         }
-        let best = self.best();
-        let due: BTreeSet<u32> = self
-            .members
+        let traffic: BTreeMap<u32, f64> = view
+            .standings
             .iter()
-            .filter(|(_, it)| best.is_some() && it.rank() == best)
-            .map(|(id, _)| *id)
+            .map(|it| (it.member.id, it.traffic))
+            .filter(|(_, traffic)| *traffic > 0.0)
             .collect();
-        let published = published(view);
-        if due == published {
+        let due = self.due().clone();
+        let off = |id: &u32| {
+            let of = |parts: &BTreeMap<u32, f64>| parts.get(id).copied().unwrap_or(0.0);
+            (of(&due) - of(&traffic)).abs() > TRAFFIC_SLACK
+        };
+        if published(view) == due.keys().copied().collect()
+            && !due.keys().chain(traffic.keys()).any(off)
+        {
             return Ok(());
         }
-        let names = |ids: &BTreeSet<u32>| {
-            let names: Vec<String> = ids.iter().map(|id| self.name(*id)).collect();
-            names.join(" ")
+        let shown = |parts: &BTreeMap<u32, f64>| {
+            let parts = parts.iter();
+            let each: Vec<String> = parts
+                .map(|(id, part)| format!("{} {:.2} %", self.name(*id), part * 100.0))
+                .collect();
+            each.join(", ")
         };
-        Err(format!(
-            "[{}] may serve, [{}] should",
-            names(&published),
-            names(&due)
+        wrong(format!(
+            "[{}] are to serve, [{}] are due",
+            shown(&traffic),
+            shown(&due)
         ))
     }
 
-    pub(super) fn count_flips(&mut self, view: &PoolView) {
+    /// Takes in what a new view says that is the publisher's to say: ends of ejections, shares, slow starts; and judges
+    /// each by itself.
+    pub(super) fn see_view(
+        &mut self,
+        now: Duration,
+        view: &PoolView,
+    ) -> Result<(), (Rule, String)> {
+        self.due = None;
         let usable = published(view);
         for id in usable.symmetric_difference(&self.usable) {
             *self.flips.entry(*id).or_default() += 1;
         }
         self.usable = usable;
+        let mut found = Ok(());
+        for standing in &view.standings {
+            let seen = self
+                .see_ejected(now, standing)
+                .and_then(|()| self.see_warmth(now, standing))
+                .and_then(|()| self.see_share(now, standing));
+            found = found.and(seen);
+        }
+        self.served |= self.members.values().any(Known::is_fit);
+        found
+    }
+
+    fn see_ejected(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
+        let Some(known) = self.members.get_mut(&standing.member.id) else {
+            return Ok(());
+        };
+        match (known.ejected, standing.back_at) {
+            (Some(ejected), None) if ejected.until <= now => {
+                known.come_back(now);
+                if self.outlier.is_none() {
+                    // Nothing is held against it.
+                    known.forgive(now);
+                }
+                Ok(())
+            }
+            (Some(_), Some(until)) if !known.see_until(until) => {
+                let what = format!(
+                    "s{} is out until {until:?}, and should be until {:?}",
+                    known.server, known.ejected
+                );
+                Err((Rule::Ejected, what))
+            }
+            (None, Some(_)) => {
+                let what = format!("s{} is ejected for nothing", known.server);
+                Err((Rule::Ejected, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A server that begins to serve beside others has a part of its weight that grows.
+    fn see_warmth(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
+        let slow = self.slow_start;
+        let Some(known) = self.members.get_mut(&standing.member.id) else {
+            return Ok(());
+        };
+        match (known.is_fit(), known.fit_since) {
+            (true, None) => {
+                known.fit_since = Some(now);
+                known.warming = !known.fresh;
+                known.fresh = false;
+            }
+            (false, Some(_)) => known.fit_since = None,
+            _ => {}
+        }
+        known.fresh &= known.is_open() && known.held() != Verdict::Unhealthy;
+        let age = known.fit_since.map(|since| now.saturating_sub(since));
+        let factor = match (slow, age) {
+            (Some(slow), Some(age)) if known.warming && age < slow.duration => {
+                let progress = age.as_secs_f64() / slow.duration.as_secs_f64();
+                progress.powf(1.0 / slow.aggression).max(slow.floor)
+            }
+            _ => {
+                known.warming = false;
+                1.0
+            }
+        };
+        // In whole percents, so that turns have a short period.
+        known.part = standing.share.factor() * (factor * 100.0).round() / 100.0;
+        if standing.traffic == 0.0 || !known.is_fit() {
+            return Ok(());
+        }
+        let shown = warmth_of(&standing.note);
+        if (shown - factor).abs() > 0.011 {
+            let what = format!(
+                "s{} has {shown} of its weight after {age:?} of its slow start, and should have {factor:.3}",
+                known.server
+            );
+            return Err((Rule::Shares, what));
+        }
+        Ok(())
+    }
+
+    /// Who never failed and was never slow has all of its weight.
+    fn see_share(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
+        let Some(known) = self.members.get(&standing.member.id) else {
+            return Ok(());
+        };
+        let lessened = standing.share.factor() < known.own_part() - 0.07;
+        let interval = self.outlier.map_or(Duration::ZERO, |plan| plan.interval);
+        let forgotten = known.troubled + interval * 8 + self.tick * 20 + Duration::from_secs(1);
+        let serves = known.ejected.is_none();
+        if lessened && serves && !self.slow && forgotten < now {
+            let what = format!(
+                "s{} has {} of its weight, and nothing is amiss with it",
+                known.server, standing.share
+            );
+            return Err((Rule::Unjust, what));
+        }
+        Ok(())
     }
 
     /// Servers come and go with what happens, and not by themselves. Where chance has a part in it, the verdicts'
-    /// thresholds are the measure, which are compared anyway.
-    pub(super) fn judge_flips(&self) -> Result<(), String> {
-        if self.noisy {
+    /// thresholds are the measure, which are compared anyway; and ejections, of which each is longer than the one
+    /// before, less one for as long as the first in service: so that there are no more than fill the time.
+    pub(super) fn judge_flips(&self, passed: Duration) -> Result<(), String> {
+        let plan = self.outlier.unwrap_or(OutlierPlan::REFUSED_ONLY);
+        let firsts = passed.as_secs_f64() / plan.ejection.as_secs_f64().max(0.001);
+        let levels = plan.ejection_max.as_secs_f64() / plan.ejection.as_secs_f64().max(0.001);
+        let each = if self.check.is_some() { 2.0 } else { 1.1 };
+        let bound = (firsts + levels.max(1.0)) / each + 2.0 + self.happened as f64;
+        for (id, known) in &self.members {
+            if f64::from(known.ejections) > bound {
+                let (name, count) = (self.name(*id), known.ejections);
+                return Err(format!(
+                    "{name} was ejected {count} times in {passed:?}, {bound:.0} at most"
+                ));
+            }
+        }
+        if self.noisy || self.wavers {
             return Ok(());
         }
         let allowed = 2 + FLIPS_EACH * (self.happened + self.members.len() as u64);
         for (id, flips) in &self.flips {
-            if *flips > allowed {
+            let ejections = self.members.get(id).map_or(0, |it| it.ejections);
+            if *flips > allowed + 2 * u64::from(ejections) {
                 let name = self.name(*id);
                 return Err(format!(
                     "{name} came and went {flips} times in {} events",
@@ -352,13 +695,22 @@ impl Shadow {
         Ok(())
     }
 
-    /// After this long without a fault nothing changes any more.
-    pub(super) fn settle_time(&self) -> Duration {
-        let Some(check) = self.check else {
-            return Duration::from_secs(1) + REFUSED_OUT;
-        };
-        let once = check.interval.mul_f64(1.1) + check.timeout;
-        Duration::from_secs(1) + once * (check.healthy + 1)
+    /// After this long without a fault nothing changes any more; `None`: there is no telling.
+    pub(super) fn settle_time(&self) -> Option<Duration> {
+        let outlier = self.outlier.unwrap_or(OutlierPlan::REFUSED_ONLY);
+        let judged = outlier.gateway_errors.is_some() || outlier.success_rate || outlier.degrade;
+        if self.slow && outlier.latency || self.wavers {
+            return None;
+        }
+        let mut settled = Duration::from_secs(1);
+        if let Some(check) = self.check {
+            let once = check.interval.mul_f64(1.1) + check.timeout;
+            settled += once * (check.healthy + 1);
+        }
+        if judged || self.check.is_none() {
+            settled += outlier.ejection_max + outlier.interval * 8 + self.tick * 20;
+        }
+        Some(settled + self.slow_start.map_or(Duration::ZERO, |it| it.duration * 2))
     }
 
     pub(super) fn server_of(&self, member: u32) -> Option<usize> {
@@ -373,4 +725,11 @@ impl Shadow {
 
 fn published(view: &PoolView) -> BTreeSet<u32> {
     view.view.candidates().iter().map(|it| it.id).collect()
+}
+
+/// "slow start at 35 %" in the words beside a server.
+fn warmth_of(note: &str) -> f64 {
+    let percent = note.split("slow start at ").nth(1);
+    let percent = percent.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    percent.map_or(1.0, |percent| percent / 100.0)
 }

@@ -18,6 +18,8 @@ const DEVIATIONS: f64 = 6.0;
 /// Picks since the last view or fault.
 pub(super) struct Window {
     balance: &'static str,
+    /// Whether servers may be full.
+    limited: bool,
     total: u64,
     picks: BTreeMap<u32, u64>,
     /// No server has a fault.
@@ -36,9 +38,10 @@ pub(super) struct Found {
 }
 
 impl Window {
-    pub(super) fn new(balance: &'static str) -> Self {
+    pub(super) fn new(balance: &'static str, limited: bool) -> Self {
         Self {
             balance,
+            limited,
             total: 0,
             picks: BTreeMap::new(),
             well: true,
@@ -81,6 +84,7 @@ impl Window {
         let alike = candidates
             .iter()
             .all(|it| units(it) == units(&candidates[0]));
+        let whole = candidates.iter().all(|it| it.share.is_full());
         found.judged = calm;
         for candidate in candidates {
             let had = picks.get(&candidate.id).copied().unwrap_or(0);
@@ -97,7 +101,7 @@ impl Window {
                 continue;
             }
             let off = (had as f64 - due).abs();
-            if let Some(bound) = self.bound(due, alike).filter(|_| calm)
+            if let Some(bound) = self.bound(due, alike, whole).filter(|_| calm)
                 && off > bound
             {
                 let what = format!(
@@ -113,7 +117,8 @@ impl Window {
     /// Whether every server has its turn, even of those that answer slowly (`calm`: while all are well).
     fn never_starves(&self, calm: bool) -> bool {
         match self.balance {
-            "round_robin" | "random" => true,
+            // A server without a free slot is passed over.
+            "round_robin" | "random" => calm || !self.limited,
             "least_connections" | "power_of_two" | "ip_hash" | "consistent_hash" | "maglev" => calm,
             // Who answers faster may get all.
             _ => false,
@@ -121,11 +126,13 @@ impl Window {
     }
 
     /// How far off its share a server may be, in picks.
-    fn bound(&self, due: f64, alike: bool) -> Option<f64> {
+    fn bound(&self, due: f64, alike: bool, whole: bool) -> Option<f64> {
         let chance = DEVIATIONS * due.sqrt() + 3.0;
         match self.balance {
             // Less than one pick ahead or behind, at both ends.
-            "round_robin" => Some(2.0),
+            "round_robin" if whole => Some(2.0),
+            // Parts of weights make long periods, whose turns are spread, but not written out.
+            "round_robin" => Some(6.0),
             "random" => Some(chance),
             "power_of_two" if alike => Some(chance + due * 0.05),
             // Keys are at random here; a server's part of the ring is off by less than 22 % nearly always.

@@ -1,0 +1,393 @@
+//! Whether a request is tried again, where, and what the tries before leave for the next one: SPEC's rule 1, for the
+//! proxy and for the simulator.
+//!
+//! Nothing here sends, waits or logs: how a try ended is told, what follows is returned.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use balance::RetryBudget;
+use config::Backoff;
+
+use crate::reason::Reason;
+
+/// Further tries that a request may have.
+#[derive(Debug)]
+pub struct Allowance {
+    attempts: u32,
+    left: Cell<u32>,
+}
+
+impl Allowance {
+    /// `attempts` tries after the first.
+    #[must_use]
+    pub fn new(attempts: u32) -> Self {
+        Self {
+            attempts,
+            left: Cell::new(attempts),
+        }
+    }
+
+    /// How many are left.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.left.get()
+    }
+
+    /// Spends one; false: there is none.
+    pub fn spend(&self) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Whether a request that was sent, and got no byte of an answer, may be sent to another server. `repeatable`: it
+    /// may be, and can be, sent twice.
+    ///
+    /// # Errors
+    /// What it is answered with instead; `reason` is why the try failed.
+    pub fn retry(
+        &self,
+        repeatable: bool,
+        reason: Reason,
+        budget: &RetryBudget,
+        now: Duration,
+    ) -> Result<(), Reason> {
+        if !repeatable || self.left() == 0 {
+            return Err(reason);
+        }
+        if !budget.try_retry(now) {
+            return Err(Reason::RetryBudget);
+        }
+        self.spend();
+        Ok(())
+    }
+
+    /// Another server, by `pick`, for a try that may be given up for it: within attempts and budget.
+    pub fn elsewhere<L>(
+        &self,
+        repeatable: bool,
+        budget: &RetryBudget,
+        now: Duration,
+        pick: impl FnOnce() -> Option<L>,
+    ) -> Option<L> {
+        if self.left() == 0 {
+            return None;
+        }
+        let lease = beside(repeatable, budget, now, pick)?;
+        self.spend();
+        Some(lease)
+    }
+
+    /// The wait before the next try: `random` brought below a bound that doubles with each try, so that what failed
+    /// together does not come back together.
+    #[must_use]
+    pub fn backoff(&self, backoff: Backoff, random: u64) -> Duration {
+        let made = self.attempts.saturating_sub(self.left());
+        let bound = u64::try_from(backoff.bound(made).as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(random % bound.saturating_add(1).max(1))
+    }
+}
+
+/// Another server, by `pick`, for a try beside one that goes on: it counts against the budget alone.
+pub fn beside<L>(
+    repeatable: bool,
+    budget: &RetryBudget,
+    now: Duration,
+    pick: impl FnOnce() -> Option<L>,
+) -> Option<L> {
+    if !repeatable || !budget.try_retry(now) {
+        return None;
+    }
+    let picked = pick();
+    if picked.is_none() {
+        budget.take_back(now);
+    }
+    picked
+}
+
+/// Notes a server that a request is not to be sent to again.
+pub fn note_tried(tried: &mut Vec<u32>, member: u32) {
+    if !tried.contains(&member) {
+        tried.push(member);
+    }
+}
+
+/// What is said when nothing is left to try: why the last try failed, unless the wait for another ended it.
+#[must_use]
+pub fn over(last: Option<Reason>, reason: Reason) -> Reason {
+    match reason {
+        Reason::ClientClosed | Reason::QueueFull | Reason::QueueTimeout => reason,
+        reason => last.unwrap_or(reason),
+    }
+}
+
+/// What a try that gave the client nothing came to; `L` is the claim on a server.
+#[derive(Debug)]
+pub struct Nothing<L> {
+    /// What the client is told, if no other try follows.
+    pub reason: Reason,
+    /// A byte of the request was taken; otherwise it is as if the server had not been tried.
+    pub sent: bool,
+    /// Its connection had carried another request.
+    pub reused: bool,
+    /// The server to try next, where it is claimed already, attempts and budget with it.
+    pub next: Option<L>,
+}
+
+/// What the tries of one request leave for the next one; `L` is the claim on a server.
+#[derive(Debug)]
+pub struct Tries<L> {
+    /// Why the last one failed.
+    last: Option<Reason>,
+    only_new: bool,
+    /// Claimed already for the next one.
+    next: Option<L>,
+    /// A server whose idle connection ended: it may have gone stale, so that it is asked again if no other one is left.
+    stale: Option<u32>,
+    was_sent: bool,
+}
+
+impl<L> Default for Tries<L> {
+    fn default() -> Self {
+        Self {
+            last: None,
+            only_new: false,
+            next: None,
+            stale: None,
+            was_sent: false,
+        }
+    }
+}
+
+impl<L> Tries<L> {
+    /// A slot of the next server, by `pick` if none is claimed yet.
+    ///
+    /// # Errors
+    /// Those of `pick`.
+    pub fn lease(
+        &mut self,
+        tried: &mut Vec<u32>,
+        mut pick: impl FnMut(&mut Vec<u32>) -> Result<L, Reason>,
+    ) -> Result<L, Reason> {
+        if let Some(lease) = self.next.take() {
+            return Ok(lease);
+        }
+        loop {
+            let picked = pick(tried);
+            match self.stale.take() {
+                Some(stale) if picked.is_err() => tried.retain(|id| *id != stale),
+                _ => return picked,
+            }
+        }
+    }
+
+    /// Whether the next try takes no idle connection.
+    #[must_use]
+    pub fn only_new(&self) -> bool {
+        self.only_new
+    }
+
+    /// Whether the last server took something of the request, so that the next try waits if there is a back-off.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.was_sent
+    }
+
+    /// What is said when no further server can be had; see [`over`].
+    #[must_use]
+    pub fn over(&self, reason: Reason) -> Reason {
+        over(self.last, reason)
+    }
+
+    /// There was no connection to `member`, hence nothing was sent: the request goes elsewhere, whatever its method,
+    /// outside the budget. `past`: its own time is over.
+    ///
+    /// # Errors
+    /// What it is answered with instead.
+    pub fn handle_no_connection(
+        &mut self,
+        reason: Reason,
+        member: u32,
+        tried: &mut Vec<u32>,
+        allowance: &Allowance,
+        past: bool,
+    ) -> Result<(), Reason> {
+        self.last = Some(reason);
+        note_tried(tried, member);
+        if reason == Reason::ConnectTimeout && (past || !allowance.spend()) {
+            return Err(reason);
+        }
+        Ok(())
+    }
+
+    /// The try at `member` ended with nothing for the client. `may_retry`: asked whether a request that was sent may be
+    /// sent again.
+    ///
+    /// # Errors
+    /// What the request is answered with, if no other try follows.
+    pub fn handle_nothing(
+        &mut self,
+        nothing: Nothing<L>,
+        member: u32,
+        tried: &mut Vec<u32>,
+        may_retry: impl FnOnce(Reason) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let Nothing {
+            reason,
+            sent,
+            reused,
+            next,
+        } = nothing;
+        self.last = Some(reason);
+        self.was_sent = sent;
+        self.only_new = reused && next.is_none();
+        // A connection that went stale while it was idle, and took nothing, says nothing about its server.
+        if sent || !reused {
+            note_tried(tried, member);
+        }
+        if sent {
+            self.stale = reused.then_some(member);
+            if next.is_none() {
+                may_retry(reason)?;
+            }
+        }
+        self.next = next;
+        Ok(())
+    }
+}
+
+/// What becomes of a race of tries when one of them has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RaceStep {
+    /// Its answer is the request's.
+    Won,
+    /// Its answer is kept, in case that no better one comes.
+    Kept,
+    /// It failed, and the answer kept before is the request's.
+    KeptWins,
+    /// It failed, and with it the race.
+    Lost,
+    /// It failed; the others go on.
+    GoOn,
+}
+
+/// One of several tries of a request has ended: with an answer, `retried` or not by its status, or with none. `alone`:
+/// no other is running; `kept`: an answer of before is there.
+#[must_use]
+pub fn race_step(answer: Option<bool>, alone: bool, kept: bool) -> RaceStep {
+    match answer {
+        Some(retried) if alone || !retried => RaceStep::Won,
+        Some(_) => RaceStep::Kept,
+        None if !alone => RaceStep::GoOn,
+        None if kept => RaceStep::KeptWins,
+        None => RaceStep::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing(reason: Reason, sent: bool, reused: bool) -> Nothing<()> {
+        Nothing {
+            reason,
+            sent,
+            reused,
+            next: None,
+        }
+    }
+
+    #[test]
+    fn what_was_sent_goes_elsewhere_within_attempts_and_budget() {
+        let now = Duration::from_secs(1);
+        let closed = Reason::ServerClosed;
+        let plenty = RetryBudget::new(20, 10);
+        let none = RetryBudget::new(0, 0);
+        for (attempts, repeatable, budget, expected) in [
+            (2, true, &plenty, Ok(())),
+            (2, false, &plenty, Err(closed)),
+            (0, true, &plenty, Err(closed)),
+            (2, true, &none, Err(Reason::RetryBudget)),
+        ] {
+            let allowance = Allowance::new(attempts);
+            assert_eq!(allowance.retry(repeatable, closed, budget, now), expected);
+            let spent = u32::from(expected.is_ok());
+            assert_eq!(allowance.left(), attempts - spent);
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_costs_no_attempt_and_a_slow_one_does() {
+        let (mut tries, mut tried) = (Tries::<()>::default(), Vec::new());
+        let allowance = Allowance::new(1);
+        let mut step = |reason, member, past| {
+            tries.handle_no_connection(reason, member, &mut tried, &allowance, past)
+        };
+        assert_eq!(step(Reason::ConnectRefused, 1, false), Ok(()));
+        assert_eq!(step(Reason::ConnectTimeout, 2, false), Ok(()));
+        assert_eq!(step(Reason::ConnectRefused, 3, false), Ok(()));
+        let late = Reason::ConnectTimeout;
+        assert_eq!(step(late, 4, false), Err(late));
+        assert_eq!(tried, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_server_whose_idle_connection_ended_is_asked_again_for_want_of_others() {
+        let (mut tries, mut tried) = (Tries::<()>::default(), Vec::new());
+        let sent = nothing(Reason::ServerClosed, true, true);
+        tries
+            .handle_nothing(sent, 7, &mut tried, |_| Ok(()))
+            .unwrap();
+        assert!(tries.only_new() && tries.was_sent());
+        assert_eq!(tried, [7]);
+        let mut asked = Vec::new();
+        let none = tries.lease(&mut tried, |tried| {
+            asked.push(tried.clone());
+            Err(Reason::NoUsableServer)
+        });
+        assert!(none.is_err());
+        assert_eq!(asked, [vec![7], vec![]]);
+        assert_eq!(tries.over(Reason::NoUsableServer), Reason::ServerClosed);
+        assert_eq!(tries.over(Reason::QueueTimeout), Reason::QueueTimeout);
+    }
+
+    #[test]
+    fn what_took_nothing_on_a_stale_connection_was_not_tried() {
+        let (mut tries, mut tried) = (Tries::<()>::default(), Vec::new());
+        let stale = nothing(Reason::ServerClosed, false, true);
+        tries
+            .handle_nothing(stale, 7, &mut tried, Err)
+            .expect("it was not sent");
+        assert!(tried.is_empty() && tries.only_new() && !tries.was_sent());
+    }
+
+    #[test]
+    fn the_first_good_answer_wins_and_a_bad_one_is_better_than_none() {
+        for (answer, alone, kept, expected) in [
+            (Some(false), false, false, RaceStep::Won),
+            (Some(true), false, false, RaceStep::Kept),
+            (Some(true), true, false, RaceStep::Won),
+            (None, false, false, RaceStep::GoOn),
+            (None, false, true, RaceStep::GoOn),
+            (None, true, true, RaceStep::KeptWins),
+            (None, true, false, RaceStep::Lost),
+        ] {
+            assert_eq!(race_step(answer, alone, kept), expected);
+        }
+    }
+
+    #[test]
+    fn a_wait_stays_below_a_bound_that_doubles() {
+        let backoff = Backoff {
+            base: Duration::from_millis(10),
+            max: Duration::from_millis(35),
+        };
+        let allowance = Allowance::new(5);
+        for bound in [10, 20, 35, 35] {
+            allowance.spend();
+            let longest = (0..50_000).map(|at| allowance.backoff(backoff, at)).max();
+            assert_eq!(longest, Some(Duration::from_millis(bound)));
+        }
+    }
+}
