@@ -143,8 +143,8 @@ pub struct Tries<L> {
     only_new: bool,
     /// Claimed already for the next one.
     next: Option<L>,
-    /// A server whose idle connection ended: it may have gone stale, so that it is asked again if no other one is left.
-    stale: Option<u32>,
+    /// Servers whose idle connection ended: it may have gone stale, so that they are asked again if no other one is left.
+    stale: Vec<u32>,
     was_sent: bool,
 }
 
@@ -154,7 +154,7 @@ impl<L> Default for Tries<L> {
             last: None,
             only_new: false,
             next: None,
-            stale: None,
+            stale: Vec::new(),
             was_sent: false,
         }
     }
@@ -175,10 +175,12 @@ impl<L> Tries<L> {
         }
         loop {
             let picked = pick(tried);
-            match self.stale.take() {
-                Some(stale) if picked.is_err() => tried.retain(|id| *id != stale),
-                _ => return picked,
+            if picked.is_ok() || self.stale.is_empty() {
+                return picked;
             }
+            tried.retain(|id| !self.stale.contains(id));
+            self.stale.clear();
+            self.only_new = true;
         }
     }
 
@@ -247,7 +249,10 @@ impl<L> Tries<L> {
             note_tried(tried, member);
         }
         if sent {
-            self.stale = reused.then_some(member);
+            self.stale.retain(|id| *id != member);
+            if reused {
+                self.stale.push(member);
+            }
             if next.is_none() {
                 may_retry(reason)?;
             }
@@ -334,20 +339,33 @@ mod tests {
 
     #[test]
     fn a_server_whose_idle_connection_ended_is_asked_again_for_want_of_others() {
-        let (mut tries, mut tried) = (Tries::<()>::default(), Vec::new());
-        let sent = nothing(Reason::ServerClosed, true, true);
-        tries
-            .handle_nothing(sent, 7, &mut tried, |_| Ok(()))
-            .unwrap();
+        let (mut tries, mut tried) = (Tries::default(), Vec::new());
+        let mut end = |tries: &mut Tries<u32>, member, reused| {
+            let nothing = Nothing {
+                reason: Reason::ServerClosed,
+                sent: true,
+                reused,
+                next: None,
+            };
+            tries
+                .handle_nothing(nothing, member, &mut tried, |_| Ok(()))
+                .unwrap();
+            let mut asked = Vec::new();
+            let picked = tries.lease(&mut tried, |tried| {
+                asked.push(tried.clone());
+                let left = [7, 8].into_iter().find(|it| !tried.contains(it));
+                left.ok_or(Reason::NoUsableServer)
+            });
+            (picked, asked)
+        };
+        let none = Err(Reason::NoUsableServer);
+        assert_eq!(end(&mut tries, 7, true), (Ok(8), vec![vec![7]]));
         assert!(tries.only_new() && tries.was_sent());
-        assert_eq!(tried, [7]);
-        let mut asked = Vec::new();
-        let none = tries.lease(&mut tried, |tried| {
-            asked.push(tried.clone());
-            Err(Reason::NoUsableServer)
-        });
-        assert!(none.is_err());
-        assert_eq!(asked, [vec![7], vec![]]);
+        // Nor is it forgotten when the next one fails as well.
+        let again = (Ok(7), vec![vec![7, 8], vec![8]]);
+        assert_eq!(end(&mut tries, 8, false), again);
+        assert!(tries.only_new());
+        assert_eq!(end(&mut tries, 7, false), (none, vec![vec![8, 7]]));
         assert_eq!(tries.over(Reason::NoUsableServer), Reason::ServerClosed);
         assert_eq!(tries.over(Reason::QueueTimeout), Reason::QueueTimeout);
     }

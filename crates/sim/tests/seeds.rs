@@ -1,8 +1,8 @@
 //! Many stories, drawn from seeds. `EVENKEEL_SEED=7` plays one, with a line for everything that happens;
 //! `EVENKEEL_SEEDS=100000` plays as many.
 
-/// How many in every run of the tests: five seconds in a debug build.
-const SEEDS: u64 = 1000;
+/// How many in every run of the tests: ten seconds in a debug build.
+const SEEDS: u64 = 2000;
 
 #[expect(
     clippy::disallowed_methods,
