@@ -243,7 +243,10 @@ impl<'r> Race<'r> {
         let answer = ended.as_ref().ok();
         let retried = answer.map(|ready| cx.plan.retries.is_retried(ready.status));
         match (race_step(retried, alone, self.held.is_some()), ended) {
-            (RaceStep::KeptWins, _) => self.held.take().map(Ok),
+            (RaceStep::KeptWins, Err(fault)) => {
+                runner.fail(cx, fault, log);
+                self.held.take().map(Ok)
+            }
             (RaceStep::Kept, Ok(ready)) => {
                 note_tried(tried, runner.member.id);
                 if let Some(before) = self.held.replace(ready) {
