@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use testkit::{Evenkeel, Load, Origin, reply, wait_until};
 
@@ -20,6 +21,13 @@ const RESETS: u8 = 2;
 const HANGS: u8 = 3;
 /// 503 to every third.
 const SOMETIMES: u8 = 4;
+/// It takes its time.
+const SLOW: u8 = 5;
+/// 503 to probes, and well for all others: what it checks for them is down, and it is not needed.
+const SICK: u8 = 6;
+
+/// What a slow answer takes.
+const SLOW_TIME: Duration = Duration::from_millis(300);
 
 /// A server whose ways can be changed.
 struct Moody {
@@ -33,12 +41,16 @@ impl Moody {
         let (own, count) = (mood.clone(), AtomicU64::new(0));
         let origin = Origin::start(move |conn| {
             while let Some(request) = conn.read_request()? {
-                let mood = if request.target == "/health" {
-                    WELL
-                } else {
-                    own.load(Relaxed)
+                let mood = match (own.load(Relaxed), request.target == "/health") {
+                    (SICK, true) => UNAVAILABLE,
+                    (_, true) => WELL,
+                    (mood, false) => mood,
                 };
                 match mood {
+                    SLOW => {
+                        std::thread::sleep(SLOW_TIME);
+                        conn.write(reply(200, "yes"))?;
+                    }
                     UNAVAILABLE => conn.write(reply(503, "no"))?,
                     RESETS => return conn.reset(),
                     HANGS => conn.hang(SOON),
@@ -180,6 +192,59 @@ fn a_server_that_sometimes_fails_gets_less_and_recovers() {
     let full = effective_weight(&evenkeel, addresses[2]);
     assert!((full - 1.0).abs() < f64::EPSILON, "{full}");
     load.stop();
+}
+
+#[test]
+fn a_slow_server_gets_less_and_is_never_ejected() {
+    let (servers, addresses) = moody::<3>();
+    let settings =
+        "balance: round_robin, outlier_detection: { interval: 2s, latency: { min_requests: 10 } }";
+    let evenkeel = start(&site(&addresses, settings));
+    wait_all(&evenkeel, &addresses, "healthy");
+    servers[1].set(SLOW);
+    let load = Load::to(web(&evenkeel)).clients(16).start();
+    wait_until("it gets half of its share or less", SOON, || {
+        effective_weight(&evenkeel, addresses[1]) <= 0.5
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", cause(&evenkeel, addresses[1])));
+    let why = cause(&evenkeel, addresses[1]);
+    assert!(why.starts_with("answers in "), "{why}");
+    assert_eq!(
+        server(&evenkeel, "site", &addresses[1].to_string())["health"],
+        "degraded"
+    );
+    load.stop().assert_none_failed();
+}
+
+#[test]
+fn below_the_panic_threshold_those_that_fail_their_checks_serve_too() {
+    let (servers, addresses) = moody::<4>();
+    let settings = "panic_threshold: 50%";
+    let mut evenkeel = start(&site(&addresses, settings));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let load = Load::to(web(&evenkeel)).clients(8).start();
+    load.wait_ok(100, SOON).expect("traffic");
+    let mark = evenkeel.mark();
+    servers[1..].iter().for_each(|it| it.set(SICK));
+    evenkeel
+        .wait_log_after(mark, "those that still answer", SOON)
+        .expect("the log says so");
+    let panic = "evenkeel_pool_panic{pool=\"site\"}";
+    assert_eq!(metric(&evenkeel, panic), 1.0);
+    wait_all(&evenkeel, &addresses[1..], "unhealthy");
+    let counted = || addresses.map(|address| picks(&evenkeel, address));
+    let before = counted();
+    wait_until("each of them serves", SOON, || {
+        let now = counted();
+        now.iter()
+            .zip(before)
+            .all(|(now, before)| *now > before + 20)
+    })
+    .expect("each of them serves");
+    servers.iter().for_each(|it| it.set(WELL));
+    wait_all(&evenkeel, &addresses, "healthy");
+    wait_until("the panic ends", SOON, || metric(&evenkeel, panic) == 0.0).expect("the panic ends");
+    load.stop().assert_none_failed();
 }
 
 #[test]
