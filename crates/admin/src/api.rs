@@ -1,5 +1,6 @@
 //! `/api/v1`: what there is, and the commands to the publisher.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
-use crate::{Admin, Shared, metrics, shape};
+use crate::{Admin, ExplainRequest, Shared, metrics, shape};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -106,6 +107,22 @@ pub(crate) async fn drain(
         Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
         other => Err(unexpected(other)),
     }
+}
+
+/// `POST /api/v1/explain`: what would become of `{"request": "GET http://host/path", "headers": […], "from": "IP"}` now.
+/// Nothing is sent, picked or counted.
+pub(crate) async fn explain(State(admin): Shared, body: Body) -> Answered {
+    let body = read(body).await?;
+    let wrong = |why| ApiError::new(400, why);
+    let request = parse_explain(&body).map_err(wrong)?;
+    let addresses = admin
+        .addresses
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
+    let (world, now) = (admin.hub.world(), admin.started.elapsed());
+    let explained = (admin.explain)(&world, &request, &addresses, now).map_err(wrong)?;
+    Ok(Json(explained).into_response())
 }
 
 /// `POST /api/v1/reload`: what changed, or 422 with every error.
@@ -262,6 +279,51 @@ fn expect_nothing(body: &[u8]) -> Result<(), ApiError> {
         400,
         "this takes no body but an empty one or `{}`",
     ))
+}
+
+fn parse_explain(body: &[u8]) -> Result<ExplainRequest, String> {
+    let example =
+        r#"such as {"request": "GET http://host/path", "headers": ["k: v"], "from": "192.0.2.1"}"#;
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let Value::Object(keys) = body else {
+        return Err(format!("the body is not an object {example}"));
+    };
+    let mut asked = ExplainRequest {
+        request: String::new(),
+        headers: Vec::new(),
+        from: Ipv4Addr::LOCALHOST.into(),
+    };
+    for (key, value) in &keys {
+        match (key.as_str(), value) {
+            ("request", Value::String(request)) => asked.request.clone_from(request),
+            ("headers", Value::Array(headers)) => {
+                for header in headers {
+                    let header = header.as_str().ok_or_else(|| {
+                        format!("`headers` is a list of texts \"name: value\", not {value}")
+                    })?;
+                    asked.headers.push(header.to_owned());
+                }
+            }
+            ("from", Value::String(from)) => {
+                asked.from = from
+                    .parse()
+                    .map_err(|_| format!("`from` is an IP address, not `{from}`"))?;
+            }
+            ("request" | "headers" | "from", _) => {
+                return Err(format!("`{key}` cannot be {value}: the body is {example}"));
+            }
+            _ => {
+                return Err(format!(
+                    "unknown key `{key}`: `request`, `headers` and `from` can be given"
+                ));
+            }
+        }
+    }
+    if asked.request.is_empty() {
+        return Err(format!("`request` is missing: the body is {example}"));
+    }
+    Ok(asked)
 }
 
 fn parse_change(body: &[u8]) -> Result<(Option<Word>, Option<u32>), String> {

@@ -74,6 +74,14 @@ impl Client {
         self.ask(Method::POST, path, None).await
     }
 
+    /// `POST` with a JSON body.
+    ///
+    /// # Errors
+    /// When there is no answer within 30 s.
+    pub async fn post_json(&self, path: &str, body: &Value) -> Result<(u16, Value), ClientError> {
+        self.bounded(self.ask(Method::POST, path, Some(body))).await
+    }
+
     async fn bounded(
         &self,
         asking: impl Future<Output = Result<(u16, Value), ClientError>>,

@@ -19,9 +19,9 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -29,7 +29,8 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use control::world::Hub;
+use control::world::{Hub, World};
+use serde_json::Value;
 
 pub use carried::Totals;
 pub use client::Client;
@@ -43,6 +44,25 @@ use ledger::Ledger;
 /// The addresses that each listener really has, port 0 resolved: listener name and address. The binary sets them after
 /// each config that is taken up.
 pub type Addresses = Arc<Mutex<Vec<(Arc<str>, String)>>>;
+
+/// What `POST /api/v1/explain` asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainRequest {
+    /// `GET http://host/path`, as the command line takes it.
+    pub request: String,
+    /// `name: value`.
+    pub headers: Vec<String>,
+    /// The peer that the request is to come from.
+    pub from: IpAddr,
+}
+
+/// Says what would become of a request now: the world, the request, where listeners really listen, and the time since
+/// the start. It looks at live state and changes none. An error is what is wrong with the request.
+pub type Explain = Box<
+    dyn Fn(&World, &ExplainRequest, &[(Arc<str>, String)], Duration) -> Result<Value, String>
+        + Send
+        + Sync,
+>;
 
 /// What the admin room needs to know.
 pub struct AdminState {
@@ -58,6 +78,8 @@ pub struct AdminState {
     pub started: Instant,
     /// Where listeners really listen.
     pub addresses: Addresses,
+    /// What would become of a request.
+    pub explain: Explain,
 }
 
 /// What every handler shares.
@@ -67,6 +89,7 @@ struct Admin {
     version: &'static str,
     started: Instant,
     addresses: Addresses,
+    explain: Explain,
     ledger: Mutex<Ledger>,
     carried: Mutex<Carried>,
 }
@@ -87,6 +110,7 @@ impl Console {
             version: state.version,
             started: state.started,
             addresses: state.addresses,
+            explain: state.explain,
             ledger: Mutex::new(Ledger::default()),
             carried: Mutex::new(Carried::default()),
         }))
@@ -143,6 +167,7 @@ fn routes(admin: Arc<Admin>) -> Router {
             "/api/v1/pools/{pool}/servers/{server}/drain",
             post(api::drain),
         )
+        .route("/api/v1/explain", post(api::explain))
         .route("/api/v1/reload", get(api::last_reload).post(api::reload))
         .route("/api/v1/upgrade", post(api::upgrade))
         .method_not_allowed_fallback(method_not_allowed)
@@ -177,7 +202,8 @@ async fn nothing_here(request: Request) -> ApiError {
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
              /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
-             POST /api/v1/pools/POOL/servers/SERVER/drain, /api/v1/reload (also POST) and POST /api/v1/upgrade"
+             POST /api/v1/pools/POOL/servers/SERVER/drain, POST /api/v1/explain, /api/v1/reload (also POST) and \
+             POST /api/v1/upgrade"
         ),
     )
 }

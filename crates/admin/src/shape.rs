@@ -64,7 +64,7 @@ impl Server {
             address: member.endpoint.to_string(),
             state: member.cell.state().to_string(),
             health: standing.condition.word(),
-            cause: cause(standing, now),
+            cause: standing.cause_at(now),
             operator: standing.operator.map(|word| word.to_string()),
             says: standing.says.clone(),
             labels: label_map(&standing.labels),
@@ -94,17 +94,6 @@ pub(crate) fn is_usable(standing: &Standing, view: &PoolView) -> bool {
         view.panic && !matches!(standing.condition, Condition::Healthy | Condition::Degraded);
     // The operator's word is newer than the view, by a moment.
     standing.usable && !falls_back && standing.member.cell.state() == State::Ready
-}
-
-/// Why a server is as it is, and when an ejection ends.
-fn cause(standing: &Standing, now: Duration) -> Arc<str> {
-    match standing.back_at {
-        Some(until) if standing.condition == Condition::Ejected => {
-            let left = until.saturating_sub(now).as_secs_f64().ceil();
-            format!("{}; back in {left} s", standing.cause).into()
-        }
-        _ => standing.cause.clone(),
-    }
 }
 
 pub(crate) fn servers(view: &PoolView, before: &Totals, now: Duration) -> Vec<Server> {

@@ -186,6 +186,13 @@ impl Server {
         }
     }
 
+    /// Why [`Server::acquire`] would refuse now, if it would. Takes nothing and counts nothing.
+    pub fn would_refuse(&self, max: Option<u32>) -> Option<Refused> {
+        let word = self.word.load(Ordering::Acquire);
+        refusal(word, max, OnDrain::Move)
+            .or_else(|| (word & WATCHED != 0).then_some(Refused::Watched))
+    }
+
     fn count_pick(&self, before: u64) {
         let counter = if before & DRAIN != 0 {
             &self.affinity_picks

@@ -4,12 +4,15 @@
 //! Matching is `rules`, picking is `balance`; nothing here waits or logs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use balance::Algorithm;
+use balance::{Algorithm, Local, Refused, Why};
 use config::{Arm, Balance, Destination, HashKey, HttpListener};
 use rules::Request;
 use wire::http1::{HeadLimits, RequestErrorKind};
 
+use crate::live::{Member, PoolState, PoolView};
 use crate::reason::Reason;
 
 /// How a head that cannot be read is answered.
@@ -59,6 +62,81 @@ pub fn source_key(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => balance::hash_key(&address.octets()),
         IpAddr::V6(address) => balance::hash_key(&address.octets()),
+    }
+}
+
+/// What the next request to a pool would get.
+#[derive(Debug)]
+pub struct WouldPick {
+    /// The view that was asked.
+    pub view: Arc<PoolView>,
+    /// The server; `None` when there is none, or none with room.
+    pub member: Option<Arc<Member>>,
+    /// Whether all that might serve are full, or kept for those who wait: then a request waits, where the pool has a
+    /// queue.
+    pub full: bool,
+    /// A word for each of the view's candidates, in their order.
+    pub candidates: Vec<Against>,
+}
+
+/// What is said of one candidate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Against {
+    /// By the algorithm; also "picked".
+    Algorithm(Why),
+    /// By the server's own word: it was this request's turn, and there was no room.
+    Refused(Refused),
+}
+
+/// Asks the view, the rotation and the servers' words as a pick of traffic does, server by server until one has room.
+/// Claims nothing, counts nothing and leaves every turn as it was.
+#[must_use]
+pub fn would_pick(state: &PoolState, local: &Local, key: Option<u64>, now: Duration) -> WouldPick {
+    let view = state.view();
+    let mut tried = Vec::new();
+    let mut refusals: Vec<(usize, Refused)> = Vec::new();
+    let (mut member, mut full) = (None, false);
+    let explained = loop {
+        let explained = view.view.explain(&state.rotation, local, key, &tried, now);
+        let picked = explained
+            .picked
+            .and_then(|index| Some((index, view.members.get(index)?)));
+        let Some((index, picked)) = picked else {
+            break explained;
+        };
+        match picked.cell.would_refuse(picked.connections_max()) {
+            // Whoever comes now is let in: the watch ends with the next request.
+            Some(Refused::Watched) if state.gate.waiting() == 0 => {}
+            None => {}
+            Some(refused) => {
+                full |= matches!(refused, Refused::Full | Refused::Watched);
+                refusals.push((index, refused));
+                // With subsets others may have room though somebody waits.
+                if refused == Refused::Watched && !view.divided {
+                    break explained;
+                }
+                tried.push(picked.id);
+                continue;
+            }
+        }
+        member = Some(picked.clone());
+        break explained;
+    };
+    let mut candidates: Vec<Against> = explained
+        .candidates
+        .into_iter()
+        .map(Against::Algorithm)
+        .collect();
+    for (index, refused) in refusals {
+        if let Some(candidate) = candidates.get_mut(index) {
+            *candidate = Against::Refused(refused);
+        }
+    }
+    WouldPick {
+        full: full && member.is_none(),
+        member,
+        candidates,
+        view,
     }
 }
 

@@ -311,6 +311,20 @@ pub struct Standing {
     pub cause: Arc<str>,
 }
 
+impl Standing {
+    /// Why it is as it is, and when an ejection ends; `now` on the publisher's clock.
+    #[must_use]
+    pub fn cause_at(&self, now: Duration) -> Arc<str> {
+        match self.back_at {
+            Some(until) if self.condition == balance::Condition::Ejected => {
+                let left = until.saturating_sub(now).as_secs_f64().ceil();
+                format!("{}; back in {left} s", self.cause).into()
+            }
+            _ => self.cause.clone(),
+        }
+    }
+}
+
 /// Who of a pool may serve, and the tables of its algorithm. Immutable; swapped alone.
 #[derive(Debug)]
 pub struct PoolView {

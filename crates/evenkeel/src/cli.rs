@@ -104,9 +104,11 @@ pub(crate) struct ExplainArgs {
     /// The peer that the request comes from
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) from: IpAddr,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Ask a running instance, which knows health, weights and load; it sends and counts nothing
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 #[derive(Debug, Args)]

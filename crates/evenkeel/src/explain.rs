@@ -1,23 +1,27 @@
-//! `evenkeel explain`, offline: which listener, route, filters, pool and server a request would get, and for each
-//! that it would not get, why not.
+//! `evenkeel explain`: which listener, route, filters, pool and server a request would get, and for each that it would
+//! not get, why not.
 //!
-//! It asks the same tables as traffic does. Live health, weights and load are not known here.
+//! It asks the same tables as traffic does. Offline it knows a config and no more; with `--live` a running instance
+//! answers, by its health, weights, ejections and load.
 
 mod format;
+pub(crate) mod live;
 mod pick;
 mod request;
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Destination, HttpListener, Listener, Protocol, Route, Snapshot, Target};
 use control::decide;
 use control::reason::Reason;
 use control::world::World;
 use rules::{Collect, Edits, Filter, On, Outcome, Scratch, Walk, forward};
-use serde::Serialize;
-use wire::http1::{Decoded, Known, Method, RequestHead, decode_request};
+use serde::{Deserialize, Serialize};
+use wire::http1::{Decoded, Known as Field, Method, RequestHead, decode_request};
 
 use crate::cli::ExplainArgs;
 use crate::source::Origin;
@@ -26,7 +30,7 @@ use pick::PoolPick;
 use request::Asked;
 
 /// What would become of one request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Explained {
     request: String,
     /// The client, as trusted proxies tell it.
@@ -47,34 +51,34 @@ struct Explained {
     pools: Vec<Share>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Refused {
     status: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     why: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Rejected {
     route: String,
-    key: &'static str,
+    key: Cow<'static, str>,
     why: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Effect {
-    filter: &'static str,
+    filter: Cow<'static, str>,
     effect: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Answered {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Share {
     /// Percent of the route's requests.
     share: f64,
@@ -82,8 +86,30 @@ struct Share {
     pick: PoolPick,
 }
 
+/// What is known beyond the config.
+#[derive(Debug, Clone, Copy)]
+enum Known<'a> {
+    /// Nothing.
+    Config,
+    /// What runs: where its listeners really listen, and the time since its start.
+    Live {
+        addresses: &'a [(Arc<str>, String)],
+        now: Duration,
+    },
+}
+
 /// Runs the command.
-pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    if args.live {
+        return live::run(args);
+    }
+    Ok(run_offline(args))
+}
+
+fn run_offline(args: &ExplainArgs) -> ExitCode {
     let asked = match Asked::parse(&args.request, &args.headers) {
         Ok(asked) => asked,
         Err(error) => return exit::wrong(error),
@@ -97,8 +123,8 @@ pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
         Err(counts) => return exit::wrong(counts),
     };
     let world = pick::world(snapshot, pick::resolve_by_system);
-    match explain(&world, &asked, args.from) {
-        Ok(explained) if args.json => match serde_json::to_string_pretty(&explained) {
+    match explain(&world, &asked, args.from, Known::Config) {
+        Ok(explained) if args.remote.json => match serde_json::to_string_pretty(&explained) {
             Ok(json) => {
                 exit::print(&format!("{json}\n"));
                 exit::WELL
@@ -113,14 +139,19 @@ pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
     }
 }
 
-fn explain(world: &World, asked: &Asked, peer: IpAddr) -> Result<Explained, String> {
+fn explain(
+    world: &World,
+    asked: &Asked,
+    peer: IpAddr,
+    known: Known<'_>,
+) -> Result<Explained, String> {
     let snapshot = &*world.snapshot;
-    let (listener, http, note) = choose_listener(snapshot, asked)?;
+    let (listener, http, note) = choose_listener(snapshot, asked, known)?;
     let mut explained = Explained {
         request: asked.shown.clone(),
         source: peer.to_canonical(),
         listener: listener.name.to_string(),
-        binds: listener.binds.iter().map(describe::bind).collect(),
+        binds: known.binds(listener),
         note,
         refused: None,
         rejected: Vec::new(),
@@ -129,7 +160,7 @@ fn explain(world: &World, asked: &Asked, peer: IpAddr) -> Result<Explained, Stri
         answer: None,
         pools: Vec::new(),
     };
-    if let Err(refused) = walk(world, listener, http, asked, peer, &mut explained) {
+    if let Err(refused) = walk(world, (listener, http), asked, peer, known, &mut explained) {
         explained.refused = Some(refused);
     }
     Ok(explained)
@@ -139,12 +170,12 @@ fn explain(world: &World, asked: &Asked, peer: IpAddr) -> Result<Explained, Stri
 fn choose_listener<'a>(
     snapshot: &'a Snapshot,
     asked: &Asked,
+    known: Known<'_>,
 ) -> Result<(&'a Listener, &'a HttpListener, Option<String>), String> {
     let listens = |listener: &Listener| {
-        listener.binds.iter().any(|bind| match bind {
-            config::Bind::Tcp { address, .. } => Some(address.port()) == asked.port,
-            config::Bind::Unix(_) => false,
-        })
+        asked
+            .port
+            .is_some_and(|port| known.listens_on(listener, port))
     };
     let mut http = snapshot
         .listeners
@@ -174,13 +205,42 @@ fn choose_listener<'a>(
     Ok((listener, http, note))
 }
 
+impl<'a> Known<'a> {
+    /// Where a listener is: as it was really bound, where that is known.
+    fn binds(self, listener: &Listener) -> Vec<String> {
+        let real = self.addresses(listener);
+        if real.is_empty() {
+            return listener.binds.iter().map(describe::bind).collect();
+        }
+        real.into_iter().map(str::to_owned).collect()
+    }
+
+    fn addresses(self, listener: &Listener) -> Vec<&'a str> {
+        let Self::Live { addresses, .. } = self else {
+            return Vec::new();
+        };
+        let of_it = addresses.iter().filter(|(name, _)| *name == listener.name);
+        of_it.map(|(_, address)| address.as_str()).collect()
+    }
+
+    fn listens_on(self, listener: &Listener, port: u16) -> bool {
+        let configured = listener.binds.iter().any(|bind| match bind {
+            config::Bind::Tcp { address, .. } => address.port() == port,
+            config::Bind::Unix(_) => false,
+        });
+        let real = self.addresses(listener).into_iter();
+        let mut ports = real.filter_map(|address| address.parse::<SocketAddr>().ok());
+        configured || ports.any(|address| address.port() == port)
+    }
+}
+
 /// The way of the request, step by step.
 fn walk(
     world: &World,
-    listener: &Listener,
-    http: &HttpListener,
+    (listener, http): (&Listener, &HttpListener),
     asked: &Asked,
     peer: IpAddr,
+    known: Known<'_>,
     explained: &mut Explained,
 ) -> Result<(), Refused> {
     let bytes = asked.encode();
@@ -200,7 +260,7 @@ fn walk(
     let host = rules::host::normalise(authority, &mut host_scratch)
         .map_err(|error| bad(&error))?
         .host;
-    let told = forward::values(&head, &bytes, Known::XForwardedFor);
+    let told = forward::values(&head, &bytes, Field::XForwardedFor);
     let request = rules::Request {
         method: head.method_text.of(&bytes),
         host,
@@ -221,7 +281,7 @@ fn walk(
     };
     let rejected = trace.0.into_iter().map(|rejection| Rejected {
         route: name(rejection.route),
-        key: rejection.key.as_str(),
+        key: rejection.key.as_str().into(),
         why: rejection.why,
     });
     explained.rejected = rejected.collect();
@@ -233,7 +293,7 @@ fn walk(
     let mut edits = Edits::new();
     explained.answer = filter(&route.filters, &request, &mut edits, &mut explained.filters);
     if explained.answer.is_none() {
-        explained.pools = shares(world, route, &request);
+        explained.pools = shares(world, route, &request, known);
     }
     Ok(())
 }
@@ -250,7 +310,7 @@ fn decode(bytes: &[u8], http: &HttpListener, head: &mut RequestHead) -> Result<(
 fn refuse(reason: Reason, why: &str) -> Refused {
     Refused {
         status: reason.status(),
-        reason: reason.name(),
+        reason: reason.name().into(),
         why: why.to_owned(),
     }
 }
@@ -277,7 +337,7 @@ fn filter(
             did.push("changes nothing here".to_owned());
         }
         effects.push(Effect {
-            filter: filter_name(filter),
+            filter: filter_name(filter).into(),
             effect: did.join("; "),
         });
         if let Outcome::Respond(answer) = outcome {
@@ -324,9 +384,14 @@ fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
 }
 
 /// The pools of a target with their shares, and the server that each would pick.
-fn shares(world: &World, route: &Route, request: &rules::Request<'_>) -> Vec<Share> {
+fn shares(
+    world: &World,
+    route: &Route,
+    request: &rules::Request<'_>,
+    known: Known<'_>,
+) -> Vec<Share> {
     let share = |to: Destination, share: f64| {
-        pick::pick(world, to, route, request).map(|pick| Share { share, pick })
+        pick::pick(world, to, route, request, known).map(|pick| Share { share, pick })
     };
     match &route.target {
         Target::Answer => Vec::new(),

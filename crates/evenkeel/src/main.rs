@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check(args) => Ok(check::run(&args)),
-        Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Explain(args) => explain::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Balance(args) => balance_command::run(&args),
         Command::Schema => {

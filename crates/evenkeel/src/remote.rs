@@ -16,14 +16,14 @@ use crate::table::aligned;
 const TOKEN: &str = "EVENKEEL_TOKEN";
 
 /// How a command that was answered ends.
-struct Done {
-    text: String,
-    json: Value,
-    code: ExitCode,
+pub(crate) struct Done {
+    pub(crate) text: String,
+    pub(crate) json: Value,
+    pub(crate) code: ExitCode,
 }
 
 /// Why a command was not done.
-enum Failed {
+pub(crate) enum Failed {
     /// The instance does not answer, or the system refused.
     Refused(String),
     /// What was asked for is wrong.
@@ -202,7 +202,10 @@ fn path(which: &Which) -> String {
 }
 
 /// Runs one conversation on a small runtime, and prints how it ended.
-fn with_client(
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn with_client(
     args: &RemoteArgs,
     talk: impl AsyncFnOnce(&Client) -> Result<Done, Failed>,
 ) -> anyhow::Result<ExitCode> {
@@ -229,7 +232,7 @@ fn with_client(
 }
 
 /// Takes the answers that are expected; anything else says what was wrong.
-fn ask(answer: (u16, Value), expected: &[u16]) -> Result<(Value, u16), Failed> {
+pub(crate) fn ask(answer: (u16, Value), expected: &[u16]) -> Result<(Value, u16), Failed> {
     let (status, body) = answer;
     if expected.contains(&status) {
         return Ok((body, status));

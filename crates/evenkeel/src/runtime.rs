@@ -406,6 +406,7 @@ async fn prepare(
         version: env!("CARGO_PKG_VERSION"),
         started,
         addresses: addresses.clone(),
+        explain: Box::new(crate::explain::live::answer),
     });
     Ok(Parts {
         started,

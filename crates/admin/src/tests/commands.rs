@@ -299,3 +299,35 @@ async fn an_upgrade_is_asked_for_with_a_binary_and_a_bound() {
         assert!(answer.error(400).contains(why), "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn an_explanation_is_asked_for_with_a_request() {
+    let fixture = Fixture::new(MAIN).await;
+    let body = r#"{"request":"GET http://x/","headers":["a: b"],"from":"192.0.2.1"}"#;
+    let answer = fixture.write("POST /api/v1/explain", body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(
+        answer.json(),
+        json!({ "generation": 1, "request": "GET http://x/", "headers": ["a: b"], "from": "192.0.2.1",
+                "web": "127.0.0.1:8080" })
+    );
+    for (body, expected) in [
+        ("", "the body is not JSON: "),
+        ("[]", "the body is not an object such as "),
+        ("{}", "`request` is missing"),
+        (r#"{"request":7}"#, "`request` cannot be 7"),
+        (r#"{"url":"x"}"#, "unknown key `url`"),
+        (
+            r#"{"request":"x","from":"y"}"#,
+            "`from` is an IP address, not `y`",
+        ),
+        (
+            r#"{"request":"x","headers":[1]}"#,
+            "`headers` is a list of texts",
+        ),
+        (r#"{"request":"wrong"}"#, "is no request"),
+    ] {
+        let error = fixture.write("POST /api/v1/explain", body).await.error(400);
+        assert!(error.starts_with(expected), "{body}: {error}");
+    }
+}

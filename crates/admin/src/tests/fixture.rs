@@ -114,6 +114,16 @@ impl Fixture {
                 "web".into(),
                 "127.0.0.1:8080".to_owned(),
             )])),
+            explain: Box::new(|world, asked, addresses, _| match asked.request.as_str() {
+                "wrong" => Err("is no request".to_owned()),
+                request => Ok(serde_json::json!({
+                    "generation": world.generation,
+                    "request": request,
+                    "headers": asked.headers,
+                    "from": asked.from,
+                    "web": addresses[0].1,
+                })),
+            }),
         };
         tokio::spawn(serve(listener, router(state), std::future::pending()));
         Self { hub, address, file }

@@ -30,7 +30,8 @@ pub(super) fn text(explained: &Explained) -> String {
     out.push_str(&rejected(&explained.rejected));
     if !explained.filters.is_empty() {
         out.push_str("filters\n");
-        let effect = |effect: &super::Effect| vec![effect.filter.to_owned(), effect.effect.clone()];
+        let effect =
+            |effect: &super::Effect| vec![effect.filter.to_string(), effect.effect.clone()];
         let rows: Vec<_> = explained.filters.iter().map(effect).collect();
         out.push_str(&aligned(&rows, 2));
     }
@@ -96,7 +97,10 @@ fn pool(share: &Share) -> String {
     );
     out.push_str(&match &pick.server {
         Some(server) => format!("server    {server}  ({})\n", pick.note),
-        None => "server    none: 503 no_usable_server\n".to_owned(),
+        None => {
+            let instead = pick.instead.as_deref().unwrap_or("503 no_usable_server");
+            format!("server    none: {instead}\n")
+        }
     });
     out.push_str(&format!("retries   {}\n", pick.retries));
     let others: Vec<_> = pick

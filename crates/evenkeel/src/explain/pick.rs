@@ -1,20 +1,22 @@
 //! The server that a pool would pick, and what speaks against the others.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{Algorithm, Local};
+use balance::{Algorithm, Local, Refused, State};
 use config::{
     Address, Destination, HashKey, Labels, Pool, Retries, Route, Snapshot, show_duration,
 };
-use control::decide;
+use control::decide::{self, Against, WouldPick};
 use control::live::{PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
 use control::world::World;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Known;
 use crate::source;
 
 /// Draws are the same each time, so that two runs of the command agree.
@@ -25,29 +27,47 @@ const RESOLVE_MAX: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(3600);
 
 /// What one pool would pick.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PoolPick {
     pub(super) pool: String,
     /// Which of its servers the route chooses, if not all: `version=v2`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) labels: Option<String>,
-    pub(super) balance: &'static str,
+    pub(super) balance: Cow<'static, str>,
     /// What is hashed, and what it is here; only for algorithms that hash.
     pub(super) key: Option<String>,
     pub(super) server: Option<String>,
+    /// What happens while there is no server.
+    #[serde(default)]
+    pub(super) instead: Option<String>,
     /// How far the answer holds.
-    pub(super) note: &'static str,
+    pub(super) note: Cow<'static, str>,
     /// When another server would be tried.
     pub(super) retries: String,
     pub(super) servers: Vec<ServerWhy>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ServerWhy {
     pub(super) name: String,
     pub(super) address: String,
     pub(super) weight: u32,
     pub(super) why: String,
+    /// Known of a running instance only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) live: Option<LiveServer>,
+}
+
+/// How a server stands at the moment.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LiveServer {
+    pub(super) state: String,
+    pub(super) health: String,
+    pub(super) cause: String,
+    /// Requests in use.
+    pub(super) active: u32,
+    /// Its part of the pool's picks by weight, 0 to 1.
+    pub(super) traffic: f64,
 }
 
 /// The world that a config makes, before any probe has ended.
@@ -84,68 +104,111 @@ pub(super) fn pick(
     to: Destination,
     route: &Route,
     request: &rules::Request<'_>,
+    known: Known<'_>,
 ) -> Option<PoolPick> {
     let pool = world.snapshot.pools.get(to.pool)?;
     let state = world.destination(to)?;
     let whole = world.pools.get(to.pool)?;
     let hashed = is_hashing(&pool.balance.algorithm);
     let key = key(&pool.balance.key, request);
-    let mut servers = servers(state, pool, key.as_ref().map(|key| key.hash));
+    let now = match known {
+        Known::Config => Duration::ZERO,
+        Known::Live { now, .. } => now,
+    };
+    let hash = key.as_ref().map(|key| key.hash);
+    let would = decide::would_pick(state, &Local::new(SEED), hash, now);
     let labels = to.labels(&world.snapshot.pools);
-    servers
-        .all
-        .extend(labels.iter().flat_map(|it| others(whole, it)));
+    let mut servers = servers(pool, state, &would, known);
+    servers.extend(labels.iter().flat_map(|it| others(whole, it)));
+    let member = would.member.as_ref();
     Some(PoolPick {
         pool: pool.name.to_string(),
         labels: labels.map(ToString::to_string),
-        balance: pool.balance.name,
+        balance: pool.balance.name.into(),
         key: hashed.then(|| key_text(&pool.balance.key, key.as_ref())),
-        server: servers.picked,
-        note: note(&pool.balance.algorithm),
+        server: member.map(|member| member.name.to_string()),
+        instead: member.is_none().then(|| instead(pool, state, &would)),
+        note: note(&pool.balance.algorithm, known, would.view.panic).into(),
         retries: retries(route.retries_of(to.pool, pool)),
-        servers: servers.all,
+        servers,
     })
 }
 
-struct Servers {
-    picked: Option<String>,
-    all: Vec<ServerWhy>,
+/// What a request gets while no server is to be had.
+fn instead(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
+    if !would.full {
+        return "503 no_usable_server".to_owned();
+    }
+    let waiting = state.gate.waiting();
+    match pool.queue {
+        None => "503 server_limit: every server is full, and the pool has no queue".to_owned(),
+        Some(queue) if waiting >= queue.max as usize => {
+            format!("503 server_limit: every server is full, and {waiting} wait, as many as may")
+        }
+        Some(queue) => format!(
+            "waits up to {} for its turn: every server is full, and {waiting} wait before it",
+            show_duration(queue.wait)
+        ),
+    }
 }
 
-fn servers(state: &PoolState, pool: &Pool, key: Option<u64>) -> Servers {
-    let view = state.view();
-    let explanation =
-        view.view
-            .explain(&state.rotation, &Local::new(SEED), key, &[], Duration::ZERO);
-    let picked = explanation
-        .picked
-        .and_then(|index| view.members.get(index))
-        .map(|member| member.name.to_string());
-    let why = |standing: &Standing| {
-        let at = view
-            .members
-            .iter()
-            .position(|member| member.id == standing.member.id);
-        match at.and_then(|at| explanation.candidates.get(at)) {
-            Some(why) if standing.note.is_empty() => why.to_string(),
-            Some(why) => format!("{why}; {}", standing.note),
-            None if standing.usable && !standing.note.is_empty() => standing.note.to_string(),
-            None if standing.weight == 0 => "weight 0: takes no new traffic".to_owned(),
-            None => standing.cause.to_string(),
-        }
-    };
-    let mut all: Vec<ServerWhy> = view
-        .standings
-        .iter()
-        .map(|standing| ServerWhy {
+fn servers(pool: &Pool, state: &PoolState, would: &WouldPick, known: Known<'_>) -> Vec<ServerWhy> {
+    let view = &would.view;
+    let server = |standing: &Standing| {
+        let mut members = view.members.iter();
+        let at = members.position(|member| member.id == standing.member.id);
+        let said = at.and_then(|at| would.candidates.get(at)).copied();
+        let live = match known {
+            Known::Config => None,
+            Known::Live { now, .. } => Some(LiveServer {
+                state: standing.member.cell.state().to_string(),
+                health: standing.condition.word().to_owned(),
+                cause: standing.cause_at(now).to_string(),
+                active: standing.member.cell.in_use(),
+                traffic: standing.traffic,
+            }),
+        };
+        ServerWhy {
             name: standing.member.name.to_string(),
             address: standing.member.endpoint.to_string(),
             weight: standing.weight,
-            why: why(standing),
-        })
-        .collect();
+            why: why(standing, said, live.as_ref()),
+            live,
+        }
+    };
+    let mut all: Vec<ServerWhy> = view.standings.iter().map(server).collect();
     all.extend(unresolved(pool, state.labels.as_deref(), &view.standings));
-    Servers { picked, all }
+    all
+}
+
+/// Why a server is picked or not. `said`: of a candidate.
+fn why(standing: &Standing, said: Option<Against>, live: Option<&LiveServer>) -> String {
+    let noted = |why: String| match &*standing.note {
+        "" => why,
+        note => format!("{why}; {note}"),
+    };
+    match said {
+        Some(Against::Algorithm(why)) => noted(why.to_string()),
+        Some(Against::Refused(Refused::Full)) => {
+            let (in_use, max) = (
+                standing.member.cell.in_use(),
+                standing.member.connections_max(),
+            );
+            let max = max.map_or_else(|| "no bound".to_owned(), |max| max.to_string());
+            noted(format!("at its limit: {in_use} of {max} in use"))
+        }
+        Some(Against::Refused(refused)) => noted(refused.to_string()),
+        None if standing.weight == 0 => "weight 0: takes no new traffic".to_owned(),
+        None if standing.usable && !standing.note.is_empty() => standing.note.to_string(),
+        None => match live {
+            None => standing.cause.to_string(),
+            Some(live) => match (standing.member.cell.state(), standing.operator) {
+                (State::Ready, _) => format!("{}: {}", live.health, live.cause),
+                (state, Some(word)) if word == state => format!("{state}, by its operator"),
+                (state, _) => format!("{state}: it says {}", standing.says),
+            },
+        },
+    }
 }
 
 /// The servers whose names have no address.
@@ -169,6 +232,7 @@ fn unresolved(pool: &Pool, labels: Option<&Labels>, standings: &[Standing]) -> V
                 address: format!("{name}:{port}"),
                 weight: server.weight,
                 why: format!("`{name}` does not resolve now"),
+                live: None,
             }),
             _ => None,
         })
@@ -184,6 +248,7 @@ fn others(pool: &PoolState, labels: &Labels) -> Vec<ServerWhy> {
         name: standing.member.name.to_string(),
         address: standing.member.endpoint.to_string(),
         weight: standing.weight,
+        live: None,
         why: if standing.labels.is_empty() {
             format!("the route wants {labels}: it has no labels")
         } else {
@@ -281,9 +346,17 @@ fn is_hashing(algorithm: &Algorithm) -> bool {
     )
 }
 
-fn note(algorithm: &Algorithm) -> &'static str {
+fn note(algorithm: &Algorithm, known: Known<'_>, panic: bool) -> &'static str {
+    let live = matches!(known, Known::Live { .. });
+    if live && panic {
+        return "no server is fit, or too few: those that still answer, or else all, are used";
+    }
     match algorithm {
+        Algorithm::RoundRobin if live => "its turn now; the next request gets the next one",
         Algorithm::RoundRobin => "the first request after a start; the next ones go on in turn",
+        Algorithm::LeastConnections | Algorithm::LeastResponseTime { .. } if live => {
+            "by the load of this moment"
+        }
         Algorithm::LeastConnections | Algorithm::LeastResponseTime { .. } => {
             "with nothing in use yet; live load decides"
         }

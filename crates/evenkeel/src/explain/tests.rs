@@ -56,7 +56,8 @@ fn explained(request: &str, headers: &[&str], from: &str) -> Result<String, Stri
     let world = pick::world(Arc::new(snapshot), resolve);
     let headers: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
     let asked = Asked::parse(request, &headers).expect(request);
-    explain(&world, &asked, from.parse().expect(from)).map(|explained| format::text(&explained))
+    explain(&world, &asked, from.parse().expect(from), Known::Config)
+        .map(|explained| format::text(&explained))
 }
 
 #[track_caller]

@@ -5,6 +5,7 @@ mod command;
 mod commands;
 mod demo;
 mod explain;
+mod explain_live;
 mod http_bodies;
 mod http_bulk;
 mod http_chain;

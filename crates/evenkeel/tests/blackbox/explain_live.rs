@@ -1,0 +1,139 @@
+//! `evenkeel explain --live`: what a running instance knows, and that asking changes nothing.
+
+use std::sync::mpsc::channel;
+
+use serde_json::Value;
+use testkit::{Evenkeel, Finished, Origin, reply, wait_until};
+
+use crate::command::evenkeel_with;
+use crate::life_support::{
+    SOON, ask, connect, metric, server, site, start, wait_all, wait_health, web,
+};
+
+fn explain(evenkeel: &Evenkeel, more: &[&str]) -> Finished {
+    let request = format!("GET http://x:{}/", web(evenkeel).port());
+    ask(evenkeel, &[&["explain", "--live", &request], more].concat())
+}
+
+#[track_caller]
+fn says(evenkeel: &Evenkeel, parts: &[&str]) {
+    let finished = explain(evenkeel, &[]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for part in parts {
+        let text = finished.text();
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+}
+
+fn here() -> Origin {
+    Origin::http(|_| reply(200, "here")).expect("an origin")
+}
+
+#[test]
+fn a_dead_server_is_not_chosen_and_the_answer_says_why() {
+    let (mut dead, alive) = (here(), here());
+    let (a, b) = (dead.address(), alive.address());
+    let evenkeel = start(&site(&[a, b], "balance: round_robin"));
+    wait_all(&evenkeel, &[a, b], "healthy");
+    let listener = format!("listener  web on {}\n", web(&evenkeel));
+    let counted = || {
+        [
+            "evenkeel_picks_total",
+            "evenkeel_requests_total",
+            "evenkeel_server_requests_total",
+        ]
+        .map(|family| metric(&evenkeel, family))
+    };
+    let before = counted();
+    let sent = |origin: &Origin| origin.seen().iter().filter(|it| it.target == "/").count();
+    // Whoever is asked for, it stays that server's turn.
+    for _ in 0..3 {
+        let server = format!("server    {a}  (its turn now; the next request gets the next one)\n");
+        says(
+            &evenkeel,
+            &[&listener, &server, &format!("not {b}"), "not its turn"],
+        );
+    }
+    assert_eq!((counted(), sent(&dead), sent(&alive)), (before, 0, 0));
+    connect(web(&evenkeel)).get("/").expect("an answer");
+    assert_eq!((sent(&dead), sent(&alive)), (1, 0));
+
+    dead.stop();
+    wait_health(&evenkeel, a, "unhealthy");
+    let before = counted();
+    let cause = server(&evenkeel, "site", &a.to_string())["cause"].clone();
+    let cause = cause.as_str().expect("a cause");
+    for _ in 0..3 {
+        let not = format!("not {a}  unhealthy: {cause}\n");
+        says(&evenkeel, &[&format!("server    {b}  (its turn now"), &not]);
+    }
+    assert_eq!((counted(), sent(&alive)), (before, 0));
+
+    let finished = explain(&evenkeel, &["--json"]);
+    let json: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+    let of = |pointer: &str| json.pointer(pointer).cloned().unwrap_or_default();
+    assert_eq!(of("/pools/0/server"), b.to_string());
+    assert_eq!(of("/pools/0/servers/0/live/health"), "unhealthy");
+    assert_eq!(of("/pools/0/servers/0/live/cause"), cause);
+}
+
+#[test]
+fn words_of_the_operator_and_servers_that_are_full_are_told() {
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one at a time");
+            wait.recv_timeout(SOON).ok();
+        }
+        reply(200, "here")
+    });
+    let (slow, other) = (slow.expect("an origin"), here());
+    let (a, b) = (slow.address(), other.address());
+    let servers = format!("[{{ address: '{a}', max_connections: 1 }}, '{b}']");
+    let config = site(&[a], "health_check: off").replace(&format!("['{a}']"), &servers);
+    let evenkeel = start(&config);
+    ask(&evenkeel, &["server", "disable", "site", &b.to_string()]);
+    says(
+        &evenkeel,
+        &[&format!("server    {a}"), "disabled, by its operator"],
+    );
+    let mut client = connect(web(&evenkeel));
+    client
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_until("it is there", SOON, || slow.requests() > 0).expect("it is there");
+    says(
+        &evenkeel,
+        &[
+            "server    none: waits up to 5s for its turn: every server is full, and 0 wait before it\n",
+            "at its limit: 1 of 1 in use",
+        ],
+    );
+    go.send(()).expect("sent");
+    assert_eq!(client.response().expect("an answer").status, 200);
+    ask(&evenkeel, &["server", "disable", "site", &a.to_string()]);
+    says(&evenkeel, &["server    none: 503 no_usable_server\n"]);
+}
+
+#[test]
+fn what_is_wrong_is_exit_1_and_nobody_there_is_exit_3() {
+    let origin = here();
+    let evenkeel = start(&site(&[origin.address()], ""));
+    for (request, part) in [("nonsense", "is no request"), ("GET /", "no host")] {
+        let finished = ask(&evenkeel, &["explain", "--live", request]);
+        assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+        assert!(finished.stderr.contains(part), "{}", finished.stderr);
+    }
+    let nobody = [
+        "explain",
+        "--live",
+        "GET http://x/",
+        "--admin",
+        "http://127.0.0.1:1",
+    ];
+    let finished = evenkeel_with("", &nobody);
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let both = ["explain", "--live", "GET http://x/", "-c", "x.yaml"];
+    assert_eq!(evenkeel_with("", &both).code, Some(2));
+}
