@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -71,9 +71,16 @@ pub struct Member {
     streak_told: AtomicBool,
     /// Set when a drain's deadline has come: what still runs on it is cut.
     cut: AtomicBool,
-    /// Whether the config has let go of it.
-    retired: AtomicBool,
+    /// Why no connection to it is kept: [`RETIRED`], [`CLOSED`], [`CRASHED`]; 0 in the common case.
+    marks: AtomicU8,
 }
+
+/// The config has let go of it.
+const RETIRED: u8 = 1;
+/// It takes no new traffic: its operator's word, or its own.
+const CLOSED: u8 = 2;
+/// A drill has it out, as a crash would.
+const CRASHED: u8 = 4;
 
 impl Member {
     /// A member that was never picked.
@@ -104,7 +111,7 @@ impl Member {
             streaks_max: AtomicU32::new(0),
             streak_told: AtomicBool::new(false),
             cut: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
         }
     }
 
@@ -259,14 +266,49 @@ impl Member {
         self.cut.store(cut, Ordering::Relaxed);
     }
 
-    /// Whether the config has let go of it: connections to it are not kept.
+    /// Whether a connection that is not in use is kept for the next request. One relaxed load.
+    #[must_use]
+    pub fn keeps_idle(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the config has let go of it.
     #[must_use]
     pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
+        self.has(RETIRED)
     }
 
     pub(crate) fn set_retired(&self, retired: bool) {
-        self.retired.store(retired, Ordering::Relaxed);
+        self.mark(RETIRED, retired);
+    }
+
+    /// Whether a drill has it out: connections to it are refused, and those that there were are reset.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.has(CRASHED)
+    }
+
+    pub(crate) fn set_crashed(&self, crashed: bool) {
+        self.mark(CRASHED, crashed);
+    }
+
+    /// Sets the state in force; the requests in use at that very moment.
+    pub(crate) fn set_state(&self, state: balance::State) -> u32 {
+        let in_use = self.cell.set_state(state);
+        self.mark(CLOSED, state != balance::State::Ready);
+        in_use
+    }
+
+    fn has(&self, mark: u8) -> bool {
+        self.marks.load(Ordering::Relaxed) & mark != 0
+    }
+
+    fn mark(&self, mark: u8, on: bool) {
+        if on {
+            self.marks.fetch_or(mark, Ordering::Relaxed);
+        } else {
+            self.marks.fetch_and(!mark, Ordering::Relaxed);
+        }
     }
 }
 

@@ -61,6 +61,8 @@ pub enum Action {
     Resolve(Arc<str>),
     /// Tell the workers to cut what still runs on this member.
     Cut(u32),
+    /// Tell the workers to close idle connections to this member: it takes no new traffic.
+    CloseIdle(u32),
     /// Write a log line.
     Log(Notice),
     /// Answer a command.
@@ -450,6 +452,8 @@ impl Publisher {
                 slot.member.set_cut(false);
                 if state == State::Ready {
                     slot.forgive(now);
+                } else {
+                    self.actions.push_back(Action::CloseIdle(slot.member.id));
                 }
                 self.actions.push_back(Action::Log(Notice::Operator {
                     pool: name.clone(),

@@ -276,6 +276,11 @@ impl Engine {
         self.everywhere(move |_| net::expire(member));
     }
 
+    /// Closes idle connections to a member that takes no new traffic.
+    pub fn close_idle_to(&self, member: u32) {
+        self.everywhere(move |here| here.worker.idle.close(member));
+    }
+
     /// From now on answers say `Connection: close`.
     pub fn begin_drain(&mut self) {
         self.ending.draining = true;

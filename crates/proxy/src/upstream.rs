@@ -143,7 +143,7 @@ impl Idle {
     /// Keeps a connection for `keep_alive`. The caller has held the gate: request sent whole, response read whole,
     /// nothing left in a buffer, and neither side said close.
     pub(crate) fn give(&self, mut stream: ServerStream, keep_alive: Duration, now: Duration) {
-        if stream.stream.has_news() || stream.member.is_retired() || keep_alive.is_zero() {
+        if stream.stream.has_news() || !stream.member.keeps_idle() || keep_alive.is_zero() {
             return;
         }
         // A server that answered at once was never waited for; its hang-up must be seen all the same.
@@ -162,13 +162,19 @@ impl Idle {
         }
     }
 
-    /// Closes what is idle for too long, hung up, or leads to a server that is no more.
+    /// Closes those to one server.
+    pub(crate) fn close(&self, member: u32) {
+        let gone = self.0.borrow_mut().remove(&member);
+        drop(gone);
+    }
+
+    /// Closes what is idle for too long, hung up, or leads to a server that takes no new traffic.
     pub(crate) fn sweep(&self, now: Duration) {
         self.0.borrow_mut().retain(|_, kept| {
             kept.retain(|idle| {
                 idle.until > now
                     && !idle.stream.stream.has_news()
-                    && !idle.stream.member.is_retired()
+                    && idle.stream.member.keeps_idle()
             });
             !kept.is_empty()
         });

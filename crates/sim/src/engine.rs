@@ -362,7 +362,7 @@ impl<'a> Engine<'a> {
                 Action::Reply(reply, answer) => reply(answer),
                 Action::AskAgent(probe) => self.ask_agent(&probe),
                 // No config here has a name.
-                Action::Resolve(_) => {}
+                Action::Resolve(_) | Action::CloseIdle(_) => {}
             }
         }
         while let Ok(answer) = self.answers.1.try_recv() {

@@ -70,6 +70,7 @@ impl Publisher {
             slot.word = Some(State::Drain);
             slot.member.set_cut(false);
             members.push(Held::new(slot.member.clone()));
+            self.actions.push_back(Action::CloseIdle(slot.member.id));
             self.actions.push_back(Action::Log(Notice::Operator {
                 pool: name.clone(),
                 server: slot.member.name.clone(),
@@ -192,7 +193,7 @@ impl PendingDrain {
 impl Held {
     /// Begins the drain: from here on nothing is picked.
     fn new(member: Arc<Member>) -> Self {
-        let in_use = member.cell.set_state(State::Drain);
+        let in_use = member.set_state(State::Drain);
         Self {
             in_use,
             picks: None,

@@ -167,7 +167,7 @@ impl Slot {
             _ => own,
         };
         if self.member.cell.state() != state {
-            self.member.cell.set_state(state);
+            self.member.set_state(state);
         }
     }
 }
@@ -233,6 +233,9 @@ impl Publisher {
             .set_connections_max(slot.own.connections_max(file));
         let (pool, server) = (pool.name.clone(), slot.member.name.clone());
         let state = slot.member.cell.state();
+        if state != State::Ready {
+            self.actions.push_back(Action::CloseIdle(slot.member.id));
+        }
         self.actions.push_back(Action::Log(Notice::Says {
             pool: pool.clone(),
             server,

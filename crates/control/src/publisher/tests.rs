@@ -37,6 +37,7 @@ struct Scene {
     asked: Vec<(Duration, Arc<str>)>,
     log: Vec<String>,
     cuts: Vec<u32>,
+    idle_closed: Vec<u32>,
     /// What the agent of each server says; without a line it does not answer.
     lines: BTreeMap<String, Result<String, Arc<str>>>,
     agents_asked: usize,
@@ -102,6 +103,7 @@ impl Scene {
             asked: Vec::new(),
             log: Vec::new(),
             cuts: Vec::new(),
+            idle_closed: Vec::new(),
             lines: BTreeMap::new(),
             agents_asked: 0,
         };
@@ -217,6 +219,7 @@ impl Scene {
                 }
                 Action::Resolve(name) => self.asked.push((self.now, name)),
                 Action::Cut(member) => self.cuts.push(member),
+                Action::CloseIdle(member) => self.idle_closed.push(member),
                 Action::Log(notice) => self.log.push(told(&notice)),
                 Action::Reply(reply, answer) => reply(answer),
             }

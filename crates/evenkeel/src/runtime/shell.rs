@@ -162,6 +162,7 @@ impl Shell {
             match self.agents.perform(action) {
                 None => {}
                 Some(Action::Cut(member)) => self.engine.cut(member),
+                Some(Action::CloseIdle(member)) => self.engine.close_idle_to(member),
                 Some(Action::Log(notice)) => logging::notice(&notice),
                 Some(Action::Reply(reply, answer)) => reply(answer),
                 // The agents take these.

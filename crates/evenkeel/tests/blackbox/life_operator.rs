@@ -332,3 +332,32 @@ pools:
         .collect();
     assert_eq!(open.len(), 2, "those of the other server stay");
 }
+
+#[test]
+fn idle_connections_to_a_server_are_closed_when_it_takes_no_new_traffic() {
+    let (go, wait) = channel();
+    let slow = slow_origin(wait);
+    let name = slow.address().to_string();
+    // They would stay for an hour.
+    let settings = "health_check: off, timeouts: { keep_alive: 1h }";
+    let evenkeel = start(&site(&[slow.address()], settings));
+    let mut client = connect(web(&evenkeel));
+    let closed = || wait_until("all are closed", SOON, || slow.open() == 0);
+    for verb in ["drain", "disable"] {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
+        assert_eq!(slow.open(), 1, "kept for the next request");
+        let finished = ask(&evenkeel, &["server", verb, "site", &name]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        closed().expect(verb);
+        ask(&evenkeel, &["server", "enable", "site", &name]);
+    }
+    // And one that was in use when the drain began is not kept either.
+    client
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_until("it is there", SOON, || slow.open() == 1).expect("it is there");
+    ask(&evenkeel, &["server", "disable", "site", &name]);
+    go.send(()).expect("sent");
+    assert_eq!(client.response().expect("an answer").status, 200);
+    closed().expect("in use");
+}
