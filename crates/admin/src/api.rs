@@ -33,6 +33,8 @@ const RELOAD_MAX: Duration = Duration::from_secs(120);
 const UPGRADE_MORE: Duration = Duration::from_secs(30);
 /// How long the new process of an upgrade has to be ready, unless the request says.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a drill takes a server out, unless the request says.
+const DRILL_LENGTH: Duration = Duration::from_secs(30);
 /// The highest weight.
 const WEIGHT_MAX: u32 = 1000;
 
@@ -67,20 +69,22 @@ pub(crate) async fn server(
     show(&admin, &pool, &server)
 }
 
-/// `PATCH` with `{"state": …, "weight": …}`; answers what the server is then.
+/// `PATCH` with `{"state": …, "weight": …, "force": true}`; answers what the server is then, or 409 with why it needs
+/// force.
 pub(crate) async fn set(
     State(admin): Shared,
     Path((pool, server)): Path<(String, String)>,
     body: Body,
 ) -> Answered {
     let body = read(body).await?;
-    let (state, weight) = parse_change(&body).map_err(|why| ApiError::new(400, why))?;
+    let change = parse_change(&body).map_err(|why| ApiError::new(400, why))?;
     show(&admin, &pool, &server)?;
     let command = Command::Set {
         pool: pool.clone(),
         server: server.clone(),
-        state,
-        weight,
+        state: change.state,
+        weight: change.weight,
+        force: change.force,
     };
     match ask(&admin.hub, command, Some(SET_MAX)).await? {
         Answer::Done => show(&admin, &pool, &server),
@@ -88,7 +92,7 @@ pub(crate) async fn set(
     }
 }
 
-/// `POST …/drain?timeout=30s`; answers the receipt when the drain has ended.
+/// `POST …/drain?timeout=30s&force=true`; answers the receipt when the drain has ended, or 409 with why it needs force.
 pub(crate) async fn drain(
     State(admin): Shared,
     Path((pool, server)): Path<(String, String)>,
@@ -96,15 +100,40 @@ pub(crate) async fn drain(
     body: Body,
 ) -> Answered {
     expect_nothing(&read(body).await?)?;
-    let timeout = parse_timeout(query.as_deref()).map_err(|why| ApiError::new(400, why))?;
+    let asked = parse_timed(query.as_deref(), "timeout").map_err(|why| ApiError::new(400, why))?;
     show(&admin, &pool, &server)?;
     let command = Command::Drain {
         pool,
         server,
-        timeout,
+        timeout: asked.time,
+        force: asked.force,
     };
     match ask(&admin.hub, command, None).await? {
         Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// `POST …/drill?for=30s&force=true`; answers the report when the drill has ended, 409 with why it needs force, or 422
+/// with why there is none.
+pub(crate) async fn drill(
+    State(admin): Shared,
+    Path((pool, server)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Answered {
+    expect_nothing(&read(body).await?)?;
+    let asked = parse_timed(query.as_deref(), "for").map_err(|why| ApiError::new(400, why))?;
+    show(&admin, &pool, &server)?;
+    let command = Command::Drill {
+        pool,
+        server,
+        length: asked.time.unwrap_or(DRILL_LENGTH),
+        force: asked.force,
+    };
+    match ask(&admin.hub, command, None).await? {
+        Answer::Drilled(report) => Ok(Json(report).into_response()),
+        Answer::Refused(errors) => Err(ApiError::new(422, errors.join("; "))),
         other => Err(unexpected(other)),
     }
 }
@@ -255,6 +284,7 @@ fn unexpected(answer: Answer) -> ApiError {
     match answer {
         // It was there a moment ago.
         Answer::NotFound(why) => ApiError::new(404, why),
+        Answer::NeedsForce(why) => ApiError::new(409, why),
         other => ApiError::new(500, format!("an answer to another question: {other:?}")),
     }
 }
@@ -326,31 +356,43 @@ fn parse_explain(body: &[u8]) -> Result<ExplainRequest, String> {
     Ok(asked)
 }
 
-fn parse_change(body: &[u8]) -> Result<(Option<Word>, Option<u32>), String> {
+/// What is to become of a server.
+#[derive(Default)]
+struct Change {
+    state: Option<Word>,
+    weight: Option<u32>,
+    force: bool,
+}
+
+fn parse_change(body: &[u8]) -> Result<Change, String> {
     let example = r#"such as {"state": "drain", "weight": 3}"#;
     let body: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
     let Value::Object(keys) = body else {
         return Err(format!("the body is not an object {example}"));
     };
-    let (mut state, mut weight) = (None, None);
+    let mut change = Change::default();
     for (key, value) in &keys {
         match key.as_str() {
-            "state" => state = Some(parse_state(value)?),
-            "weight" => weight = Some(parse_weight(value)?),
+            "state" => change.state = Some(parse_state(value)?),
+            "weight" => change.weight = Some(parse_weight(value)?),
+            "force" => {
+                let said = value.as_bool();
+                change.force = said.ok_or(format!("`force` is true or false, not {value}"))?;
+            }
             _ => {
                 return Err(format!(
-                    "unknown key `{key}`: `state` and `weight` can be set"
+                    "unknown key `{key}`: `state` and `weight` can be set, by `force` where need be"
                 ));
             }
         }
     }
-    if keys.is_empty() {
+    if change.state.is_none() && change.weight.is_none() {
         return Err(format!(
             "nothing is to be changed: an object {example} is expected"
         ));
     }
-    Ok((state, weight))
+    Ok(change)
 }
 
 fn parse_state(value: &Value) -> Result<Word, String> {
@@ -409,18 +451,27 @@ fn decode(text: &str) -> Result<String, String> {
     String::from_utf8(out).map_err(|_| wrong())
 }
 
-fn parse_timeout(query: Option<&str>) -> Result<Option<Duration>, String> {
-    let mut timeout = None;
+/// What a query says of something that takes its time.
+#[derive(Default)]
+struct Timed {
+    time: Option<Duration>,
+    force: bool,
+}
+
+fn parse_timed(query: Option<&str>, time: &str) -> Result<Timed, String> {
+    let mut timed = Timed::default();
     let parts = query.unwrap_or_default().split('&');
     for part in parts.filter(|part| !part.is_empty()) {
         match part.split_once('=') {
-            Some(("timeout", text)) => timeout = Some(config::parse_duration(text)?),
+            Some((key, text)) if key == time => timed.time = Some(config::parse_duration(text)?),
+            Some(("force", "true")) => timed.force = true,
+            Some(("force", "false")) => timed.force = false,
             _ => {
                 return Err(format!(
-                    "unknown parameter `{part}`: `timeout=30s` can be given"
+                    "unknown parameter `{part}`: `{time}=30s` and `force=true` can be given"
                 ));
             }
         }
     }
-    Ok(timeout)
+    Ok(timed)
 }

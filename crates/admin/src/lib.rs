@@ -167,6 +167,10 @@ fn routes(admin: Arc<Admin>) -> Router {
             "/api/v1/pools/{pool}/servers/{server}/drain",
             post(api::drain),
         )
+        .route(
+            "/api/v1/pools/{pool}/servers/{server}/drill",
+            post(api::drill),
+        )
         .route("/api/v1/explain", post(api::explain))
         .route("/api/v1/reload", get(api::last_reload).post(api::reload))
         .route("/api/v1/upgrade", post(api::upgrade))
@@ -202,7 +206,7 @@ async fn nothing_here(request: Request) -> ApiError {
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
              /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
-             POST /api/v1/pools/POOL/servers/SERVER/drain, POST /api/v1/explain, /api/v1/reload (also POST) and \
+             POST /api/v1/pools/POOL/servers/SERVER/drain and …/drill, POST /api/v1/explain, /api/v1/reload (also POST) and \
              POST /api/v1/upgrade"
         ),
     )

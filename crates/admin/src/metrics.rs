@@ -255,6 +255,7 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
             .chain(retries)
             .chain(ejections)
             .chain(agents)
+            .chain([cells.sum(|cells| cells.failed.get())])
             .collect()
     };
     let rows: Vec<(&Arc<str>, Vec<u64>)> = world
@@ -275,6 +276,10 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
             buckets,
             rest.first().copied().unwrap_or(0),
         );
+    }
+    text.family("evenkeel_pool_failed_total");
+    for (pool, totals) in &rows {
+        text.sample(&[("pool", pool)], totals.last().unwrap_or(&0));
     }
     text.family("evenkeel_retries_total");
     for (pool, totals) in &rows {

@@ -44,6 +44,9 @@ pub(crate) struct Server {
     pub(crate) usable: bool,
     /// Its part of the pool's picks by weight, 0 to 1.
     traffic: f64,
+    /// How long a drill has it out yet; absent while none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill_left_ms: Option<u64>,
     /// Why that is more or less than its weight says; empty if it is not.
     pub(crate) note: Arc<str>,
 }
@@ -74,6 +77,9 @@ impl Server {
             picks: member.cell.picks() + picks_before(before, &member.pool, &member.name),
             usable: is_usable(standing, view),
             traffic: (standing.traffic * 1e4).round() / 1e4,
+            drill_left_ms: standing.drilled_until.map(|until| {
+                u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)
+            }),
             note: standing.note.clone(),
         }
     }

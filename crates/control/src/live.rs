@@ -345,6 +345,8 @@ pub struct Standing {
     pub share: balance::Share,
     /// When an ejection ends, on the publisher's clock.
     pub back_at: Option<Duration>,
+    /// When a drill that has it out ends, on the publisher's clock.
+    pub drilled_until: Option<Duration>,
     /// Its operator's word; `None` if there was none.
     pub operator: Option<balance::State>,
     /// What it says of itself, as an agent would write it; empty if it says nothing.
@@ -354,13 +356,14 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Why it is as it is, and when an ejection ends; `now` on the publisher's clock.
+    /// Why it is as it is, and when an ejection or a drill ends; `now` on the publisher's clock.
     #[must_use]
     pub fn cause_at(&self, now: Duration) -> Arc<str> {
-        match self.back_at {
-            Some(until) if self.condition == balance::Condition::Ejected => {
-                let left = until.saturating_sub(now).as_secs_f64().ceil();
-                format!("{}; back in {left} s", self.cause).into()
+        let left = |until: Duration| until.saturating_sub(now).as_secs_f64().ceil();
+        match (self.drilled_until, self.back_at) {
+            (Some(until), _) => format!("{}, for {} s more", self.cause, left(until)).into(),
+            (None, Some(until)) if self.condition == balance::Condition::Ejected => {
+                format!("{}; back in {} s", self.cause, left(until)).into()
             }
             _ => self.cause.clone(),
         }

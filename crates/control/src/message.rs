@@ -125,6 +125,8 @@ pub enum Command {
         state: Option<State>,
         /// The new weight (0-1000), if it is to change.
         weight: Option<u32>,
+        /// Even if the others may not bear it.
+        force: bool,
     },
     /// Drain a server, wait for what it holds, and give a receipt.
     Drain {
@@ -134,6 +136,19 @@ pub enum Command {
         server: String,
         /// What still runs then is cut; `None`: as the pool says.
         timeout: Option<Duration>,
+        /// Even if the others may not bear it.
+        force: bool,
+    },
+    /// Take a server out as a crash would, and report what that costs.
+    Drill {
+        /// Pool name.
+        pool: String,
+        /// Server name.
+        server: String,
+        /// How long it is out: 1 s to 1 h.
+        length: Duration,
+        /// Even if nobody else can serve, or the others may not bear it.
+        force: bool,
     },
 }
 
@@ -158,6 +173,10 @@ pub enum Answer {
     },
     /// A drain has ended.
     Drained(Receipt),
+    /// A drill has ended.
+    Drilled(DrillReport),
+    /// It would do harm, which is told, and is done only by force.
+    NeedsForce(String),
     /// No such pool or server, or a value out of range.
     NotFound(String),
 }
@@ -203,4 +222,73 @@ pub struct Cut {
     pub reason: &'static str,
     /// How many.
     pub count: u64,
+}
+
+/// What a drill showed.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct DrillReport {
+    /// Pool name.
+    pub pool: Arc<str>,
+    /// Server name, as it was given.
+    pub server: String,
+    /// Why it is over.
+    pub ended_by: DrillEnd,
+    /// How long the server was out.
+    pub out_ms: u64,
+    /// Requests and TCP connections of the pool meanwhile.
+    pub requests: u64,
+    /// Those among them, or begun before, that failed: answered here with 5xx, or broken off.
+    pub failed: u64,
+    /// Further tries on another server.
+    pub retried: u64,
+    /// Tries with the server that was out.
+    pub in_vain: u64,
+    /// When something failed or was tried again last, after the crash; `None`: it went on until the end.
+    pub settled_ms: Option<u64>,
+    /// When the server was no longer picked, after the crash; `None`: it was until the end.
+    pub unpicked_ms: Option<u64>,
+    /// What it carried before the crash.
+    pub before_per_second: f64,
+    /// The other servers of the pool.
+    pub survivors: Vec<Survivor>,
+}
+
+/// What another server carried.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Survivor {
+    /// Its name.
+    pub server: Arc<str>,
+    /// Picks in a second in the time before the crash.
+    pub before_per_second: f64,
+    /// Picks in a second in the second half of the time after it.
+    pub after_per_second: f64,
+    /// Most requests in use at once, as far as was seen.
+    pub active_max: u32,
+}
+
+/// Why a drill is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillEnd {
+    /// Its time is over.
+    Time,
+    /// An operator enabled the server.
+    Operator,
+    /// The config has let go of the server.
+    Removed,
+}
+
+impl std::fmt::Display for DrillReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "out for {} ms; {} requests: {} failed, {} tries on another server; ",
+            self.out_ms, self.requests, self.failed, self.retried
+        )?;
+        match self.settled_ms {
+            Some(0) => f.write_str("nothing met it"),
+            Some(ms) => write!(f, "settled after {ms} ms"),
+            None => f.write_str("not settled when it ended"),
+        }
+    }
 }

@@ -150,6 +150,9 @@ pub struct RouteCells {
 pub struct PoolCells {
     /// From the pick to the end of the response.
     pub seconds: Histogram,
+    /// Requests that no server served: answered here with a status from 500 on, or broken off. TCP connections that no
+    /// server took.
+    pub failed: Counter,
     /// Further tries by cause, by the order of [`RetryCause::ALL`].
     pub retries: [Counter; RetryCause::ALL.len()],
     /// Servers taken out by traffic, by cause, in the order of [`balance::outlier::Cause::LABELS`]. The publisher
@@ -213,6 +216,8 @@ pub struct ServerCells {
     pub classes: Classes,
     /// Tries that failed as a gateway error does: no connection, no whole answer, or 502, 503, 504.
     pub failed: Counter,
+    /// TCP connections that were broken off by it.
+    pub broken: Counter,
 }
 
 /// What is counted for a listener.

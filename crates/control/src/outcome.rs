@@ -96,7 +96,11 @@ pub fn tunnelled(
     tell: impl FnOnce(Event),
 ) {
     let class = if reason.is_none() { 200 } else { 0 };
-    member.stats.of(worker).classes.record(class);
+    let cells = member.stats.of(worker);
+    cells.classes.record(class);
+    if reason == Some(Reason::ServerReset) {
+        cells.broken.increment();
+    }
     if answered {
         member.note_success();
     } else if reason == Some(Reason::ServerReset) {

@@ -6,6 +6,7 @@
 mod carried;
 mod changes;
 mod drain;
+mod drill;
 mod handover;
 mod health;
 mod outlier;
@@ -28,12 +29,13 @@ use balance::State;
 use config::{AgentCheck, HealthCheck, Snapshot};
 
 use crate::live::{Endpoint, ListenerState, RouteState};
-use crate::message::{Answer, Event, Reply};
+use crate::message::{Answer, Command, Event, Reply};
 use crate::metrics::{PauseCause, PerWorker};
 use crate::world::World;
 
 pub use changes::Changes;
 use drain::{Leaving, PendingDrain};
+use drill::Drill;
 pub use health::word as verdict_word;
 use pools::{Place, PoolEntry};
 
@@ -61,6 +63,8 @@ pub enum Action {
     Resolve(Arc<str>),
     /// Tell the workers to cut what still runs on this member.
     Cut(u32),
+    /// Tell the workers to end every connection to this member at once, as its crash would.
+    Sever(u32),
     /// Tell the workers to close idle connections to this member: it takes no new traffic.
     CloseIdle(u32),
     /// Write a log line.
@@ -163,6 +167,15 @@ pub enum Notice {
         /// `None`: it begins now; else how long it lasted, pauses within a moment taken for one.
         lasted: Option<Duration>,
     },
+    /// Of a drill.
+    Drill {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Server name.
+        server: Arc<str>,
+        /// What it has come to.
+        what: String,
+    },
     /// An operator changed a server.
     Operator {
         /// Pool name.
@@ -204,6 +217,7 @@ pub struct Publisher {
     /// Pools whose view is out of date, and when it may be built.
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
+    drills: Vec<Drill>,
     /// Members that the config has let go of, by pool: they drain as soon as there is a view without them.
     leaving: BTreeMap<Arc<str>, Vec<Leaving>>,
     /// What another process knew of servers that are still to come.
@@ -238,6 +252,7 @@ impl Publisher {
             agents: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
+            drills: Vec::new(),
             leaving: BTreeMap::new(),
             given: handover::Given::default(),
             words_version: 0,
@@ -340,6 +355,22 @@ impl Publisher {
         self.actions.push_back(Action::Reply(reply, answer));
     }
 
+    /// Why a command would do harm, if it would and is not forced.
+    #[must_use]
+    pub fn objection(&self, command: &Command) -> Option<String> {
+        match command {
+            Command::Drill {
+                pool,
+                server,
+                force: false,
+                ..
+            } if self.is_last(pool, server) => Some(format!(
+                "no other server of pool `{pool}` is fit to serve while `{server}` is out: to do it all the same, force it"
+            )),
+            _ => None,
+        }
+    }
+
     /// When [`Publisher::handle_timeout`] wants to be called, if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
@@ -354,7 +385,8 @@ impl Publisher {
             .min();
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
         let pause = self.pauses.poll_timeout();
-        [probe, agent, view, name, drain, self.sweep_at, pause]
+        let drill = self.drills.iter().map(|drill| drill.look_at).min();
+        [probe, agent, view, name, drain, drill, self.sweep_at, pause]
             .into_iter()
             .flatten()
             .min()
@@ -366,6 +398,7 @@ impl Publisher {
         self.ask_due_agents(now);
         self.ask_due_names(now);
         self.look_at_drains(now);
+        self.look_at_drills(now);
         self.sweep_due_pools(now);
         self.build_due_views(now);
         let pauses = self.pauses.handle_timeout(now);
@@ -440,6 +473,9 @@ impl Publisher {
         if state.is_some_and(|state| state != State::Drain) {
             // A new word ends a drain that waits; its receipt says what was so far, and is made before new picks are.
             self.end_drains(&members, now);
+        }
+        if state == Some(State::Ready) {
+            self.end_drills(&members, now);
         }
         let slots = self.pools.get_mut(pool).map(|entry| &mut entry.slots);
         for slot in slots

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Upgrade(UpgradeArgs),
     /// Changes a server of a running instance
     Server(ServerArgs),
+    /// Takes a server of a running instance out as a crash would, and reports what that cost
+    Drill(DrillArgs),
     /// Prints the JSON Schema of the config, for editors
     Schema,
     /// Prints a shell's completion script
@@ -147,6 +149,24 @@ pub(crate) struct ServerArgs {
     pub(crate) remote: RemoteArgs,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The instance ends the drill by itself, whatever becomes of this command; \
+                  `evenkeel server enable POOL SERVER` ends it before. Exit 1 if a request failed."
+)]
+pub(crate) struct DrillArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How long it is out, 1s to 1h
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s")]
+    pub(crate) length: String,
+    /// Even if nobody else can serve, or the others may not bear it
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// Gives it no new requests, waits for those it has, prints a receipt; exit 1 if any was cut
@@ -156,9 +176,18 @@ pub(crate) enum ServerCommand {
         /// What still runs then is cut: `30s`, `5m` [default: the pool's `drain.timeout`]
         #[arg(long, value_name = "DURATION")]
         timeout: Option<String>,
+        /// Even if the others may not bear it
+        #[arg(long)]
+        force: bool,
     },
     /// Gives it no new requests from now on
-    Disable(Which),
+    Disable {
+        #[command(flatten)]
+        which: Which,
+        /// Even if the others may not bear it
+        #[arg(long)]
+        force: bool,
+    },
     /// Gives it requests again
     Enable(Which),
     /// Gives it another weight
@@ -168,6 +197,9 @@ pub(crate) enum ServerCommand {
         /// 0 to 1000
         #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
         weight: u32,
+        /// With 0: even if the others may not bear it
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod describe;
 mod diagnose;
+mod drill;
 mod exit;
 mod explain;
 mod remote;
@@ -57,6 +58,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload(args) => remote::reload(&args),
         Command::Upgrade(args) => remote::upgrade(&args),
         Command::Server(args) => remote::server(&args),
+        Command::Drill(args) => drill::run(&args),
     }
 }
 

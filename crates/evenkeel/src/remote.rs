@@ -1,4 +1,5 @@
-//! The commands that talk to a running instance through its admin API: `status`, `reload`, `server`.
+//! The commands that talk to a running instance through its admin API: `status`, `reload`, `upgrade`, `server`; and how
+//! the others do.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -142,20 +143,34 @@ fn refused(answer: Value, text: &str) -> Done {
 /// What the system refused.
 pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     with_client(&args.remote, async |client| match &args.command {
-        ServerCommand::Drain { which, timeout } => drain(client, which, timeout.as_deref()).await,
-        ServerCommand::Disable(which) => set(client, which, json!({ "state": "disabled" })).await,
-        ServerCommand::Enable(which) => set(client, which, json!({ "state": "ready" })).await,
-        ServerCommand::Weight { which, weight } => {
-            set(client, which, json!({ "weight": weight })).await
+        ServerCommand::Drain {
+            which,
+            timeout,
+            force,
+        } => drain(client, which, timeout.as_deref(), *force).await,
+        ServerCommand::Disable { which, force } => {
+            let change = json!({ "state": "disabled", "force": force });
+            set(client, which, change).await
         }
+        ServerCommand::Enable(which) => set(client, which, json!({ "state": "ready" })).await,
+        ServerCommand::Weight {
+            which,
+            weight,
+            force,
+        } => set(client, which, json!({ "weight": weight, "force": force })).await,
     })
 }
 
-async fn drain(client: &Client, which: &Which, timeout: Option<&str>) -> Result<Done, Failed> {
+async fn drain(
+    client: &Client,
+    which: &Which,
+    timeout: Option<&str>,
+    force: bool,
+) -> Result<Done, Failed> {
     let query = timeout.map_or_else(String::new, |timeout| {
-        format!("?timeout={}", segment(timeout))
+        format!("&timeout={}", segment(timeout))
     });
-    let path = format!("{}/drain{query}", path(which));
+    let path = format!("{}/drain?force={force}{query}", path(which));
     let (receipt, _) = ask(client.post(&path).await?, &[200])?;
     let cut = cut_count(&receipt);
     Ok(Done {
@@ -193,7 +208,7 @@ async fn set(client: &Client, which: &Which, change: Value) -> Result<Done, Fail
     })
 }
 
-fn path(which: &Which) -> String {
+pub(crate) fn path(which: &Which) -> String {
     format!(
         "/api/v1/pools/{}/servers/{}",
         segment(&which.pool),
@@ -356,11 +371,11 @@ fn cut_count(receipt: &Value) -> u64 {
         .sum()
 }
 
-fn text<'a>(object: &'a Value, key: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or("?")
 }
 
-fn number(object: &Value, key: &str) -> u64 {
+pub(crate) fn number(object: &Value, key: &str) -> u64 {
     object.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 

@@ -276,6 +276,15 @@ impl Engine {
         self.everywhere(move |_| net::expire(member));
     }
 
+    /// Ends every connection to a member, idle or in use, as its crash would. What is between two steps of its own at
+    /// this moment may be missed: to be called again while the member has requests in use.
+    pub fn sever(&self, member: u32) {
+        self.everywhere(move |here| {
+            here.worker.idle.close(member);
+            net::expire(member);
+        });
+    }
+
     /// Closes idle connections to a member that takes no new traffic.
     pub fn close_idle_to(&self, member: u32) {
         self.everywhere(move |here| here.worker.idle.close(member));

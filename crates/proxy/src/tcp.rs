@@ -1,5 +1,6 @@
 //! TCP: bytes from a client to a server of a pool and back.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use config::{Destination, HashKey, Protocol, Target, TcpListener};
 use control::decide;
 use control::metrics::RetryCause;
+use control::pick::LocalPool;
 use control::reason::Reason;
 use control::record::Record;
 use control::tries::over;
@@ -132,7 +134,9 @@ fn judge(end: TunnelEnd, lease: &Lease, client: &Stream, server: &Stream) -> Opt
         TunnelEnd::Idle => {
             client.reset_on_close();
             server.reset_on_close();
-            Some(if lease.member.is_cut() {
+            Some(if lease.member.is_crashed() {
+                Reason::ServerReset
+            } else if lease.member.is_cut() {
                 Reason::Draining
             } else {
                 Reason::ResponseTimeout
@@ -213,8 +217,10 @@ async fn connect(
         let lease = match picked {
             Ok(lease) => lease,
             Err(reason) => {
+                let reason = over(last, reason);
+                count_failed(worker, pool, reason);
                 tries.detail = upstream::explain_unusable(pool, &tried);
-                return Err(over(last, reason));
+                return Err(reason);
             }
         };
         tries.count += 1;
@@ -252,6 +258,7 @@ async fn connect(
         tried.push(lease.member.id);
         if reason == Reason::ConnectTimeout {
             let Some(left) = timeouts_left.checked_sub(1) else {
+                count_failed(worker, pool, reason);
                 tries.detail = upstream::explain_unusable(pool, &tried);
                 return Err(reason);
             };
@@ -263,6 +270,14 @@ async fn connect(
                 tries.failed.push((lease.member.name.clone(), cause));
             }
         }
+    }
+}
+
+/// Counts a connection that no server of the pool takes; not one whose client has left.
+fn count_failed(worker: &Worker, pool: &RefCell<LocalPool>, reason: Reason) {
+    if reason.status() >= 500 {
+        let pool = pool.borrow();
+        pool.state.stats.of(worker.number).failed.increment();
     }
 }
 

@@ -32,6 +32,13 @@ pub(crate) struct ServerStream {
     transport: u32,
 }
 
+impl ServerStream {
+    /// Whether a drill has its server out, so that it ends as by a reset.
+    pub(crate) fn is_crashed(&self) -> bool {
+        self.member.is_crashed()
+    }
+}
+
 impl Drop for ServerStream {
     fn drop(&mut self) {
         self.member.sockets.fetch_sub(1, Relaxed);
@@ -47,6 +54,10 @@ pub(crate) async fn connect(
     deadline: &net::Deadline,
     tls: Option<&Arc<ClientTls>>,
 ) -> Result<ServerStream, NoConnection> {
+    if member.is_crashed() {
+        worker.report_refused(member);
+        return Err(NoConnection::Refused);
+    }
     if member.sockets.fetch_add(1, Relaxed) >= sockets_max {
         member.sockets.fetch_sub(1, Relaxed);
         return Err(NoConnection::Limit);
@@ -61,6 +72,11 @@ pub(crate) async fn connect(
             }
         })
         .await;
+    // A drill that has begun meanwhile refuses what is not yet there.
+    let connected = match connected {
+        Err(net::Elapsed) | Ok(Ok(_)) if member.is_crashed() => Ok(Err(ConnectError::Refused)),
+        connected => connected,
+    };
     let socket = match connected {
         Err(net::Elapsed) => return Err(NoConnection::TimedOut),
         Ok(Err(ConnectError::Refused)) => {

@@ -127,6 +127,12 @@ pub const FAMILIES: &[Family] = &[
         "From the pick of a server to the end of the response.",
     ),
     family(
+        "evenkeel_pool_failed_total",
+        Counter,
+        &["pool"],
+        "Requests that no server of a pool served: answered here with 5xx, or broken off; TCP connections that none took.",
+    ),
+    family(
         "evenkeel_retries_total",
         Counter,
         &["pool", "cause"],

@@ -48,7 +48,7 @@ async fn what_is_wrong_with_a_change_is_said() {
         ("{}", "nothing is to be changed"),
         (
             r#"{"sate":"drain"}"#,
-            "unknown key `sate`: `state` and `weight` can be set",
+            "unknown key `sate`: `state` and `weight` can be set, by `force` where need be",
         ),
         (
             r#"{"state":"down"}"#,

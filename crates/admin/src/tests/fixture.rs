@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use config::{Loaded, Severity};
-use control::message::{Answer, Command, Message};
+use control::message::{Answer, Command, Message, Reply};
 use control::publisher::{Action, Publisher};
 use control::world::{Hub, Phase, World};
 use serde_json::Value;
@@ -184,34 +184,12 @@ async fn publish(
         match message {
             None | Some(Message::WorkerEnded) => {}
             Some(Message::Event(event)) => publisher.handle_event(event, now),
-            Some(Message::Command(command, reply)) => match command {
-                Command::Set {
-                    pool,
-                    server,
-                    state,
-                    weight,
-                } => {
-                    publisher.handle_set(&pool, &server, state, weight, reply, now);
+            Some(Message::Command(command, reply)) => {
+                match (publisher.objection(&command), command) {
+                    (Some(why), _) => reply(Answer::NeedsForce(why)),
+                    (None, command) => obey(&mut publisher, command, reply, now, (&hub, &file)),
                 }
-                Command::Drain {
-                    pool,
-                    server,
-                    timeout,
-                } => {
-                    publisher.handle_drain(&pool, &server, timeout, reply, now);
-                }
-                Command::Reload => {
-                    let loaded = load(&file.lock().unwrap());
-                    reply(reload(&mut publisher, loaded, now, &hub));
-                }
-                Command::Upgrade { binary, .. } => reply(match binary {
-                    Some(binary) => Answer::Refused(vec![format!("{binary}: no")]),
-                    None => Answer::Upgraded {
-                        pid: 7,
-                        version: "9".to_owned(),
-                    },
-                }),
-            },
+            }
         }
         publisher.handle_timeout(now);
         while let Some(action) = publisher.poll_action() {
@@ -219,6 +197,47 @@ async fn publish(
                 reply(answer);
             }
         }
+    }
+}
+
+fn obey(
+    publisher: &mut Publisher,
+    command: Command,
+    reply: Reply,
+    now: Duration,
+    (hub, file): (&Hub, &Mutex<String>),
+) {
+    match command {
+        Command::Set {
+            pool,
+            server,
+            state,
+            weight,
+            ..
+        } => publisher.handle_set(&pool, &server, state, weight, reply, now),
+        Command::Drain {
+            pool,
+            server,
+            timeout,
+            ..
+        } => publisher.handle_drain(&pool, &server, timeout, reply, now),
+        Command::Drill {
+            pool,
+            server,
+            length,
+            ..
+        } => publisher.handle_drill(&pool, &server, length, reply, now),
+        Command::Reload => {
+            let loaded = load(&file.lock().unwrap());
+            reply(reload(publisher, loaded, now, hub));
+        }
+        Command::Upgrade { binary, .. } => reply(match binary {
+            Some(binary) => Answer::Refused(vec![format!("{binary}: no")]),
+            None => Answer::Upgraded {
+                pid: 7,
+                version: "9".to_owned(),
+            },
+        }),
     }
 }
 

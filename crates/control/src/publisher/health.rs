@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::health::{Outcome, Transition};
+use balance::health::{Cause, Outcome, Transition};
 
 use super::pools::{Place, Slot};
 use super::{Action, Notice, PROBE_AGAIN, Probe, Publisher};
@@ -27,6 +27,7 @@ impl Publisher {
     }
 
     pub(super) fn send_due_probes(&mut self, now: Duration) {
+        let mut refused = Vec::new();
         while let Some((at, id)) = self.schedule.first().copied() {
             if at > now {
                 break;
@@ -42,6 +43,10 @@ impl Publisher {
             };
             slot.due = None;
             slot.asked = Some(number);
+            if slot.member.is_crashed() {
+                refused.push((id, number));
+                continue;
+            }
             let endpoint = slot.member.endpoint.clone();
             let host = slot.member.host().map(|host| (*host).clone());
             self.actions.push_back(Action::Probe(Probe {
@@ -52,6 +57,7 @@ impl Publisher {
                 check,
             }));
         }
+        self.refuse_probes(refused, now);
     }
 
     pub(super) fn handle_probed(&mut self, id: u32, probe: u64, outcome: Outcome, now: Duration) {
@@ -60,6 +66,11 @@ impl Publisher {
                 return None;
             }
             slot.asked = None;
+            let outcome = match outcome {
+                // Sent before the drill: a crash leaves it without an answer.
+                Outcome::Success if slot.member.is_crashed() => Outcome::Failure(Cause::Closed),
+                outcome => outcome,
+            };
             slot.health.as_mut()?.handle_outcome(outcome, now)
         });
     }

@@ -178,7 +178,10 @@ impl Publisher {
         let Some((slot, _)) = Place::find(&self.places, &mut self.pools, id) else {
             return;
         };
-        if slot.asked == Some(probe) && slot.own.check.unwrap_or_default() != state {
+        if slot.asked == Some(probe)
+            && !slot.member.is_crashed()
+            && slot.own.check.unwrap_or_default() != state
+        {
             self.change_own(id, now, |own| own.check = Some(state));
         }
     }
@@ -283,6 +286,7 @@ impl Publisher {
     }
 
     pub(super) fn ask_due_agents(&mut self, now: Duration) {
+        let mut refused = Vec::new();
         while let Some((at, id)) = self.agents.first().copied() {
             if at > now {
                 break;
@@ -298,6 +302,10 @@ impl Publisher {
             };
             slot.own.due = None;
             slot.own.asked = Some(number);
+            if slot.member.is_crashed() {
+                refused.push((id, number));
+                continue;
+            }
             let endpoint = slot.member.endpoint.clone();
             self.actions.push_back(Action::AskAgent(AgentProbe {
                 member: id,
@@ -305,6 +313,9 @@ impl Publisher {
                 endpoint,
                 check,
             }));
+        }
+        for (id, number) in refused {
+            self.handle_agent(id, number, Err("a drill has the server out".into()), now);
         }
     }
 }

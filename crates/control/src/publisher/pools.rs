@@ -112,6 +112,8 @@ pub(super) struct Slot {
     pub(super) word: Option<State>,
     /// What the server says of itself.
     pub(super) own: OwnWord,
+    /// Until when a drill has it out.
+    pub(super) drilled: Option<Duration>,
 }
 
 impl Slot {
@@ -157,6 +159,12 @@ impl Slot {
         }
     }
 
+    /// Whether it may serve, and nothing speaks against it.
+    pub(super) fn is_fit(&self) -> bool {
+        let standing = self.standing();
+        standing.is_open() && standing.is_fit()
+    }
+
     /// The word for it in tables and logs.
     pub(super) fn condition(&self) -> Condition {
         self.standing().condition(!self.outlier.share().is_full())
@@ -182,6 +190,9 @@ impl Slot {
     }
 
     pub(super) fn cause(&self) -> Arc<str> {
+        if self.drilled.is_some() {
+            return "a drill has it out as a crash would".into();
+        }
         if let Some(why) = self.own.down() {
             return format!("its agent says {why}").into();
         }
@@ -466,6 +477,7 @@ impl Publisher {
             weight_word: None,
             word: None,
             own: OwnWord::default(),
+            drilled: None,
         };
         self.schedule(&mut slot);
         slot

@@ -17,6 +17,7 @@ use wire::agent_check::decode_agent_line;
 
 mod carried;
 mod drains;
+mod drills;
 mod handovers;
 mod health;
 mod names;
@@ -38,6 +39,7 @@ struct Scene {
     log: Vec<String>,
     cuts: Vec<u32>,
     idle_closed: Vec<u32>,
+    severed: Vec<u32>,
     /// What the agent of each server says; without a line it does not answer.
     lines: BTreeMap<String, Result<String, Arc<str>>>,
     agents_asked: usize,
@@ -104,6 +106,7 @@ impl Scene {
             log: Vec::new(),
             cuts: Vec::new(),
             idle_closed: Vec::new(),
+            severed: Vec::new(),
             lines: BTreeMap::new(),
             agents_asked: 0,
         };
@@ -220,6 +223,7 @@ impl Scene {
                 Action::Resolve(name) => self.asked.push((self.now, name)),
                 Action::Cut(member) => self.cuts.push(member),
                 Action::CloseIdle(member) => self.idle_closed.push(member),
+                Action::Sever(member) => self.severed.push(member),
                 Action::Log(notice) => self.log.push(told(&notice)),
                 Action::Reply(reply, answer) => reply(answer),
             }
@@ -307,6 +311,7 @@ fn told(notice: &Notice) -> String {
             ..
         } => format!("{server} says {says}: {state}"),
         Notice::Cut { server, count, .. } => format!("{server}: {count} cut"),
+        Notice::Drill { server, what, .. } => format!("drill of {server} {what}"),
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
         Notice::Paused {
             listener,

@@ -192,6 +192,7 @@ impl PoolEntry {
                 condition: slot.condition(),
                 share: slot.share(),
                 back_at: slot.outlier.ejection().map(|ejection| ejection.until),
+                drilled_until: slot.drilled,
                 operator: slot.word,
                 says: slot.own.text(),
                 cause: slot.cause(),

@@ -144,6 +144,7 @@ impl Stage {
             pool: POOL.to_owned(),
             server: name.to_string(),
             timeout: None,
+            force: true,
         };
         self.ask(command, move |answer| match answer {
             Answer::Drained(receipt) => receipt_text(&name, &receipt),
@@ -160,6 +161,7 @@ impl Stage {
             server: name.to_string(),
             state: Some(State::Ready),
             weight: None,
+            force: true,
         };
         self.ask(command, move |answer| match answer {
             Answer::Done => format!("{name} takes requests again"),

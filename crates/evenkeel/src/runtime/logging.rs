@@ -112,6 +112,9 @@ pub(super) fn notice(notice: &Notice) {
                 ),
             }
         }
+        Notice::Drill { pool, server, what } => {
+            tracing::warn!(%pool, %server, "drill: {what}");
+        }
         Notice::Operator { pool, server, what } => {
             tracing::info!(%pool, %server, "operator: {what}");
         }

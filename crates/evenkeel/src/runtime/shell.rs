@@ -162,6 +162,7 @@ impl Shell {
             match self.agents.perform(action) {
                 None => {}
                 Some(Action::Cut(member)) => self.engine.cut(member),
+                Some(Action::Sever(member)) => self.engine.sever(member),
                 Some(Action::CloseIdle(member)) => self.engine.close_idle_to(member),
                 Some(Action::Log(notice)) => logging::notice(&notice),
                 Some(Action::Reply(reply, answer)) => reply(answer),
@@ -191,37 +192,50 @@ impl Shell {
             Message::Command(_, reply) if self.upgrading.has_handed_over() => {
                 reply(upgrading::refused_here());
             }
-            Message::Command(Command::Upgrade { binary, timeout }, reply) => {
-                self.begin_upgrade(binary.as_deref(), timeout, Some(reply));
-            }
+            Message::Command(command, reply) => self.obey(command, reply, now),
             // They are looked after next.
             Message::WorkerEnded => {}
             Message::Event(event) => self.publisher.handle_event(event, now),
-            Message::Command(Command::Reload, reply) => {
-                self.begin_reload(Some(reply), "the admin API");
+        }
+    }
+
+    fn obey(&mut self, command: Command, reply: Reply, now: Duration) {
+        if let Some(why) = self.publisher.objection(&command) {
+            reply(Answer::NeedsForce(why));
+            return;
+        }
+        match command {
+            Command::Upgrade { binary, timeout } => {
+                self.begin_upgrade(binary.as_deref(), timeout, Some(reply));
             }
-            Message::Command(
-                Command::Set {
-                    pool,
-                    server,
-                    state,
-                    weight,
-                },
-                reply,
-            ) => {
+            Command::Reload => self.begin_reload(Some(reply), "the admin API"),
+            Command::Set {
+                pool,
+                server,
+                state,
+                weight,
+                force: _,
+            } => {
                 self.publisher
                     .handle_set(&pool, &server, state, weight, reply, now);
             }
-            Message::Command(
-                Command::Drain {
-                    pool,
-                    server,
-                    timeout,
-                },
-                reply,
-            ) => {
+            Command::Drain {
+                pool,
+                server,
+                timeout,
+                force: _,
+            } => {
                 self.publisher
                     .handle_drain(&pool, &server, timeout, reply, now);
+            }
+            Command::Drill {
+                pool,
+                server,
+                length,
+                force: _,
+            } => {
+                self.publisher
+                    .handle_drill(&pool, &server, length, reply, now);
             }
         }
     }

@@ -22,6 +22,7 @@ mod http_smuggling;
 mod labels;
 mod life_admin;
 mod life_death;
+mod life_drill;
 mod life_end;
 mod life_faults;
 mod life_health;

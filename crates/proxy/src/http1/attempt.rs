@@ -395,11 +395,11 @@ pub(super) async fn send_parts(
     .await
     {
         Ok(()) => Ok(true),
-        Err(WriteFault::Gone) if taken == 0 => {
-            Err(Fault::Retry(Again::ended(false, false, server.reused)))
+        Err(WriteFault::TimedOut) if !server.is_crashed() => {
+            Err(Fault::Final(Unserved::new(Reason::ResponseTimeout)))
         }
-        Err(WriteFault::Gone) => Ok(false),
-        Err(WriteFault::TimedOut) => Err(Fault::Final(Unserved::new(Reason::ResponseTimeout))),
+        Err(_) if taken == 0 => Err(Fault::Retry(Again::ended(false, false, server.reused))),
+        Err(_) => Ok(false),
     }
 }
 
@@ -430,8 +430,6 @@ async fn both_ways(
     };
     match uploaded {
         Ok(()) => responding.upload_done.set(true),
-        // What the server has to say about it is still to be heard.
-        Err(UploadFault::Server) => {}
         Err(UploadFault::Client(reason)) => {
             return Err(if responding.seen.sent.get() {
                 Fault::Cut(reason)
@@ -439,13 +437,15 @@ async fn both_ways(
                 Fault::Final(Unserved::new(reason))
             });
         }
-        Err(UploadFault::ServerStuck) => {
+        Err(UploadFault::ServerStuck) if !responding.server_is_crashed() => {
             return Err(if responding.seen.sent.get() {
                 Fault::Cut(Reason::ResponseTimeout)
             } else {
                 Fault::Final(Unserved::new(Reason::ResponseTimeout))
             });
         }
+        // What the server has to say about it is still to be heard.
+        Err(UploadFault::Server | UploadFault::ServerStuck) => {}
     }
     if !responding.seen.begun.get() {
         await_head(cx, responding);
@@ -454,6 +454,12 @@ async fn both_ways(
 }
 
 fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool) -> Fault {
+    let fault = match fault {
+        ResponseFault::TimedOut if lease.member.is_crashed() => {
+            ResponseFault::Ended { reset: true }
+        }
+        fault => fault,
+    };
     let reason = match fault {
         ResponseFault::Ended { reset } if !seen.sent.get() => {
             return Fault::Retry(Again::ended(reset, true, reused));

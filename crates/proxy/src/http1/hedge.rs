@@ -366,6 +366,9 @@ async fn run(
             reason: Reason::BadResponse,
             detail,
         })),
+        Err(net::Elapsed) if server.is_crashed() => {
+            Err(Fault::Retry(Again::ended(true, true, server.reused)))
+        }
         Err(net::Elapsed) => Err(Fault::Final(Unserved::new(if lease.member.is_cut() {
             Reason::Draining
         } else {

@@ -108,6 +108,11 @@ impl Log {
         if self.reason.is_none() {
             self.reason = Some(reason);
             self.worker.count_error(reason);
+            if reason.status() >= 500
+                && let Some(pool) = &self.pool
+            {
+                pool.stats.of(self.worker.number).failed.increment();
+            }
         }
     }
 

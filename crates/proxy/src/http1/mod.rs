@@ -419,8 +419,12 @@ impl Conn {
         )
         .await;
         log.add_bytes(up, down);
-        if matches!(end, TunnelEnd::Idle) && lease.member.is_cut() {
-            log.note(Reason::Draining);
+        if matches!(end, TunnelEnd::Idle) {
+            if lease.member.is_crashed() {
+                log.note(Reason::ServerReset);
+            } else if lease.member.is_cut() {
+                log.note(Reason::Draining);
+            }
         }
         if !matches!(end, TunnelEnd::Finished) {
             self.stream.reset_on_close();

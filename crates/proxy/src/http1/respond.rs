@@ -17,7 +17,7 @@ use super::Conn;
 use super::encode::{self, After};
 use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::net::{self, Conduit, Deadline, Push};
-use crate::relay::{self, Framing, YIELD_BYTES};
+use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
 use crate::stream::Stream;
 use crate::upstream::Lease;
 
@@ -52,6 +52,13 @@ pub(super) struct Responding<'a> {
     /// Whether another server may be asked instead of this one.
     pub(super) elsewhere: Cell<bool>,
     pub(super) seen: &'a Seen,
+}
+
+impl Responding<'_> {
+    /// Whether a drill has the server out.
+    pub(super) fn server_is_crashed(&self) -> bool {
+        self.lease.member.is_crashed()
+    }
 }
 
 /// How far a response has come, for whoever watches.
@@ -382,7 +389,7 @@ async fn splice(
         let mut taken = 0;
         let idle = on.write_idle;
         let drained = relay::drain(client, conduit, on.deadline, idle, &mut taken, push).await;
-        drained.map_err(|_| ResponseFault::ClientGone)?;
+        drained.map_err(|fault| to_client(on, fault))?;
         if framing.is_done() {
             return Ok(SpliceEnd::Done);
         }
@@ -428,14 +435,26 @@ async fn send(
     let mut taken = 0;
     let written =
         relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push).await;
-    (taken, written.map_err(|_| ResponseFault::ClientGone))
+    (taken, written.map_err(|fault| to_client(on, fault)))
+}
+
+/// What it means that the client took no more.
+fn to_client(on: &Responding<'_>, fault: WriteFault) -> ResponseFault {
+    match fault {
+        // Cut by a drill: the client waits for what will not come.
+        WriteFault::TimedOut if on.server_is_crashed() => ResponseFault::TimedOut,
+        _ => ResponseFault::ClientGone,
+    }
 }
 
 /// Whether silence of the server is that of one who still takes the request body.
 fn is_sending(on: &Responding<'_>) -> bool {
     let sent_up = on.seen.sent_up.get();
     let is_over = bound(on).is_some_and(|until| until <= net::now());
-    sent_up != on.seen.judged_at.replace(sent_up) && !is_over && !on.lease.member.is_cut()
+    sent_up != on.seen.judged_at.replace(sent_up)
+        && !is_over
+        && !on.lease.member.is_cut()
+        && !on.server_is_crashed()
 }
 
 /// What no silence may pass.

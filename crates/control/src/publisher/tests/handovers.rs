@@ -22,6 +22,8 @@ pub(super) fn succeed(live: Live, config: &str) -> Scene {
         lines: BTreeMap::new(),
         agents_asked: 0,
         cuts: Vec::new(),
+        idle_closed: Vec::new(),
+        severed: Vec::new(),
     };
     scene.take_actions();
     scene
