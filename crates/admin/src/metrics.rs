@@ -2,6 +2,7 @@
 //!
 //! It only reads cells; nothing is counted here. No series carries both a route and a server.
 
+mod capacity;
 mod families;
 mod queues;
 mod text;
@@ -107,6 +108,7 @@ fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Tota
     routes(&mut text, &mut ledger, &world);
     servers(&mut text, &mut ledger, &world);
     pools(&mut text, &mut ledger, &world);
+    capacity::capacity(&mut text, &world);
     queues::queues(&mut text, &mut ledger, &world);
     ledger.servers.prune();
     ledger.pools.prune();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use balance::{Condition, State};
 use config::{Bind, Destination, Labels, Protocol, Target};
 use control::live::{Member, PoolState, PoolView, Standing};
+use control::metrics::Counter;
 use control::world::World;
 use serde::Serialize;
 
@@ -129,6 +130,12 @@ pub(crate) struct Pool {
     pub(crate) waiting: usize,
     /// What routes choose of it by label.
     subsets: Vec<Subset>,
+    /// Requests that no server served, and further tries, since the start.
+    failed: u64,
+    retried: u64,
+    /// What it carries, and whether the rest would bear it; absent until it was first looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<control::capacity::Outlook>,
 }
 
 /// A part of a pool, as its routes see it.
@@ -161,6 +168,11 @@ impl Pool {
             panic: view.panic,
             waiting: state.gate.waiting(),
             subsets: subsets.iter().map(|subset| Subset::new(subset)).collect(),
+            failed: state.stats.sum(|cells| cells.failed.get()),
+            retried: state
+                .stats
+                .sum(|cells| cells.retries.iter().map(Counter::get).sum()),
+            capacity: state.outlook().map(|outlook| (*outlook).clone()),
             active: standings
                 .map(|standing| u64::from(standing.member.cell.in_use()))
                 .sum(),

@@ -317,6 +317,9 @@ pub struct Pool {
     pub outlier_detection: Option<balance::outlier::Settings>,
     /// Percent of the servers: with fewer than that not judged bad, those that answer serve too.
     pub panic_threshold: u32,
+    /// Percent of the room that is left without the biggest server or zone: from there on the alarm is on; `None` is
+    /// `off`.
+    pub capacity_alarm: Option<u32>,
     /// How servers are asked what traffic they want; `None` is `off`.
     pub agent_check: Option<AgentCheck>,
     /// What routes choose of its servers by label.

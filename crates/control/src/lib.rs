@@ -5,6 +5,7 @@
 //! `admin` and the binary.
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod crew;
 pub mod decide;
 pub mod gate;

@@ -12,6 +12,7 @@ use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 use config::Labels;
 
+use crate::capacity::Outlook;
 use crate::gate::Gate;
 use crate::metrics::{ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells};
 
@@ -405,6 +406,7 @@ pub struct PoolState {
     pub stats: Arc<PerWorker<PoolCells>>,
     view: ArcSwap<PoolView>,
     version: AtomicU64,
+    outlook: ArcSwapOption<Outlook>,
 }
 
 impl PoolState {
@@ -431,6 +433,7 @@ impl PoolState {
             stats,
             view: ArcSwap::from_pointee(view),
             version: AtomicU64::new(0),
+            outlook: ArcSwapOption::empty(),
         }
     }
 
@@ -463,6 +466,16 @@ impl PoolState {
     #[must_use]
     pub fn view(&self) -> Arc<PoolView> {
         self.view.load_full()
+    }
+
+    /// What it carries, and whether the rest would bear it; `None` until it was first looked at. For those beside traffic.
+    #[must_use]
+    pub fn outlook(&self) -> Option<Arc<Outlook>> {
+        self.outlook.load_full()
+    }
+
+    pub(crate) fn set_outlook(&self, outlook: Outlook) {
+        self.outlook.store(Some(Arc::new(outlook)));
     }
 
     /// Swaps the view, and gives the one before.

@@ -3,6 +3,7 @@
 //! Configs, events and commands go in with `now`; worlds and actions come out. It reads no file, sends no probe and
 //! asks no clock: the shell around it does what the actions say, and calls back when [`Publisher::poll_timeout`] is due.
 
+mod capacity;
 mod carried;
 mod changes;
 mod drain;
@@ -28,11 +29,13 @@ use std::time::Duration;
 use balance::State;
 use config::{AgentCheck, HealthCheck, Snapshot};
 
+use crate::capacity::Outlook;
 use crate::live::{Endpoint, ListenerState, RouteState};
-use crate::message::{Answer, Command, Event, Reply};
+use crate::message::{Answer, Event, Reply};
 use crate::metrics::{PauseCause, PerWorker};
 use crate::world::World;
 
+pub use capacity::worst;
 pub use changes::Changes;
 use drain::{Leaving, PendingDrain};
 use drill::Drill;
@@ -102,7 +105,7 @@ pub struct AgentProbe {
 }
 
 /// Something for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// A server's verdict changed.
     Health {
@@ -176,6 +179,15 @@ pub enum Notice {
         /// What it has come to.
         what: String,
     },
+    /// Without its biggest server or zone a pool would be past its `capacity_alarm`, or no longer would.
+    Capacity {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Whether it would.
+        on: bool,
+        /// How it stands.
+        outlook: Option<Arc<Outlook>>,
+    },
     /// An operator changed a server.
     Operator {
         /// Pool name.
@@ -218,6 +230,8 @@ pub struct Publisher {
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
     drills: Vec<Drill>,
+    /// When pools' loads were looked at last.
+    measured: Option<Duration>,
     /// Members that the config has let go of, by pool: they drain as soon as there is a view without them.
     leaving: BTreeMap<Arc<str>, Vec<Leaving>>,
     /// What another process knew of servers that are still to come.
@@ -253,6 +267,7 @@ impl Publisher {
             dirty: BTreeMap::new(),
             drains: Vec::new(),
             drills: Vec::new(),
+            measured: None,
             leaving: BTreeMap::new(),
             given: handover::Given::default(),
             words_version: 0,
@@ -353,22 +368,6 @@ impl Publisher {
             Err(why) => Answer::NotFound(why),
         };
         self.actions.push_back(Action::Reply(reply, answer));
-    }
-
-    /// Why a command would do harm, if it would and is not forced.
-    #[must_use]
-    pub fn objection(&self, command: &Command) -> Option<String> {
-        match command {
-            Command::Drill {
-                pool,
-                server,
-                force: false,
-                ..
-            } if self.is_last(pool, server) => Some(format!(
-                "no other server of pool `{pool}` is fit to serve while `{server}` is out: to do it all the same, force it"
-            )),
-            _ => None,
-        }
     }
 
     /// When [`Publisher::handle_timeout`] wants to be called, if nothing happens before.

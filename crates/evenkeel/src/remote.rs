@@ -326,6 +326,11 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
             );
         }
     }
+    for pool in pools {
+        if let Some(line) = capacity_text(pool) {
+            let _ = writeln!(out, "{}: {line}", text(pool, "name"));
+        }
+    }
     out
 }
 
@@ -337,6 +342,43 @@ fn labels(object: &Value) -> String {
         .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
         .collect();
     pairs.join(",")
+}
+
+/// What a pool carries, and what the rest would bear; `None` while there is nothing to say.
+pub(crate) fn capacity_text(pool: &Value) -> Option<String> {
+    let capacity = pool.get("capacity")?;
+    let float = |object: &Value, key: &str| object.get(key).and_then(Value::as_f64);
+    let load = float(capacity, "load").unwrap_or(0.0);
+    let is_alarm = capacity.get("alarm").and_then(Value::as_bool) == Some(true);
+    if load < 0.05 && !is_alarm {
+        return None;
+    }
+    let of_room = |object: &Value| {
+        let room = object.get("room").and_then(Value::as_u64)?;
+        Some(match float(object, "ratio") {
+            Some(ratio) => format!("{:.0} % of room for {room}", ratio * 100.0),
+            None => "no room at all".to_owned(),
+        })
+    };
+    let mut out = format!("load {load:.1}");
+    if let Some(of_room) = of_room(capacity) {
+        let _ = write!(out, ", {of_room}");
+    }
+    for (key, what) in [("without_server", ""), ("without_zone", "zone ")] {
+        let Some(without) = capacity.get(key).filter(|it| it.is_object()) else {
+            continue;
+        };
+        let left = match (of_room(without), float(without, "growth")) {
+            (Some(of_room), _) => of_room,
+            (None, Some(growth)) => format!("the others carry {growth:.2} times as much"),
+            (None, None) => "nobody is left".to_owned(),
+        };
+        let _ = write!(out, "; without {what}{} {left}", text(without, "name"));
+    }
+    if is_alarm {
+        out.push_str("; ALARM");
+    }
+    Some(out)
 }
 
 /// A drain's receipt in words.
@@ -409,6 +451,52 @@ mod tests {
             receipt_text(&clean),
             "drained in 3 ms; 0 new picks, 0 by affinity, 1 finished, 0 cut"
         );
+    }
+
+    #[test]
+    fn capacity_in_words() {
+        let without = |room: Value, ratio: Value, growth: Value| json!({ "name": "b", "servers_left": 2, "room": room, "ratio": ratio, "growth": growth });
+        let (room, none) = (json!(30), Value::Null);
+        for (load, ratio, server, zone, alarm, expected) in [
+            (
+                0.0,
+                json!(0.0),
+                without(room.clone(), json!(0.0), json!(1.5)),
+                none.clone(),
+                false,
+                None,
+            ),
+            (
+                33.0,
+                json!(0.55),
+                without(room.clone(), json!(1.1), json!(1.5)),
+                json!({ "name": "z", "room": 0, "ratio": null }),
+                true,
+                Some(
+                    "load 33.0, 55 % of room for 60; without b 110 % of room for 30; without zone z no room at all; ALARM",
+                ),
+            ),
+            (
+                2.0,
+                none.clone(),
+                without(none.clone(), none.clone(), json!(1.5)),
+                none.clone(),
+                false,
+                Some("load 2.0; without b the others carry 1.50 times as much"),
+            ),
+        ] {
+            let all = if ratio.is_null() {
+                none.clone()
+            } else {
+                json!(60)
+            };
+            let pool = json!({ "name": "site", "capacity": {
+                "load": load, "room": all, "ratio": ratio, "without_server": server, "without_zone": zone,
+                "alarm": alarm
+            } });
+            assert_eq!(capacity_text(&pool).as_deref(), expected);
+        }
+        assert_eq!(capacity_text(&json!({ "name": "site" })), None);
     }
 
     #[test]

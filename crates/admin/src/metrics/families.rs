@@ -163,6 +163,30 @@ pub const FAMILIES: &[Family] = &[
         "1 while too few servers of a pool are fit, so that it falls back on others.",
     ),
     family(
+        "evenkeel_pool_load",
+        Gauge,
+        &["pool"],
+        "Requests and connections of a pool that are under way or wait, on average over ten seconds.",
+    ),
+    family(
+        "evenkeel_pool_room",
+        Gauge,
+        &["pool"],
+        "What the servers of a pool that are fit to serve can hold at once; only where each has `max_connections`.",
+    ),
+    family(
+        "evenkeel_pool_load_ratio",
+        Gauge,
+        &["pool", "without"],
+        "Load of a pool against its room: with all its servers (none), without its biggest server, without its biggest zone.",
+    ),
+    family(
+        "evenkeel_pool_capacity_alarm",
+        Gauge,
+        &["pool"],
+        "1 while the load without the biggest server or zone is past the pool's `capacity_alarm`.",
+    ),
+    family(
         "evenkeel_queue_length",
         Gauge,
         &["pool"],

@@ -34,7 +34,9 @@ pools:
   api:
     balance: least_connections
     health_check: off
-    servers: [{ name: a, address: "10.0.0.1:80", weight: 2 }, { name: "b<&\"c", address: "10.0.0.2:80" }]
+    servers:
+      - { name: a, address: "10.0.0.1:80", weight: 2, max_connections: 100 }
+      - { name: "b<&\"c", address: "10.0.0.2:80", max_connections: 50 }
   site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"] }
 "#;
 
@@ -95,6 +97,7 @@ impl Fixture {
         let mut publisher = Publisher::new(2, 1);
         let snapshot = load(text).snapshot.unwrap();
         let (world, _) = publisher.apply(Arc::new(snapshot), Duration::ZERO);
+        publisher.measure(Duration::ZERO);
         let (sender, messages) = mpsc::unbounded_channel();
         let send = Box::new(move |message| sender.send(message).unwrap());
         let hub = Arc::new(Hub::new(world, 2, Duration::from_secs(1_700_000_000), send));
@@ -187,7 +190,7 @@ async fn publish(
             Some(Message::Command(command, reply)) => {
                 match (publisher.objection(&command), command) {
                     (Some(why), _) => reply(Answer::NeedsForce(why)),
-                    (None, command) => obey(&mut publisher, command, reply, now, (&hub, &file)),
+                    (None, command) => obey(&mut publisher, command, reply, now, (&*hub, &*file)),
                 }
             }
         }

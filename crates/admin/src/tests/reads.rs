@@ -72,7 +72,11 @@ async fn the_api_shows_what_there_is() {
     assert_eq!(
         pools[0],
         json!({"name": "api", "balance": "least_connections", "health_check": "off",
-               "servers": 2, "usable": 2, "panic": false, "waiting": 0, "active": 0, "subsets": []})
+               "servers": 2, "usable": 2, "panic": false, "waiting": 0, "active": 0, "subsets": [], "failed": 0, "retried": 0,
+               "capacity": { "load": 0.0, "per_second": 0.0, "mean_ms": null, "room": 150, "ratio": 0.0,
+                             "without_server": { "name": "a", "servers_left": 1, "room": 50, "ratio": 0.0,
+                                                 "growth": 3.0 },
+                             "without_zone": null, "alarm": false }})
     );
     assert_eq!(pools[1]["health_check"], "tcp");
     let listeners = fixture.get("/api/v1/listeners").await.json();

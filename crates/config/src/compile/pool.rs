@@ -110,6 +110,10 @@ fn compile_pool(
         health_check: compile_health(raw.health_check, tls, report),
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
+        capacity_alarm: match raw.capacity_alarm {
+            None => Some(defaults::CAPACITY_ALARM),
+            Some(share) => share.value.on().map(|share| share.0),
+        },
         agent_check,
         subsets: Vec::new(),
         drain_timeout: drain.timeout.map_or(Some(defaults::DRAIN_TIMEOUT), |time| {

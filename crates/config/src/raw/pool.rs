@@ -47,6 +47,8 @@ section! {
         "outlier_detection" outlier_detection: Off<RawOutlier> = or("its own defaults"),
         /// When fewer than this share of the servers are not judged bad, those that answer serve too, however they are judged.
         "panic_threshold" panic_threshold: Percent = or("0%"),
+        /// The alarm goes on when, without the biggest server or zone, the load would be this share of the room that is left; known where every server has `max_connections`.
+        "capacity_alarm" capacity_alarm: Off<Percent> = or(format!("{}%", defaults::CAPACITY_ALARM)),
         /// TLS to its servers: `on`, or the long form.
         "tls" tls: Off<RawPoolTls> = or("off"),
     } later ["affinity"]

@@ -249,6 +249,10 @@ fn unsupported() {
             "3:66: error[value]: `101%` is not a percentage from 0% to 100%",
         ],
     );
+    check_pool(
+        "servers: [\"10.0.0.1:80\"], capacity_alarm: 0.8",
+        &["3:44: error[type]: `0.8` lacks its unit (write `0.8%` if that is meant)"],
+    );
     check_listener(
         "bind: \":1\", routes: [{ match: { sni: x, body: y }, pool: p }]",
         &[

@@ -539,6 +539,20 @@ fn a_state_file_is_off_by_default_and_a_path_otherwise() {
 }
 
 #[test]
+fn the_level_of_the_capacity_alarm() {
+    for (written, level) in [
+        ("", Some(100)),
+        (", capacity_alarm: 80%", Some(80)),
+        (", capacity_alarm: off", None),
+    ] {
+        let yaml = format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [\"10.0.0.1:80\"]{written} }} }}\n"
+        );
+        assert_eq!(snapshot(&yaml).pools[0].capacity_alarm, level, "{written}");
+    }
+}
+
+#[test]
 fn places_of_servers() {
     let yaml = "\
 zone: ${ZONE:-eu-1a}

@@ -11,6 +11,7 @@ use balance::outlier::Outlier;
 use balance::{Condition, Share, State};
 use config::{Address, AgentCheck, HealthCheck, InitialHealth, Labels, Pool, Server, Snapshot};
 
+use super::capacity::Looks;
 use super::drain::Leaving;
 use super::own_word::OwnWord;
 use super::subsets::Subset;
@@ -43,6 +44,8 @@ pub(super) struct PoolEntry {
     pub(super) swept: Duration,
     /// Views that a worker may still hold: freed here, so that no worker stalls over a large one.
     pub(super) retired: Vec<Arc<PoolView>>,
+    /// What it carried of late.
+    pub(super) looks: Looks,
 }
 
 /// Where a member is: a pool, and a position among its slots.
@@ -104,6 +107,8 @@ pub(super) struct Slot {
     /// Its place in rings: alike on every node, so it does not hang on which addresses a name had before.
     pub(super) hash_name: u64,
     pub(super) file_weight: u32,
+    /// `max_connections`, if it is set.
+    pub(super) file_room: Option<u32>,
     /// Where the config puts it.
     pub(super) seat: Seat,
     pub(super) warmth: Warmth,
@@ -268,10 +273,11 @@ impl Publisher {
     fn take_pool(
         &mut self,
         pool: &Pool,
-        old: Option<PoolEntry>,
+        mut old: Option<PoolEntry>,
         now: Duration,
         changes: &mut Changes,
     ) -> PoolEntry {
+        let looks = old.as_mut().map(|old| std::mem::take(&mut old.looks));
         let check = pool.health_check.clone().map(Arc::new);
         let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
@@ -330,6 +336,7 @@ impl Publisher {
                     }
                 };
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
+                slot.file_room = server.connections_max;
                 let max = slot.own.connections_max(in_use_max(pool, server));
                 slot.member.set_connections_max(max);
                 slot.member.set_host(match &server.address {
@@ -359,6 +366,7 @@ impl Publisher {
             panic,
             served,
             retired,
+            looks: looks.unwrap_or_default(),
         }
     }
 
@@ -472,6 +480,7 @@ impl Publisher {
             configured: server.name.clone(),
             hash_name,
             file_weight: server.weight,
+            file_room: server.connections_max,
             seat: Seat::new(server),
             warmth: Warmth::new(true),
             weight_word: None,

@@ -15,6 +15,7 @@ use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
 use wire::agent_check::decode_agent_line;
 
+mod capacity;
 mod carried;
 mod drains;
 mod drills;
@@ -312,6 +313,10 @@ fn told(notice: &Notice) -> String {
         } => format!("{server} says {says}: {state}"),
         Notice::Cut { server, count, .. } => format!("{server}: {count} cut"),
         Notice::Drill { server, what, .. } => format!("drill of {server} {what}"),
+        Notice::Capacity { pool, on, outlook } => {
+            let worst = outlook.as_deref().map_or_else(String::new, super::worst);
+            format!("capacity of {pool} {on}: {worst}")
+        }
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
         Notice::Paused {
             listener,

@@ -21,7 +21,7 @@ const BUILD_TIME_EACH: Duration = Duration::from_nanos(400);
 pub(super) struct Seat {
     priority: u32,
     backup: bool,
-    zone: Option<Arc<str>>,
+    pub(super) zone: Option<Arc<str>>,
     pub(super) labels: Arc<Labels>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal as _;
 
-use control::publisher::Notice;
+use control::publisher::{Notice, worst};
 use tracing::level_filters::LevelFilter;
 
 /// `text` or `json`; else the terminal decides.
@@ -110,6 +110,14 @@ pub(super) fn notice(notice: &Notice) {
                     lasted_ms = millis(*lasted),
                     "accepting goes on"
                 ),
+            }
+        }
+        Notice::Capacity { pool, on, outlook } => {
+            let worst = outlook.as_deref().map_or_else(String::new, worst);
+            if *on {
+                tracing::warn!(%pool, "capacity: {worst}: past `capacity_alarm`");
+            } else {
+                tracing::info!(%pool, "capacity: {worst}: no longer past `capacity_alarm`");
             }
         }
         Notice::Drill { pool, server, what } => {

@@ -151,6 +151,7 @@ impl Shell {
             }
         }
         self.publisher.handle_timeout(self.now());
+        self.publisher.measure(self.now());
         self.tell_successor();
         self.state_file.tell(&self.publisher);
         while let Some(action) = self.publisher.poll_action() {

@@ -260,7 +260,9 @@ fn who_waits_when_a_server_is_drained_gets_another() {
     let evenkeel = running(&one_each(&[&a, &b], ""), &[&a, &b]);
     let mut clients = two_busy(&evenkeel, [&a, &b], 4);
     let name = a.address().to_string();
-    let drained = ask(&evenkeel, &["server", "disable", "site", &name]);
+    // The other has less room than there is under way.
+    let disable = ["server", "disable", "site", &name, "--force"];
+    let drained = ask(&evenkeel, &disable);
     assert_eq!(drained.code, Some(0), "{}", drained.stderr);
     a.go(1);
     b.go(5);
@@ -277,7 +279,8 @@ fn who_waits_when_the_last_server_goes_is_told_so() {
     let evenkeel = running(&one_each(&[&held], "limits: { queue_wait: 1h }"), &[&held]);
     let mut clients = line_up(&evenkeel, &held, 2);
     let name = held.address().to_string();
-    let disabled = ask(&evenkeel, &["server", "disable", "site", &name]);
+    let disable = ["server", "disable", "site", &name, "--force"];
+    let disabled = ask(&evenkeel, &disable);
     assert_eq!(disabled.code, Some(0), "{}", disabled.stderr);
     assert_refused(&mut clients[1], "no_usable_server");
     assert_refused(&mut clients[2], "no_usable_server");
