@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Shows the pools and servers of a running instance
     Status(RemoteArgs),
+    /// Shows pools, servers and their rates live; once and plainly where there is no terminal
+    Top(TopArgs),
     /// Has a running instance read its config again, and prints what changed
     Reload(RemoteArgs),
     /// Has a running instance hand over to a new process of the binary on disk, without losing a request
@@ -127,6 +129,18 @@ pub(crate) struct RemoteArgs {
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Between two looks, 200ms to 1m
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub(crate) interval: String,
+    /// Look twice, print, and end, on a terminal too
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 #[derive(Debug, Args)]

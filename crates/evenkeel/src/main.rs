@@ -13,6 +13,8 @@ mod remote;
 mod runtime;
 mod source;
 mod table;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Run(args) => run(&args),
         Command::Status(args) => remote::status(&args),
+        Command::Top(args) => top::run(&args),
         Command::Reload(args) => remote::reload(&args),
         Command::Upgrade(args) => remote::upgrade(&args),
         Command::Server(args) => remote::server(&args),

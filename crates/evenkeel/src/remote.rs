@@ -31,6 +31,23 @@ pub(crate) enum Failed {
     Wrong(String),
 }
 
+impl Failed {
+    /// Says it on stderr.
+    pub(crate) fn tell(self) -> ExitCode {
+        match self {
+            Self::Wrong(why) => exit::wrong(why),
+            Self::Refused(why) => exit::refused(why),
+        }
+    }
+
+    /// In words.
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::Wrong(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
 impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         match error {
@@ -46,30 +63,39 @@ impl From<ClientError> for Failed {
 /// What the system refused.
 pub(crate) fn status(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
     with_client(args, async |client| {
-        let (health, _) = ask(client.get("/health").await?, &[200, 503])?;
-        let (pools, _) = ask(client.get("/api/v1/pools").await?, &[200])?;
-        let mut all = Vec::new();
-        for pool in pools.as_array().into_iter().flatten() {
-            let name = segment(text(pool, "name"));
-            // A pool may be gone by now.
-            let (servers, status) = ask(
-                client.get(&format!("/api/v1/pools/{name}/servers")).await?,
-                &[200, 404],
-            )?;
-            let mut pool = pool.clone();
-            if status == 200
-                && let Some(object) = pool.as_object_mut()
-            {
-                object.insert("servers".to_owned(), servers);
-                all.push(pool);
-            }
-        }
+        let (health, pools) = look(client).await?;
         Ok(Done {
-            text: status_text(&health, &all),
-            json: json!({ "health": health, "pools": all }),
+            text: status_text(&health, &pools),
+            json: json!({ "health": health, "pools": pools }),
             code: exit::WELL,
         })
     })
+}
+
+/// The instance's health, and its pools with their servers.
+///
+/// # Errors
+/// When the instance does not answer, or refuses.
+pub(crate) async fn look(client: &Client) -> Result<(Value, Vec<Value>), Failed> {
+    let (health, _) = ask(client.get("/health").await?, &[200, 503])?;
+    let (pools, _) = ask(client.get("/api/v1/pools").await?, &[200])?;
+    let mut all = Vec::new();
+    for pool in pools.as_array().into_iter().flatten() {
+        let name = segment(text(pool, "name"));
+        // A pool may be gone by now.
+        let (servers, status) = ask(
+            client.get(&format!("/api/v1/pools/{name}/servers")).await?,
+            &[200, 404],
+        )?;
+        let mut pool = pool.clone();
+        if status == 200
+            && let Some(object) = pool.as_object_mut()
+        {
+            object.insert("servers".to_owned(), servers);
+            all.push(pool);
+        }
+    }
+    Ok((health, all))
 }
 
 /// Runs `evenkeel reload`.
@@ -224,15 +250,7 @@ pub(crate) fn with_client(
     args: &RemoteArgs,
     talk: impl AsyncFnOnce(&Client) -> Result<Done, Failed>,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime cannot be started")?;
-    let client = Client {
-        url: args.admin.clone(),
-        token: std::env::var(TOKEN).ok().filter(|token| !token.is_empty()),
-    };
-    match runtime.block_on(talk(&client)) {
+    match runtime()?.block_on(talk(&client(args))) {
         Ok(done) => {
             if args.json {
                 exit::print(&format!("{}\n", serde_json::to_string_pretty(&done.json)?));
@@ -241,8 +259,26 @@ pub(crate) fn with_client(
             }
             Ok(done.code)
         }
-        Err(Failed::Wrong(why)) => Ok(exit::wrong(why)),
-        Err(Failed::Refused(why)) => Ok(exit::refused(why)),
+        Err(failed) => Ok(failed.tell()),
+    }
+}
+
+/// A small runtime for conversations.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")
+}
+
+/// Who asks the instance that was named.
+pub(crate) fn client(args: &RemoteArgs) -> Client {
+    Client {
+        url: args.admin.clone(),
+        token: std::env::var(TOKEN).ok().filter(|token| !token.is_empty()),
     }
 }
 
@@ -423,7 +459,7 @@ pub(crate) fn number(object: &Value, key: &str) -> u64 {
 
 /// Why a server is as it is, and why it gets more or less than its weight, if it does; a balancer of an older version
 /// does not say that.
-fn cause_and_note(server: &Value) -> String {
+pub(crate) fn cause_and_note(server: &Value) -> String {
     let cause = text(server, "cause");
     match server.get("note").and_then(Value::as_str) {
         None | Some("") => cause.to_owned(),

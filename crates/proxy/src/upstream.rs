@@ -94,6 +94,10 @@ pub(crate) async fn connect(
             Ok(Ok(stream)) => stream,
             Ok(Err(Broken::Certificate)) => return Err(NoConnection::Certificate),
             Ok(Err(_)) => return Err(NoConnection::Handshake),
+            Err(net::Elapsed) if member.is_crashed() => {
+                worker.report_refused(member);
+                return Err(NoConnection::Refused);
+            }
             Err(net::Elapsed) => return Err(NoConnection::TimedOut),
         },
     };

@@ -318,7 +318,7 @@ impl Drill {
     /// Takes in what has happened since; whether the time is over.
     fn take_in(&mut self, now: Duration) -> bool {
         let counts = self.counts();
-        let is_picked = self.out.iter().any(|it| it.member.is_pickable());
+        let is_picked = self.out.iter().any(|it| it.member.serves(0));
         let half = self.length / 2;
         let Some(crash) = &mut self.crash else {
             return false;

@@ -5,20 +5,7 @@ use std::time::Duration;
 use super::controls::grouped;
 use super::stats::{Recent, Totals};
 use super::story::Told;
-
-/// How a piece of a line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    Plain,
-    Bold,
-    Dim,
-    Good,
-    Warn,
-    Bad,
-}
-
-/// Pieces of one line, from the left.
-pub(super) type Line = Vec<(Style, String)>;
+use crate::terminal::{Line, Style, cut};
 
 /// Everything that is shown.
 #[derive(Debug, Clone)]
@@ -206,19 +193,6 @@ fn wrap(text: &str, room: usize) -> Vec<String> {
     }
     pieces.push(rest.into_iter().collect());
     pieces
-}
-
-fn cut(line: Line, width: usize) -> Line {
-    let mut left = width;
-    let mut out = Line::new();
-    for (style, text) in line {
-        let text: String = text.chars().take(left).collect();
-        left -= text.chars().count();
-        if !text.is_empty() {
-            out.push((style, text));
-        }
-    }
-    out
 }
 
 fn clock(time: Duration) -> String {

@@ -12,7 +12,6 @@ mod server;
 mod stage;
 mod stats;
 mod story;
-mod terminal;
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -27,6 +26,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::runtime::{self, Options};
 use crate::source::Origin;
+use crate::terminal::{self, Input, SCREEN_THREAD, Terminal};
 use crate::{exit, table};
 use controls::{Controls, Tally, last_line};
 use load::Load;
@@ -35,7 +35,6 @@ use server::Server;
 use stage::Stage;
 use stats::Totals;
 use story::Story;
-use terminal::{Input, SCREEN_THREAD, Terminal};
 
 /// How long the same picture stays.
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
@@ -104,7 +103,7 @@ impl Screen {
             unicode: is_unicode(),
         };
         story.tell("a gentle load runs: break something, and see what it loses");
-        let terminal = Terminal::take(story)?;
+        let terminal = Terminal::take(move |bug| story.tell(bug))?;
         let thread = std::thread::Builder::new()
             .name(SCREEN_THREAD.to_owned())
             .spawn(move || show(stage, end))?;

@@ -9,12 +9,13 @@ use control::message::{Answer, Command, Message, Receipt};
 use control::world::Hub;
 
 use super::controls::{Action, Controls, Tally};
-use super::frame::{Row, Scene, Style};
+use super::frame::{Row, Scene};
 use super::load::Load;
 use super::place::{POOL, Place};
 use super::server::Server;
 use super::stats::{Recent, Totals};
 use super::story::Story;
+use crate::terminal::Style;
 
 /// Everything that the screen shows and the keys change.
 pub(super) struct Stage {

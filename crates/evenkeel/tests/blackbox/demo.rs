@@ -1,15 +1,12 @@
 //! The demo as a stranger meets it: piped, and on a terminal.
 
-use std::io::{Read as _, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::process::Command;
 
 use testkit::{Process, Signal, curl, missing, run, wait_until};
 
 use crate::command::BINARY;
-
-const SOON: Duration = Duration::from_secs(15);
+use crate::life_support::SOON;
+use crate::shown::Shown;
 
 /// What the shell makes of a line that was printed.
 fn shell(line: &str) -> (Option<i32>, String) {
@@ -70,81 +67,12 @@ fn without_a_terminal_it_says_what_to_try_and_that_works() {
     assert!(!std::path::Path::new(config.trim()).exists());
 }
 
-/// The demo on a terminal that `script` gives it.
-struct Shown {
-    child: Child,
-    keys: ChildStdin,
-    screen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Shown {
-    fn start() -> Self {
-        let mut child = Command::new("script")
-            .args([
-                "-qfec",
-                "stty cols 100 rows 40; exec \"$DEMO\" demo",
-                "/dev/null",
-            ])
-            .env("DEMO", BINARY)
-            .env("TERM", "xterm")
-            .env("NO_COLOR", "1")
-            .env("SHELL", "/bin/sh")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script starts");
-        let keys = child.stdin.take().expect("its stdin");
-        let mut output = child.stdout.take().expect("its stdout");
-        let screen = Arc::<Mutex<Vec<u8>>>::default();
-        let kept = screen.clone();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                let read = bytes.get(..count).unwrap_or_default();
-                kept.lock().expect("no panic").extend_from_slice(read);
-            }
-        });
-        Self {
-            child,
-            keys,
-            screen,
-        }
-    }
-
-    /// Presses a key, and waits for what it brings to the screen.
-    fn press(&mut self, key: &str, expected: &str) {
-        let from = self.screen.lock().expect("no panic").len();
-        self.keys.write_all(key.as_bytes()).expect("it reads");
-        self.keys.flush().expect("it reads");
-        self.wait(from, expected);
-    }
-
-    fn wait(&self, from: usize, expected: &str) {
-        let seen = || self.text(from).contains(expected);
-        let waited = wait_until(expected, SOON, seen);
-        assert!(waited.is_ok(), "no `{expected}` in:\n{}", self.text(from));
-    }
-
-    fn text(&self, from: usize) -> String {
-        let screen = self.screen.lock().expect("no panic");
-        String::from_utf8_lossy(screen.get(from..).unwrap_or_default()).into_owned()
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        // Its terminal goes with it, and the demo with that.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 #[test]
 fn on_a_terminal_keys_break_things_and_nothing_fails() {
     if missing("script") {
         return;
     }
-    let mut demo = Shown::start();
+    let mut demo = Shown::start("demo");
     for number in 1..=3 {
         demo.wait(0, &format!("server-{number} is healthy"));
     }
@@ -179,7 +107,7 @@ fn it_ends_with_its_terminal() {
     if missing("script") {
         return;
     }
-    let mut demo = Shown::start();
+    let mut demo = Shown::start("demo");
     demo.wait(0, "server-1 is healthy");
     demo.press("c", "evenkeel.yaml (change it, then r)");
     let screen = demo.text(0);

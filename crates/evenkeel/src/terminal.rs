@@ -1,8 +1,7 @@
-//! The terminal: taken over while the demo is shown, and given back on every way out, a panic's too.
+//! The terminal: taken over while something is shown, and given back on every way out, a panic's too.
 
 use std::io::{self, Write as _};
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,35 +16,60 @@ use crossterm::{execute, queue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::frame::{Line, Style};
-use super::story::Story;
+/// How a piece of a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Good,
+    Warn,
+    Bad,
+}
+
+/// Pieces of one line, from the left.
+pub(crate) type Line = Vec<(Style, String)>;
+
+/// The first `width` columns of a line.
+pub(crate) fn cut(line: Line, width: usize) -> Line {
+    let mut left = width;
+    let mut out = Line::new();
+    for (style, text) in line {
+        let text: String = text.chars().take(left).collect();
+        left -= text.chars().count();
+        if !text.is_empty() {
+            out.push((style, text));
+        }
+    }
+    out
+}
 
 /// Whether the terminal is ours: nothing is drawn, and nothing to be undone, while it is not.
 static TAKEN: AtomicBool = AtomicBool::new(false);
-/// The threads without which there is no demo: a panic of theirs ends it, so that the terminal must be back before.
+/// The threads without which nothing is shown: a panic of theirs ends it, so that the terminal must be back before.
 const ENDS_WITH: [&str; 2] = ["main", SCREEN_THREAD];
 /// The name of the thread that draws.
-pub(super) const SCREEN_THREAD: &str = "screen";
+pub(crate) const SCREEN_THREAD: &str = "screen";
 
 /// The terminal while it is ours.
-pub(super) struct Terminal(());
+pub(crate) struct Terminal(());
 
 impl Terminal {
-    /// Takes it over.
+    /// Takes it over; `tell` is told of panics that are not shown.
     ///
     /// # Errors
     /// What the terminal refused.
-    pub(super) fn take(story: Arc<Story>) -> io::Result<Self> {
+    pub(crate) fn take(tell: impl Fn(&str) + Send + Sync + 'static) -> io::Result<Self> {
         enable_raw_mode()?;
         TAKEN.store(true, Ordering::SeqCst);
         let terminal = Self(());
-        say_panics_elsewhere(story);
+        say_panics_elsewhere(tell);
         execute!(io::stdout(), EnterAlternateScreen, Hide)?;
         Ok(terminal)
     }
 
     /// Gives it back; the second time nothing happens.
-    pub(super) fn give_back() {
+    pub(crate) fn give_back() {
         if TAKEN.swap(false, Ordering::SeqCst) {
             // There is nobody to tell if it is gone.
             let _ = execute!(io::stdout(), ResetColor, LeaveAlternateScreen, Show);
@@ -61,7 +85,7 @@ impl Drop for Terminal {
 }
 
 /// Keeps the message of a panic off the screen: it is written once the terminal is back, or told as an event.
-fn say_panics_elsewhere(story: Arc<Story>) {
+fn say_panics_elsewhere(tell: impl Fn(&str) + Send + Sync + 'static) {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();
@@ -70,7 +94,7 @@ fn say_panics_elsewhere(story: Arc<Story>) {
             Terminal::give_back();
         }
         if TAKEN.load(Ordering::SeqCst) {
-            story.tell(&format!("a bug, in {name}: {info}"));
+            tell(&format!("a bug, in {name}: {info}"));
         } else {
             usual(info);
         }
@@ -78,7 +102,7 @@ fn say_panics_elsewhere(story: Arc<Story>) {
 }
 
 /// Columns and lines; the usual ones where a terminal does not say.
-pub(super) fn shape() -> (usize, usize) {
+pub(crate) fn shape() -> (usize, usize) {
     let said = size()
         .ok()
         .filter(|(width, height)| *width > 0 && *height > 0);
@@ -88,7 +112,7 @@ pub(super) fn shape() -> (usize, usize) {
 
 /// What a user did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Key(char),
     /// The size has changed.
     Resized,
@@ -98,7 +122,7 @@ pub(super) enum Input {
 ///
 /// # Errors
 /// When the terminal is gone.
-pub(super) fn next(limit: Duration) -> io::Result<Option<Input>> {
+pub(crate) fn next(limit: Duration) -> io::Result<Option<Input>> {
     // What was typed in one go may have been read in one go.
     wait(Duration::ZERO)?;
     if !event::poll(Duration::ZERO)? {
@@ -146,7 +170,7 @@ fn wait(limit: Duration) -> io::Result<()> {
 ///
 /// # Errors
 /// When the terminal is gone.
-pub(super) fn draw(lines: &[Line], color: bool) -> io::Result<()> {
+pub(crate) fn draw(lines: &[Line], color: bool) -> io::Result<()> {
     if !TAKEN.load(Ordering::SeqCst) {
         return Ok(());
     }
