@@ -1,8 +1,9 @@
 //! `cargo xtask ci`: every check in order, all of them even when one fails, and at the end the
 //! seconds that each took. Installing programs is the duty of `./test`.
 
-use crate::{shell, tidy};
+use crate::{bench, shell, tidy};
 use anyhow::{Result, ensure};
+use std::env;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ pub(crate) fn run() -> Result<()> {
     });
     // After the tests, which have built the binary that is asked.
     step(&mut steps, "reference", || report(tidy::reference()));
+    step(&mut steps, "count", || report(count()));
 
     println!("\n{:<12}{:>9}", "step", "seconds");
     for Step { name, took, well } in &steps {
@@ -59,6 +61,16 @@ pub(crate) fn run() -> Result<()> {
         .collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// Instructions of our own work, beside their baseline.
+fn count() -> Result<()> {
+    let missing = env::var("EVENKEEL_TEST_MISSING").unwrap_or_default();
+    if missing.split_whitespace().any(|name| name == "valgrind") {
+        println!("!!!! SKIPPED: counting instructions needs valgrind");
+        return Ok(());
+    }
+    bench::run(&["count"], &[])
 }
 
 fn step(steps: &mut Vec<Step>, name: &'static str, check: impl FnOnce() -> bool) {
