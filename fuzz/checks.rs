@@ -3,6 +3,7 @@
 //! and calls them with the corpus and with random bytes.
 
 use evenkeel_wire::agent_check::{AgentLine, PERCENT_MAX, decode_agent_line, line_end};
+use evenkeel_wire::client_hello::ClientHello;
 use evenkeel_wire::http1::{
     Body, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, RequestHead, ResponseHead, Span,
     decode_request, decode_response, encode, is_host, is_token, trailer_fields,
@@ -12,12 +13,30 @@ use evenkeel_wire::http1::{
 pub(crate) type Check = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const CHECKS: [Check; 4] = [
+pub(crate) const CHECKS: [Check; 5] = [
     ("request", request),
     ("response", response),
     ("chunked", chunked),
     ("agent_line", agent_line),
+    ("client_hello", client_hello),
 ];
+
+/// First messages of TLS clients: no panic, a name that a host can have, incomplete before its end, and nothing behind it
+/// counts.
+pub(crate) fn client_hello(data: &[u8]) {
+    let Ok(Decoded::Complete(hello)) = ClientHello::decode(data) else {
+        return;
+    };
+    if let Some(name) = &hello.server_name {
+        assert!(
+            !name.is_empty() && name.len() <= 255 && !name.bytes().any(|b| b.is_ascii_uppercase())
+        );
+    }
+    assert!(hello.alpn.iter().all(|name| !name.is_empty()));
+    let more = [data, b"more"].concat();
+    assert_eq!(ClientHello::decode(&more), Ok(Decoded::Complete(hello)));
+    assert_ne!(ClientHello::decode(&data[..4]), ClientHello::decode(data));
+}
 
 /// Agents' lines: any bytes are one, what is kept is bounded and fit for a log, and it is the same when written anew.
 pub(crate) fn agent_line(data: &[u8]) {

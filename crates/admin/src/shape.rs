@@ -232,7 +232,7 @@ pub(crate) fn listeners(world: &World, addresses: &Addresses) -> Vec<Listener> {
         .map(|(config, live)| {
             let (protocol, routes) = match &config.protocol {
                 Protocol::Http(http) => ("http", http.routes.len()),
-                Protocol::Tcp(_) => ("tcp", 0),
+                Protocol::Tcp(tcp) => ("tcp", tcp.routes.len()),
             };
             let real = real.iter().filter(|(name, _)| *name == config.name);
             Listener {
@@ -330,6 +330,18 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                         requests: state
                             .stats
                             .sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum()),
+                    });
+                }
+            }
+            // Connections are counted by listener, not by what their clients ask for.
+            Protocol::Tcp(tcp) if !tcp.routes.is_empty() => {
+                for route in &tcp.routes {
+                    routes.push(Route {
+                        listener: config.name.clone(),
+                        name: Some(route.name.clone()),
+                        target: to(&route.target),
+                        labels: only(&route.target),
+                        requests: listener.stats.sum(|cells| cells.accepted.get()),
                     });
                 }
             }

@@ -6,6 +6,7 @@
 mod destination;
 mod listener;
 mod outlier;
+mod passthrough;
 mod place;
 mod pool;
 mod retries;

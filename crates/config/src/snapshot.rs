@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rules::{Cidr, Filter, RouteTable};
+use rules::{Cidr, Filter, HostPattern, RouteTable, Scratch};
 
 use crate::labels::Labels;
 
@@ -157,14 +157,41 @@ pub struct HttpListener {
 /// The TCP half of a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TcpListener {
-    /// Where connections go.
+    /// Where connections go; nowhere where there are routes.
     pub target: Target,
+    /// By what TLS clients ask for, the first match wins; what none takes is closed.
+    pub routes: Vec<TcpRoute>,
     /// 0-9: while its pool's servers are full, the higher is served first.
     pub priority: u8,
     /// Closed after this long without a byte in either direction.
     pub idle: Option<Duration>,
     /// Closed after this long half-closed and silent.
     pub half_closed: Option<Duration>,
+}
+
+/// Where TLS goes that is passed on as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpRoute {
+    /// Given, or its position counted from 1.
+    pub name: Arc<str>,
+    /// Names that a client asks for; empty: any, or none.
+    pub sni: Vec<HostPattern>,
+    /// What it would speak, any of these; empty: whatever it is.
+    pub alpn: Vec<String>,
+    /// Where it goes.
+    pub target: Target,
+}
+
+impl TcpRoute {
+    /// Whether it takes a client that asks for this name, in lower case, and would speak this.
+    pub fn takes(&self, name: Option<&str>, alpn: &[Vec<u8>], scratch: &mut Scratch) -> bool {
+        let named = |pattern: &HostPattern, scratch: &mut Scratch| {
+            name.is_some_and(|name| pattern.matches(name.as_bytes(), scratch))
+        };
+        let speaks = |wanted: &String| alpn.iter().any(|offered| offered == wanted.as_bytes());
+        (self.sni.is_empty() || self.sni.iter().any(|pattern| named(pattern, scratch)))
+            && (self.alpn.is_empty() || self.alpn.iter().any(speaks))
+    }
 }
 
 /// What a route leads to.

@@ -81,10 +81,21 @@ fn write_listener(listener: &Listener, snapshot: &Snapshot, out: &mut String) {
                 ]
             })
             .collect(),
-        Protocol::Tcp(tcp) => vec![vec![format!(
+        Protocol::Tcp(tcp) if tcp.routes.is_empty() => vec![vec![format!(
             "-> {}",
             describe::target(&tcp.target, snapshot)
         )]],
+        Protocol::Tcp(tcp) => tcp
+            .routes
+            .iter()
+            .map(|route| {
+                vec![
+                    format!("route {}", route.name),
+                    describe::hello(route),
+                    format!("-> {}", describe::target(&route.target, snapshot)),
+                ]
+            })
+            .collect(),
     };
     out.push_str(&aligned(&rows, 4));
 }

@@ -6,6 +6,20 @@ use std::time::Duration;
 use config::{Address, Bind, Snapshot, Target};
 use rules::{Match, Pattern};
 
+/// What a route of TLS that is passed on takes.
+pub(crate) fn hello(route: &config::TcpRoute) -> String {
+    let names: Vec<&str> = route.sni.iter().map(|name| name.text()).collect();
+    let parts = [("sni", names.join(", ")), ("alpn", route.alpn.join(", "))];
+    let given = parts.iter().filter(|(_, values)| !values.is_empty());
+    let given: Vec<String> = given
+        .map(|(key, values)| format!("{key} {values}"))
+        .collect();
+    match given.is_empty() {
+        true => "everything else".to_owned(),
+        false => given.join(", "),
+    }
+}
+
 /// As it would be written in a config.
 pub(crate) fn bind(bind: &Bind) -> String {
     match bind {

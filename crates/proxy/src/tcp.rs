@@ -21,6 +21,7 @@ use crate::outcome;
 use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::stream::Stream;
+use crate::tls;
 use crate::upstream::{self, Lease, ServerStream};
 use crate::worker::{Active, Worker};
 
@@ -34,6 +35,20 @@ struct Connected {
     times: TunnelTimes,
 }
 
+impl Connected {
+    fn new(server: ServerStream, lease: Lease, tcp: &TcpListener) -> Self {
+        let times = TunnelTimes {
+            idle: tcp.idle,
+            half_closed: tcp.half_closed,
+        };
+        Self {
+            server,
+            lease,
+            times,
+        }
+    }
+}
+
 /// The servers that were tried for one connection.
 #[derive(Default)]
 struct Tries {
@@ -42,6 +57,8 @@ struct Tries {
     waited: Duration,
     /// Why none of the pool's could be used; empty when one was.
     detail: String,
+    /// The client was listened to before a server was picked.
+    hears: bool,
     /// Those that came to nothing.
     failed: Vec<(Arc<str>, RetryCause)>,
 }
@@ -63,11 +80,17 @@ pub(crate) async fn serve(
         source,
         deadline: &deadline,
     };
-    let connected = connect(&worker, &listening, &from, &mut tries).await;
+    let mut first = Buffer::default();
+    let connected = connect(&worker, &listening, &from, &mut tries, &mut first).await;
     let (reason, server, bytes) = match connected {
         Err(reason) => {
             worker.count_error(reason);
-            client.reset_on_close();
+            worker.buffers.give(first);
+            if tries.hears {
+                Box::pin(tls::refuse(&client, reason, &deadline, &worker.buffers)).await;
+            } else {
+                client.reset_on_close();
+            }
             (Some(reason), None, (0, 0))
         }
         Ok(Connected {
@@ -78,7 +101,7 @@ pub(crate) async fn serve(
             client.keep_alive_probes(KEEP_ALIVE_PROBES);
             server.stream.keep_alive_probes(KEEP_ALIVE_PROBES);
             deadline.tag(lease.member.id);
-            let first = (Buffer::default(), Buffer::default());
+            let first = (first, Buffer::default());
             let (end, up, down) = relay::tunnel(
                 &client,
                 &server.stream,
@@ -179,6 +202,7 @@ async fn connect(
     listening: &Listening,
     from: &From<'_>,
     tries: &mut Tries,
+    first: &mut Buffer,
 ) -> Result<Connected, Reason> {
     let (world, index) = listening.place(worker);
     let listener = world
@@ -190,7 +214,11 @@ async fn connect(
     let Protocol::Tcp(tcp) = &listener.protocol else {
         return Err(Reason::Internal);
     };
-    let to = destination(worker, tcp)?;
+    let target = match tcp.routes.is_empty() {
+        true => &tcp.target,
+        false => Box::pin(hear(worker, from, tcp, listener.handshake, tries, first)).await?,
+    };
+    let to = destination(worker, target)?;
     let config = world
         .world
         .snapshot
@@ -238,17 +266,7 @@ async fn connect(
         )
         .await;
         let (reason, cause) = match connected {
-            Ok(server) => {
-                let times = TunnelTimes {
-                    idle: tcp.idle,
-                    half_closed: tcp.half_closed,
-                };
-                return Ok(Connected {
-                    server,
-                    lease,
-                    times,
-                });
-            }
+            Ok(server) => return Ok(Connected::new(server, lease, tcp)),
             Err(why) => {
                 outcome::not_connected(worker, &lease.member, why);
                 why.reason()
@@ -281,8 +299,34 @@ fn count_failed(worker: &Worker, pool: &RefCell<LocalPool>, reason: Reason) {
     }
 }
 
-fn destination(worker: &Worker, tcp: &TcpListener) -> Result<Destination, Reason> {
-    match &tcp.target {
+/// Where a TLS client is passed on to, by what it asks for.
+async fn hear<'t>(
+    worker: &Worker,
+    from: &From<'_>,
+    tcp: &'t TcpListener,
+    limit: Option<Duration>,
+    tries: &mut Tries,
+    first: &mut Buffer,
+) -> Result<&'t Target, Reason> {
+    tries.hears = true;
+    let heard = tls::hear(from.client, from.deadline, limit, &worker.buffers, first).await;
+    let hello = heard.map_err(|(reason, detail)| {
+        tries.detail = detail;
+        reason
+    })?;
+    let scratch = &mut worker.scratch.borrow_mut();
+    let name = hello.server_name.as_deref();
+    let mut routes = tcp.routes.iter();
+    let found = routes.find(|route| route.takes(name, &hello.alpn, scratch));
+    found.map(|route| &route.target).ok_or_else(|| {
+        let asked = name.map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
+        tries.detail = format!("the client asks for {asked}");
+        Reason::NoRoute
+    })
+}
+
+fn destination(worker: &Worker, target: &Target) -> Result<Destination, Reason> {
+    match target {
         Target::Pool(to) => Ok(*to),
         Target::Split(arms) => {
             let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();

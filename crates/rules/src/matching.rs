@@ -119,7 +119,8 @@ impl HostPattern {
         }
     }
 
-    fn matches(&self, host: &[u8], scratch: &mut Scratch) -> bool {
+    /// Whether a host matches, given in lower case, without port and trailing dot.
+    pub fn matches(&self, host: &[u8], scratch: &mut Scratch) -> bool {
         match &self.kind {
             HostKind::Exact(name) => **name == *host,
             // Not a dot alone before it: a host has no empty label.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::destination::compile_target;
+use super::passthrough::compile_tcp_routes;
 use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes};
 use super::tls::Keys;
 use super::{PlacedBind, PoolNames, address_error, section_or_absent, value_or, wait_or_off};
@@ -17,7 +18,7 @@ use crate::raw::{
 use crate::read::At;
 use crate::snapshot::{
     Bind, ClientLimits, ClientTimeouts, HashKey, HttpListener, Listener, ListenerTls, Pool,
-    Protocol, Target, TcpListener,
+    Protocol, Target, TcpListener, TcpRoute,
 };
 use crate::values::{Many, Named, Off, Text};
 
@@ -63,7 +64,12 @@ fn compile_listener(
     let shared = shared.map(|tls| known.keys.listener(tls, tcp, report));
     let raw_binds = raw.bind.take();
     let (binds, tls) = compile_binds(raw_binds, &name, tcp, shared, known.keys, all_binds, report);
-    let handshake = handshake(raw.timeouts.as_ref(), &tls, report);
+    let shakes = !tls.is_empty() || (tcp && raw.routes.is_some());
+    let handshake = handshake(raw.timeouts.as_ref(), shakes, report);
+    if let (true, Some(routes), false) = (tcp, &raw.routes, tls.is_empty()) {
+        let message = "a listener with `tls` ends TLS itself: `routes` of TCP are for TLS that is passed on as it is";
+        report.error(Kind::Conflict, routes.key, message);
+    }
     let connections_max = raw
         .limits
         .as_ref()
@@ -160,13 +166,13 @@ fn warn_uncovered(
 
 fn handshake(
     timeouts: Option<&At<RawListenerTimeouts>>,
-    tls: &[Option<Arc<ListenerTls>>],
+    shakes: bool,
     report: &mut Report,
 ) -> Option<Duration> {
     let Some(written) = timeouts.and_then(|timeouts| timeouts.value.handshake.as_ref()) else {
         return Some(defaults::HANDSHAKE);
     };
-    if tls.is_empty() && !report.has_errors() {
+    if !shakes && !report.has_errors() {
         let message = "`handshake` is only for a listener with `tls`";
         report.error(Kind::Conflict, written.key, message);
     }
@@ -182,11 +188,7 @@ fn check_keys(raw: &RawListener, tcp: bool, report: &mut Report) {
             $( $into.extend($section.$field.as_ref().map(|key| (stringify!($field), key.key))); )*
         };
     }
-    written!(
-        http_only,
-        raw,
-        [routes, trusted_proxies, forwarded, upgrades]
-    );
+    written!(http_only, raw, [trusted_proxies, forwarded, upgrades]);
     if let Some(timeouts) = &raw.timeouts {
         written!(
             http_only,
@@ -209,15 +211,7 @@ fn check_keys(raw: &RawListener, tcp: bool, report: &mut Report) {
     };
     for (key, span) in wrong {
         let message = format!("`{key}` is only for a listener with `protocol: {protocol}`");
-        match key {
-            "routes" => report.error_help(
-                Kind::Conflict,
-                span,
-                message,
-                "a TCP listener has a `pool` or a `split`",
-            ),
-            _ => report.error(Kind::Conflict, span, message),
-        }
+        report.error(Kind::Conflict, span, message);
     }
 }
 
@@ -236,20 +230,45 @@ fn compile_tcp(
             "give it a `pool` or a `split`",
         );
     }
-    let target = compile_target(pool, split, known.pools, known.names, report)?;
-    check_hash_keys(
-        &target,
-        known.pools,
-        pool.map_or(key, |pool| pool.span),
-        report,
-    );
+    let routes = compile_hello_routes(&raw, known, report)?;
+    let target = match routes.is_empty() {
+        true => compile_target(pool, split, known.pools, known.names, report)?,
+        false => Target::Answer,
+    };
+    let span = pool.map_or(key, |pool| pool.span);
+    for target in routes.iter().map(|route| &route.target).chain([&target]) {
+        check_hash_keys(target, known.pools, span, report);
+    }
     let timeouts = section_or_absent!(raw.timeouts, RawListenerTimeouts);
     Some(TcpListener {
         target,
+        routes,
         priority: priority(raw.priority.as_ref()),
         idle: wait_or_off(timeouts.idle, Some(defaults::TCP_IDLE)),
         half_closed: wait_or_off(timeouts.half_closed, Some(defaults::TCP_HALF_CLOSED)),
     })
+}
+
+/// Routes by what TLS clients ask for, if there are any.
+fn compile_hello_routes(
+    raw: &RawListener,
+    known: &mut Known<'_, '_>,
+    report: &mut Report,
+) -> Option<Vec<TcpRoute>> {
+    let Some(routes) = &raw.routes else {
+        return Some(Vec::new());
+    };
+    let short = raw.pool.as_ref().map(|pool| pool.key);
+    if let Some(short) = short.or(raw.split.as_ref().map(|split| split.key)) {
+        let message = "`routes` and the shorthand for a single route exclude each other";
+        report.error(Kind::Conflict, short.max(routes.key), message);
+    }
+    let list = match &routes.value {
+        RawRoutes::List(list) => list,
+        RawRoutes::Name(name) => known.lists.find(name, routes.span, report)?,
+    };
+    let (pools, names) = (known.pools, &mut *known.names);
+    Some(compile_tcp_routes(list, routes.key, pools, names, report))
 }
 
 fn priority(raw: Option<&At<RawPriority>>) -> u8 {

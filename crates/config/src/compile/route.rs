@@ -13,7 +13,7 @@ use super::retries::compile_route_retries;
 use super::{PoolNames, check_unique, wait_or_off};
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute};
-use crate::read::At;
+use crate::read::{At, unsupported};
 use crate::snapshot::{Pool, Route, Target};
 use crate::values::{List, Many, Named, Text};
 
@@ -305,6 +305,13 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
 }
 
 fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
+    if let Some(sni) = &raw.sni {
+        unsupported(sni.key, "sni", report);
+    }
+    if let Some(alpn) = &raw.alpn {
+        let message = "`alpn` is only for a listener with `protocol: tcp`";
+        report.error(Kind::Conflict, alpn.key, message);
+    }
     let host = patterns(raw.host.as_ref(), report, |Text(text)| {
         HostPattern::compile(text)
     });
@@ -350,7 +357,7 @@ pub(crate) fn compile_cidrs(raw: &Many<Text>, report: &mut Report) -> Vec<Cidr> 
     cidrs
 }
 
-fn patterns<V, T>(
+pub(super) fn patterns<V, T>(
     raw: Option<&At<Many<V>>>,
     report: &mut Report,
     compile: impl Fn(&V) -> Result<T, PatternError>,

@@ -20,7 +20,7 @@ section! {
         "pool" pool: RawDestination = or("none"),
         /// Shorthand for a single route that shares by weight, 0-1000 for each pool; or a list of arms.
         "split" split: RawSplit = or("none"),
-        /// Routes, the first match wins; or the name of a list under the top's `routes`.
+        /// Routes, the first match wins; or the name of a list under the top's `routes`. On a TCP listener by what TLS clients ask for.
         "routes" routes: RawRoutes = or("none"),
         /// Who is served first while a pool's servers are full, unless a route says so itself: `high` (8), `normal` (5), `low` (2) or 0-9.
         "priority" priority: RawPriority = or("normal"),
@@ -66,7 +66,7 @@ section! {
 section! {
     /// Client-side times.
     RawListenerTimeouts "listener timeouts" {
-        /// From the connection to the end of its TLS handshake.
+        /// From the connection to the end of its TLS handshake; on a TCP listener with `routes`, of its client's first message.
         "handshake" handshake: Off<Wait> = or(show_duration(defaults::HANDSHAKE)),
         /// From the first byte of a request head to its end; HTTP only.
         "header" header: Off<Wait> = or(show_duration(defaults::CLIENT_HEADER)),

@@ -101,7 +101,11 @@ section! {
         "source" source: Many<Text> = or("any"),
         /// A match that must not hold.
         "not" not: Box<RawMatch> = or("none"),
-    } later ["sni", "body"]
+        /// The name that a TLS client asks for, as `host`; only on a TCP listener, whose connections are passed on as they are.
+        "sni" sni: Many<Text> = or("any"),
+        /// What a TLS client would speak, any of it, such as `h2`; only on a TCP listener.
+        "alpn" alpn: Many<Text> = or("any"),
+    } later ["body"]
 }
 
 /// A value to match: a pattern, or presence.

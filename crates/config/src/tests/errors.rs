@@ -360,9 +360,9 @@ fn tcp() {
         ],
     );
     check_listener(
-        "bind: \":1\", protocol: tcp, routes: [{ pool: p }]",
+        "bind: \":1\", protocol: tcp, pool: p, routes: [{ pool: p }]",
         &[
-            "2:29: error[conflict]: `routes` is only for a listener with `protocol: http` (a TCP listener has a `pool` or a `split`)",
+            "2:38: error[conflict]: `routes` and the shorthand for a single route exclude each other",
         ],
     );
     check_listener(

@@ -62,6 +62,7 @@ fn example() {
     let expected = TcpListener {
         priority: 5,
         target: Target::Pool(Destination::whole(2)),
+        routes: Vec::new(),
         idle: seconds(3600),
         half_closed: seconds(300),
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Given, check_given};
-use crate::{Bind, KeyForm, TlsVersion};
+use crate::{Bind, KeyForm, Protocol, TlsVersion};
 
 const POOL: &str = "pools: { p: { servers: [127.0.0.1:1] } }\n";
 const PAIR: &str = "certificates: [{ cert: tls/cert.pem, key: tls/key.pem }]";
@@ -121,6 +121,53 @@ fn a_route_for_a_host_that_no_certificate_bears_is_warned_of() {
         &format!("bind: [\":1\", \":2\"], tls: {{ {PAIR} }}, {routes}"),
         &[
             "1:14: warning[certificate]: the route `other` of `l` is for `other.example`, which no certificate there bears",
+        ],
+    );
+}
+
+#[test]
+fn tls_that_is_passed_on_has_routes_by_what_is_asked_for() {
+    let tcp = |rest: &str| format!("bind: \":1\", protocol: tcp, {rest}");
+    let given = given(&tcp(
+        "routes: [{ match: { sni: \"*.A.example\", alpn: [h2, x] }, pool: p }, { name: rest, pool: p }]",
+    ));
+    check_given(&given, &[]);
+    let snapshot = given.load().snapshot.expect("a good config");
+    let Protocol::Tcp(tcp_listener) = &snapshot.listeners[0].protocol else {
+        panic!("TCP");
+    };
+    let taken = |name: Option<&str>, alpn: &[&str]| {
+        let alpn: Vec<_> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut scratch = rules::Scratch::new();
+        let mut routes = tcp_listener.routes.iter();
+        let found = routes.find(|route| route.takes(name, &alpn, &mut scratch));
+        found.map(|route| route.name.to_string())
+    };
+    assert_eq!(
+        taken(Some("b.a.example"), &["y", "x"]).as_deref(),
+        Some("1")
+    );
+    assert_eq!(taken(Some("b.a.example"), &["y"]).as_deref(), Some("rest"));
+    assert_eq!(taken(Some("a.example"), &["x"]).as_deref(), Some("rest"));
+    assert_eq!(taken(None, &[]).as_deref(), Some("rest"));
+    check(
+        &tcp("routes: [{ match: { sni: a, path: /x }, pool: p, filters: [] }]"),
+        &[
+            "2:38: error[conflict]: `filters` of a route is only for a listener with `protocol: http`",
+            "2:40: error[conflict]: `path` is only for a listener with `protocol: http` (of a connection that is passed on as it is, `sni` and `alpn` are known)",
+        ],
+    );
+    check(
+        &tcp(&format!("tls: {{ {PAIR} }}, routes: [{{ pool: p }}]")),
+        &[
+            "2:96: error[conflict]: a listener with `tls` ends TLS itself: `routes` of TCP are for TLS that is passed on as it is",
+        ],
+    );
+    check(
+        "bind: \":1\", routes: [{ match: { sni: a, alpn: h2 }, pool: p }]",
+        &[
+            "2:34: error[unsupported]: `sni` is not supported by this version",
+            "2:42: error[conflict]: `alpn` is only for a listener with `protocol: tcp`",
         ],
     );
 }

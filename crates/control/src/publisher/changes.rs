@@ -176,7 +176,7 @@ pub(super) fn is_let_go(before: &Listener, after: &Snapshot) -> bool {
 }
 
 /// A listener without its addresses and routes; where a TCP one leads, by name.
-fn settings(listener: &Listener, pools: &[Pool]) -> (Listener, Option<Leads>) {
+fn settings(listener: &Listener, pools: &[Pool]) -> (Listener, Option<Vec<Leads>>) {
     let mut listener = listener.clone();
     listener.binds.clear();
     let leads = match &mut listener.protocol {
@@ -188,10 +188,12 @@ fn settings(listener: &Listener, pools: &[Pool]) -> (Listener, Option<Leads>) {
             };
             None
         }
-        Protocol::Tcp(tcp) => Some(leads(
-            &std::mem::replace(&mut tcp.target, Target::Answer),
-            pools,
-        )),
+        Protocol::Tcp(tcp) => {
+            let routes = tcp.routes.iter_mut().map(|route| &mut route.target);
+            let targets = routes.chain([&mut tcp.target]);
+            let taken = targets.map(|target| std::mem::replace(target, Target::Answer));
+            Some(taken.map(|target| leads(&target, pools)).collect())
+        }
     };
     (listener, leads)
 }

@@ -45,6 +45,7 @@ mod shown;
 mod tcp_proxy;
 mod tls_certificates;
 mod tls_listener;
+mod tls_passthrough;
 mod tls_servers;
 mod tls_sessions;
 mod tls_support;

@@ -6,6 +6,7 @@
 
 mod client;
 mod handshake;
+mod hello;
 mod records;
 mod server;
 mod session;
@@ -21,6 +22,7 @@ use tickets::Ticketer;
 pub(crate) use client::ClientTls;
 pub use client::secure_probes;
 pub(crate) use handshake::{Broken, accept, connect};
+pub(crate) use hello::{hear, refuse};
 pub(crate) use records::trim;
 pub(crate) use server::ServerTls;
 pub(crate) use session::Session;
