@@ -305,6 +305,11 @@ impl Server {
         self.due.load(Ordering::Relaxed)
     }
 
+    /// Its turn comes at `latest`, if it would come later; see [`Server::due`].
+    pub(crate) fn limit_due(&self, latest: u64) {
+        self.due.fetch_min(latest, Ordering::Relaxed);
+    }
+
     /// Notes a pick; see [`Server::due`].
     pub(crate) fn set_due(&self, due: u64) {
         self.due.store(due, Ordering::Relaxed);

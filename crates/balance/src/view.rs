@@ -161,6 +161,22 @@ impl View {
         }
     }
 
+    /// Brings turns forward that were put off under a smaller share than now: a server picked once at a hundredth of its
+    /// weight waits for hundreds of turns among equals, though it may have all of it by then. To be called before a new
+    /// view is used, with the rotation that its picks are made with.
+    pub fn settle_turns(&self, rotation: &Rotation) {
+        let now = rotation.turns().saturating_mul(DUE_UNIT);
+        for candidate in &self.candidates {
+            let latest = now.saturating_add(self.pause(candidate.units()));
+            candidate.server.limit_due(latest);
+        }
+    }
+
+    /// From one turn of a server to its next one, among equals.
+    fn pause(&self, units: u32) -> u64 {
+        self.total.saturating_mul(DUE_UNIT) / u64::from(units.max(1))
+    }
+
     /// How many candidates there are.
     pub fn len(&self) -> usize {
         self.candidates.len()
@@ -413,8 +429,8 @@ impl View {
     fn note(&self, index: usize, turns: &mut Turns<'_>, local: &mut Local, now: u32) {
         let candidate = &self.candidates[index];
         let (server, units) = (&candidate.server, candidate.units());
-        let pause = self.total.saturating_mul(DUE_UNIT) / u64::from(units.max(1));
-        let due = turns.next().saturating_mul(DUE_UNIT).saturating_add(pause);
+        let due = turns.next().saturating_mul(DUE_UNIT);
+        let due = due.saturating_add(self.pause(units));
         server.set_due(due);
         if let Plan::Least(measure) = self.plan
             && self.len() > SCAN_MAX

@@ -480,6 +480,10 @@ impl PoolState {
 
     /// Swaps the view, and gives the one before.
     pub(crate) fn set_view(&self, view: PoolView) -> Arc<PoolView> {
+        // Servers are shared with subsets, whose turns are others.
+        if self.labels.is_none() {
+            view.view.settle_turns(&self.rotation);
+        }
         let before = self.view.swap(Arc::new(view));
         self.version.fetch_add(1, Ordering::Release);
         before

@@ -34,6 +34,26 @@ fn each_algorithm_gives_a_server_its_part() {
 }
 
 #[test]
+fn a_server_picked_at_a_small_part_has_its_turns_again_with_its_weight() {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::PowerOfTwo] {
+        let mut pool = Pool::new(algorithm.clone(), &[1; 4]);
+        let mut all = candidates(&[1; 4]);
+        let mut pick = |view: &View| {
+            view.pick(&pool.rotation, &mut pool.local, None, &[], pool.now)
+                .unwrap()
+        };
+        all[0].share = Share::exact(0.001);
+        let part = View::build(&algorithm, all.clone());
+        while pick(&part) != 0 {}
+        all[0].share = Share::FULL;
+        let whole = View::build(&algorithm, all);
+        whole.settle_turns(&pool.rotation);
+        let own = (0..400).filter(|_| pick(&whole) == 0).count();
+        assert!((80..=120).contains(&own), "{algorithm:?}: {own} of 400");
+    }
+}
+
+#[test]
 fn a_whole_pool_at_a_part_shares_as_before() {
     for algorithm in [Algorithm::RoundRobin, Algorithm::Maglev] {
         assert_eq!(
