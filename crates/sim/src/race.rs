@@ -146,6 +146,7 @@ impl Engine<'_> {
         let retried = ended.ok().map(|status| self.is_retried(status));
         match (race_step(retried, alone, before.is_some()), ended) {
             (RaceStep::KeptWins, _) => {
+                self.note_tried(id, number);
                 if let Err(fault) = ended {
                     self.end_faulty(id, number, fault);
                 }

@@ -244,6 +244,7 @@ impl<'r> Race<'r> {
         let retried = answer.map(|ready| cx.plan.retries.is_retried(ready.status));
         match (race_step(retried, alone, self.held.is_some()), ended) {
             (RaceStep::KeptWins, Err(fault)) => {
+                note_tried(tried, runner.member.id);
                 runner.fail(cx, fault, log);
                 self.held.take().map(Ok)
             }
