@@ -270,11 +270,20 @@ impl Judge {
     }
 
     pub(crate) fn handle_notice(&mut self, now: Duration, notice: &Notice) {
-        if let Notice::Health {
-            server, to, cause, ..
+        let Notice::Health {
+            server,
+            from,
+            to,
+            cause,
+            ..
         } = notice
-            && *to == "ejected"
-        {
+        else {
+            return;
+        };
+        if *from == "ejected" {
+            self.shadow.see_return(now, server);
+        }
+        if *to == "ejected" {
             self.ejections += 1;
             if let Err((rule, what)) = self.shadow.see_ejection(now, server, cause) {
                 self.object(now, rule, what);

@@ -405,6 +405,23 @@ impl Shadow {
         }
     }
 
+    /// The publisher says that an ejection is over, which it may only say when that is so.
+    pub(super) fn see_return(&mut self, now: Duration, name: &str) {
+        let server = Scenario::server_of(name);
+        let judged = self.outlier.is_some();
+        let Some(known) = server.and_then(|server| self.of(server)) else {
+            return;
+        };
+        if known.ejected.is_some_and(|it| it.until <= now) {
+            known.come_back(now);
+            if !judged {
+                // Nothing is held against it.
+                known.forgive(now);
+            }
+            self.due = None;
+        }
+    }
+
     pub(super) fn verdicts(&self) -> u64 {
         self.verdicts
     }
