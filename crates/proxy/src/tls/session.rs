@@ -613,3 +613,17 @@ fn write_with<C: Codec>(
         inbox.incoming.consume(discard);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    /// What a session holds while it is idle, beside what rustls keeps of it in boxes of its own.
+    const IDLE_BYTES_MAX: usize = 2048;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let bytes = std::mem::size_of::<Session>();
+        assert!(bytes <= IDLE_BYTES_MAX, "{bytes} bytes");
+    }
+}
