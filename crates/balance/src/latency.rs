@@ -25,6 +25,30 @@ pub(crate) enum Kind {
     Peak,
 }
 
+/// What an average was at a moment, to be compared with what it is later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading(u64);
+
+impl Reading {
+    /// The mean of what was recorded since `before`, weighed by time as the average weighs it: what it has moved by tells
+    /// that. `None` if nothing was recorded in between.
+    pub fn mean_since(self, before: Self) -> Option<Duration> {
+        let stamp = self.0 as u32;
+        if self.0 == 0 || self.0 == before.0 {
+            return None;
+        }
+        let (value, _) = unpack(self.0, stamp);
+        let (then, age) = unpack(before.0, stamp);
+        let keep = (-f64::from(age) / f64::from(MEMORY_MICROS)).exp();
+        // Of the first samples of all, or of those recorded within the same microsecond.
+        if before.0 == 0 || keep >= 1.0 {
+            return Some(Duration::from_nanos(value as u64));
+        }
+        let mean = (value - then * keep) / (1.0 - keep);
+        Some(Duration::from_nanos(mean.max(1.0) as u64))
+    }
+}
+
 impl Average {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
@@ -59,6 +83,11 @@ impl Average {
                 Err(other) => word = other,
             }
         }
+    }
+
+    /// What it is at this moment.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading(self.0.load(Ordering::Relaxed))
     }
 
     /// As of the last sample; zero if there was none.
@@ -128,6 +157,31 @@ mod tests {
         check(Kind::Mean, &[(5, 100), (3, 7)], 100.0);
         check(Kind::Peak, &[(5, 40), (5, 1000)], 1000.0);
         check(Kind::Peak, &[(5, 100), (15, 0)], 36.79);
+    }
+
+    #[test]
+    fn two_readings_tell_what_came_in_between() {
+        let average = Average::new();
+        let record = |micros: std::ops::Range<u64>, millis: u32| {
+            let before = average.reading();
+            for micro in micros.step_by(1000) {
+                average.record(Kind::Mean, Duration::from_micros(micro), MILLI * millis);
+            }
+            let mean = average.reading().mean_since(before);
+            mean.map_or(0.0, |mean| mean.as_secs_f64() * 1e3)
+        };
+        let check = |micros, millis, expected: f64| {
+            let got = record(micros, millis);
+            assert!((got - expected).abs() <= expected * 0.02, "{millis}: {got}");
+        };
+        check(1..1, 10, 0.0);
+        check(1..1_000_000, 10, 10.0);
+        check(1_000_000..1_250_000, 20, 20.0);
+        check(1_250_000..1_500_000, 10, 10.0);
+        check(1_500_000..1_750_000, 100, 100.0);
+        // After a pause of a minute nothing of before is left.
+        check(61_750_000..62_000_000, 5, 5.0);
+        check(62_000_000..62_000_000, 5, 0.0);
     }
 
     #[test]

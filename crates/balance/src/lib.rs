@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adaptive;
 mod algorithm;
 pub mod budget;
 mod explain;
@@ -38,6 +39,7 @@ pub use algorithm::Algorithm;
 pub use budget::RetryBudget;
 pub use explain::{Explanation, Why};
 pub use hash::{HASH_SEED, hash_key};
+pub use latency::Reading;
 pub use local::Local;
 pub use place::{Division, Placement, Role, Seat, Used, place};
 pub use priority::{ALL, overflow};

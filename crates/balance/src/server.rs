@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::latency::{Average, Kind};
+use crate::latency::{Average, Kind, Reading};
 use crate::sync::AtomicU64 as Word;
 
 /// The requests in use, in the low half of the word.
@@ -241,6 +241,11 @@ impl Server {
     /// The moving average of what was recorded; zero if nothing was.
     pub fn latency(&self) -> Duration {
         self.average.last()
+    }
+
+    /// The moving average as it is now; two of these tell the mean of what was recorded in between.
+    pub fn latency_reading(&self) -> Reading {
+        self.average.reading()
     }
 
     /// The peak-sensitive average: rises to a slow sample at once, and falls slowly; zero if
