@@ -162,6 +162,8 @@ struct ServerRow {
     totals: Vec<u64>,
     active: u32,
     sockets: u32,
+    limit: u32,
+    half_open: bool,
     usable: bool,
     weight: u32,
     traffic: f64,
@@ -191,6 +193,8 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
                 totals: ledger.servers.read(key, member, read),
                 active: member.cell.in_use(),
                 sockets: member.sockets.load(Relaxed),
+                limit: member.connections_max().unwrap_or(0),
+                half_open: member.is_half_open(),
                 usable: shape::is_usable(standing, &view),
                 weight: standing.weight,
                 traffic: standing.traffic,
@@ -218,6 +222,8 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     });
     each("evenkeel_active_connections", &|row| row.active.into());
     each("evenkeel_server_sockets", &|row| row.sockets.into());
+    each("evenkeel_server_limit", &|row| row.limit.into());
+    each("evenkeel_server_half_open", &|row| row.half_open.into());
     each("evenkeel_server_usable", &|row| row.usable.into());
     each("evenkeel_server_weight", &|row| row.weight.into());
     text.family("evenkeel_server_traffic_ratio");

@@ -41,6 +41,9 @@ pub(crate) struct Server {
     /// What it gets by, for now: the weight, less what traffic takes off; 0 while it may not be picked.
     effective_weight: f64,
     pub(crate) active: u32,
+    /// Requests that it may hold at once, and what that comes from.
+    limit: Option<u32>,
+    limited_by: Option<&'static str>,
     pub(crate) picks: u64,
     pub(crate) usable: bool,
     /// Its part of the pool's picks by weight, 0 to 1.
@@ -75,6 +78,8 @@ impl Server {
             weight: standing.weight,
             effective_weight: effective_weight(standing),
             active: member.cell.in_use(),
+            limit: member.connections_max(),
+            limited_by: member.limited_by().map(control::live::LimitedBy::name),
             picks: member.cell.picks() + picks_before(before, &member.pool, &member.name),
             usable: is_usable(standing, view),
             traffic: (standing.traffic * 1e4).round() / 1e4,

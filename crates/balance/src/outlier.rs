@@ -44,6 +44,8 @@ pub struct Settings {
     pub ejection_max: Duration,
     /// Percent of a pool's open servers that may be ejected; one of several may be, whatever the share.
     pub ejected_max: u32,
+    /// Requests at once for a server whose ejection is over, until one of them succeeds; from 1.
+    pub half_open: u32,
 }
 
 /// What it takes to compare a server with the rest of its pool.
@@ -152,6 +154,8 @@ pub enum Lessened {
 #[derive(Debug, Clone)]
 pub struct Outlier {
     ejection: Option<Ejection>,
+    /// Its ejection is over, and no request has succeeded since.
+    half_open: bool,
     /// Ejections that the length of the next one counts; falls by one with each [`Settings::ejection`] in service.
     level: u32,
     in_service: Duration,
@@ -195,6 +199,7 @@ impl Outlier {
     pub fn new(now: Duration) -> Self {
         Self {
             ejection: None,
+            half_open: false,
             level: 0,
             in_service: now,
             served_before: Duration::ZERO,
@@ -225,6 +230,7 @@ impl Outlier {
         if cause == Cause::Refused {
             length /= REFUSED_PART;
         }
+        // One that is half open stays so: until its pool's view is without it there are picks yet.
         self.ejection = Some(Ejection {
             cause,
             until: now.saturating_add(length),
@@ -232,19 +238,30 @@ impl Outlier {
         true
     }
 
-    /// Ends an ejection whose time is over: true. The server is back with the least share, which grows with each tick;
-    /// the caller lets its first failure count as the last of a row.
+    /// Ends an ejection whose time is over: true. The server is back with the least share, which grows with each tick,
+    /// and [half open](Self::is_half_open); the caller lets its first failure count as the last of a row.
     pub fn handle_timeout(&mut self, now: Duration) -> bool {
         if self.ejection.is_none_or(|ejection| ejection.until > now) {
             return false;
         }
         self.ejection = None;
+        self.half_open = true;
         self.in_service = now;
         self.served_before = Duration::ZERO;
         self.share = Share::MIN;
         self.lessened = Some(Lessened::Recovering);
         self.window.forget();
         true
+    }
+
+    /// A request has succeeded: true if the server was half open, and is no longer.
+    pub fn handle_success(&mut self) -> bool {
+        std::mem::take(&mut self.half_open)
+    }
+
+    /// Whether it has [`Settings::half_open`] requests at once, since none has succeeded after its ejection.
+    pub fn is_half_open(&self) -> bool {
+        self.half_open
     }
 
     /// Takes in how many requests the server had ever, and how many of these failed.
@@ -255,7 +272,9 @@ impl Outlier {
         now: Duration,
         settings: &Settings,
     ) {
-        self.window.take(requests, failed, now, settings.interval);
+        if self.window.take(requests, failed, now, settings.interval) {
+            self.half_open = false;
+        }
     }
 
     /// Its probes say that it is well again: how it failed on its way down counts no more.
@@ -266,7 +285,7 @@ impl Outlier {
     /// Forgets all that traffic said: an operator wants the server in service, or the feature was turned off.
     /// True if something changed.
     pub fn forgive(&mut self, now: Duration) -> bool {
-        let changed = self.ejection.is_some() || !self.share.is_full();
+        let changed = self.ejection.is_some() || self.half_open || !self.share.is_full();
         let seen = self.window.seen;
         *self = Self::new(now);
         self.window.seen = seen;
@@ -304,6 +323,7 @@ impl Outlier {
                 cause,
                 until: now.saturating_add(left),
             }),
+            half_open: false,
             level: kept.level,
             in_service: now,
             served_before: kept.served,
@@ -339,14 +359,17 @@ impl Outlier {
 }
 
 impl Window {
-    fn take(&mut self, requests: u64, failed: u64, now: Duration, interval: Duration) {
+    /// Whether a request has succeeded since the last look.
+    fn take(&mut self, requests: u64, failed: u64, now: Duration, interval: Duration) -> bool {
         let (requests_before, failed_before, at) = self.seen.unwrap_or((requests, failed, now));
         let passed = now.saturating_sub(at).as_secs_f64() / interval.as_secs_f64().max(0.001);
         let kept = (-passed).exp();
-        let since = |total: u64, before: u64| total.saturating_sub(before) as f64;
-        self.requests = self.requests * kept + since(requests, requests_before);
-        self.failed = self.failed * kept + since(failed, failed_before);
+        let ended = requests.saturating_sub(requests_before);
+        let failures = failed.saturating_sub(failed_before);
+        self.requests = self.requests * kept + ended as f64;
+        self.failed = self.failed * kept + failures as f64;
         self.seen = Some((requests, failed, now));
+        ended > failures
     }
 
     /// Starts from nothing; what the totals were stays known.
@@ -383,6 +406,7 @@ impl Default for Settings {
             ejection: Duration::from_secs(30),
             ejection_max: Duration::from_secs(300),
             ejected_max: 50,
+            half_open: 1,
         }
     }
 }

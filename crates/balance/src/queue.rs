@@ -170,7 +170,8 @@ impl<G> Queue<G> {
     }
 
     /// Offers the free slots of one server, `at_most` so many, to those whose wish it `meets`; `grant` makes
-    /// what a waiter gets. When nobody waits any more, the server is watched no longer.
+    /// what a waiter gets, or refuses for a reason that the server does not know of: then its slot is given
+    /// back, and nobody else is offered any. When nobody waits any more, the server is watched no longer.
     pub fn offer_slots(
         &self,
         server: &Server,
@@ -178,7 +179,7 @@ impl<G> Queue<G> {
         max: Option<u32>,
         at_most: usize,
         on_drain: OnDrain,
-        mut grant: impl FnMut() -> G,
+        mut grant: impl FnMut() -> Option<G>,
     ) -> usize {
         let mut left = at_most;
         let mut offer = |wish: &Wish| {
@@ -188,7 +189,14 @@ impl<G> Queue<G> {
                 Offer::Skip
             } else if server.acquire_in_turn(max, on_drain).is_ok() {
                 left -= 1;
-                Offer::Grant(grant())
+                match grant() {
+                    Some(grant) => Offer::Grant(grant),
+                    None => {
+                        // Who found it taken for this moment has to ask the queue, whose lock is held.
+                        server.release();
+                        Offer::Stop
+                    }
+                }
             } else {
                 Offer::Stop
             }

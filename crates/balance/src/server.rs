@@ -61,6 +61,8 @@ pub enum Refused {
     Disabled,
     /// It holds as many requests as it may.
     Full,
+    /// Its pool holds as many requests as it may; a server by itself never says this.
+    PoolFull,
     /// It is watched: requests wait for it, and they come first. See [`Server::watch`].
     Watched,
 }
@@ -343,6 +345,7 @@ impl fmt::Display for Refused {
             Self::Draining => "draining",
             Self::Disabled => "disabled",
             Self::Full => "at its limit",
+            Self::PoolFull => "in a pool at its limit",
             Self::Watched => "kept for those who wait",
         })
     }

@@ -3,6 +3,7 @@
 //! What a single value may be has been judged by its reader; a key that is `None` was either not
 //! written or is already reported, so its default stands in and nothing is said twice.
 
+mod adaptive;
 mod destination;
 mod listener;
 mod outlier;

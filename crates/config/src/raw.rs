@@ -3,6 +3,7 @@
 //! Each section is one list of keys that gives its struct, its reader, its part of the schema and
 //! of the reference. What values mean together is for `compile`.
 
+mod adaptive;
 mod balance;
 mod destination;
 mod listener;
@@ -14,6 +15,7 @@ mod route;
 mod said;
 mod tls;
 
+pub(crate) use adaptive::{RawAdaptive, RawAdaptiveMap};
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use destination::{RawArm, RawDestination, RawSplit};
 pub(crate) use listener::{

@@ -328,6 +328,14 @@ pub struct Pool {
     pub timeouts: ServerTimeouts,
     /// Sockets open to one server, idle ones included.
     pub connections_per_server: u32,
+    /// Requests in use, and sockets open, at all servers together; `None` is `off`.
+    pub connections_max: Option<u32>,
+    /// Requests at once, those that wait included; `None` is `off`.
+    pub requests_max: Option<u32>,
+    /// Requests at their further try at once; `None` is `off`.
+    pub retries_max: Option<u32>,
+    /// How the requests in use of each server are bounded by its latency; `None` is `off`.
+    pub adaptive_concurrency: Option<balance::adaptive::Settings>,
     /// Where requests wait while every server is full; `None` is `off`.
     pub queue: Option<Queue>,
     /// When and how often another server is tried.

@@ -1,14 +1,19 @@
-//! The way into a pool when its servers are full: who waits, and who ends while others wait.
+//! The way into a pool: bounds of the whole pool, who waits while its servers are full, and who ends while others wait.
 //!
-//! While nobody waits, a request takes a server's slot and gives it back by the server's word alone, and no line of
-//! this file runs. From the first that waits on, the servers are *watched*: newcomers are sent here, so that they
-//! cannot overtake, and each slot that is given back is handed to the oldest waiter, whose task is woken wherever it
-//! runs. When nobody waits any more the watch ends, server by server.
+//! While nobody waits and the pool has no bound of its own, a request takes a server's slot and gives it back by the
+//! server's word alone, and no line of this file runs. From the first that waits on, the servers are *watched*:
+//! newcomers are sent here, so that they cannot overtake, and each slot that is given back is handed to the oldest
+//! waiter, whose task is woken wherever it runs. When nobody waits any more the watch ends, server by server.
+//!
+//! A bound of the pool is one more slot that each request takes, always after the server's, so that nobody holds it who
+//! has no server.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use balance::queue::{Ended, Place, Wish};
 use balance::{OnDrain, Queue, Refused};
 
@@ -20,7 +25,17 @@ use crate::live::Member;
 pub struct Lease {
     /// The server.
     pub member: Arc<Member>,
-    held: Cell<bool>,
+    held: Cell<Held>,
+}
+
+/// What a lease gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    /// A slot of its server.
+    Server,
+    /// One of its pool besides.
+    ServerAndPool,
 }
 
 impl Drop for Lease {
@@ -30,38 +45,71 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Of a slot that has been taken.
-    fn of(member: &Arc<Member>) -> Self {
+    /// Of slots that have been taken.
+    fn of(member: &Arc<Member>, held: Held) -> Self {
         Self {
             member: member.clone(),
-            held: Cell::new(true),
+            held: Cell::new(held),
         }
     }
 
     /// Gives the slot back: the server has done all that it had to do.
     pub fn release(&self) {
-        if self.held.replace(false) && self.member.cell.release() {
-            self.member.gate.handle_release(&self.member);
+        match self.held.replace(Held::Nothing) {
+            Held::Nothing => {}
+            Held::Server => {
+                if self.member.cell.release() {
+                    self.member.gate.handle_release(&self.member);
+                }
+            }
+            Held::ServerAndPool => self.release_both(),
         }
     }
 
-    /// Claims a slot of a server.
+    #[cold]
+    fn release_both(&self) {
+        let gate = &self.member.gate;
+        let watched = self.member.cell.release();
+        gate.in_use.fetch_sub(1, Ordering::SeqCst);
+        // Who waits looks at the pool after it has entered the queue; this looks at the queue after the pool.
+        fence(Ordering::SeqCst);
+        if watched || !gate.queue.is_empty() {
+            gate.handle_release(&self.member);
+            gate.offer_elsewhere();
+        }
+    }
+
+    /// Claims a slot of a server, and one of its pool if that has a bound.
     ///
     /// # Errors
-    /// When the server takes none, is full, or others wait ([`Refused::Watched`]).
+    /// When the server takes none, is full, or others wait ([`Refused::Watched`]); when the pool is full.
     pub fn take(member: &Arc<Member>) -> Result<Self, Refused> {
-        match member.cell.acquire(member.connections_max()) {
-            Ok(()) => Ok(Self::of(member)),
+        let limit = member.limit();
+        if limit.in_pool() {
+            return member.gate.take_both(member, limit.own());
+        }
+        match member.cell.acquire(limit.own()) {
+            Ok(()) => Ok(Self::of(member, Held::Server)),
             Err(Refused::Watched) => member.gate.admit(member),
             Err(refused) => Err(refused),
         }
     }
 }
 
-/// The waiting requests of one pool. Outlives configs, as the pool's servers do.
+/// The waiting requests of one pool, and its own bound. Outlives configs, as the pool's servers do.
 #[derive(Debug, Default)]
 pub struct Gate {
     queue: Queue<Lease>,
+    /// Leases that count against the pool's bound.
+    in_use: AtomicU32,
+    /// Of requests in use, and of sockets, at all servers together; 0 is none.
+    max: AtomicU32,
+    /// Requests at once, those that wait included; only counted while the pool bounds them.
+    pub requests: AtomicU32,
+    /// Requests at their further try; only counted while the pool bounds them.
+    pub retrying: AtomicU32,
+    /// Who may serve; only kept while there is a bound. What one server gives back another may use then.
+    members: ArcSwap<Vec<Weak<Member>>>,
 }
 
 /// A place in a pool's queue; given up when dropped.
@@ -92,6 +140,35 @@ impl Gate {
         self.queue.len()
     }
 
+    /// Bounds requests in use, and sockets, at all servers of the pool together. Its members have to be told, too.
+    pub(crate) fn set_max(&self, max: Option<u32>) {
+        self.max.store(max.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// That bound; `None` if there is none.
+    #[must_use]
+    pub fn max(&self) -> Option<u32> {
+        Some(self.max.load(Ordering::Relaxed)).filter(|max| *max != 0)
+    }
+
+    /// Requests in use that count against that bound.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Sockets open to the servers that may serve, idle ones included; only known while the pool has a bound. Linear in
+    /// the servers.
+    #[must_use]
+    pub fn sockets(&self) -> u32 {
+        let members = self.members.load();
+        let sockets = members
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|member| member.sockets.load(Ordering::SeqCst));
+        sockets.fold(0, u32::saturating_add)
+    }
+
     /// Takes a place in the queue, `None` if `max` wait already. `group`: of [`PoolState::group`], whose servers will
     /// do. `members`: asked once the place is taken, those that may serve; a slot of theirs that is free goes to the
     /// oldest waiter at once.
@@ -114,6 +191,7 @@ impl Gate {
             gate: self.clone(),
             place,
         };
+        fence(Ordering::SeqCst);
         for member in &*members() {
             member.cell.watch();
             self.offer(member, usize::MAX);
@@ -124,6 +202,20 @@ impl Gate {
     /// Takes in that who may serve, or how much, has changed: offers what is free, a slot of each server in turn, and
     /// ends the wait of those for whom none of `members` is left.
     pub fn handle_change(&self, members: &[Arc<Member>]) {
+        if self.max().is_some() {
+            let kept = members.iter().map(Arc::downgrade).collect();
+            self.members.store(Arc::new(kept));
+        }
+        if self.queue.is_empty() {
+            return;
+        }
+        self.handle_room(members);
+        self.queue
+            .retain(|wish| members.iter().any(|member| meets(member, wish)));
+    }
+
+    /// Takes in that `members` may hold more than before.
+    pub(crate) fn handle_room(&self, members: &[Arc<Member>]) {
         if self.queue.is_empty() {
             return;
         }
@@ -133,13 +225,24 @@ impl Gate {
             }
         }
         while members.iter().any(|member| self.offer(member, 1) > 0) {}
-        self.queue
-            .retain(|wish| members.iter().any(|member| meets(member, wish)));
     }
 
     #[cold]
     fn handle_release(&self, member: &Arc<Member>) {
         self.offer(member, usize::MAX);
+    }
+
+    /// What the pool has room for may be used on any server, also when the one that gave it back may not be.
+    fn offer_elsewhere(&self) {
+        if self.queue.is_empty() || self.is_full() {
+            return;
+        }
+        for member in self.members.load().iter().filter_map(Weak::upgrade) {
+            self.offer(&member, usize::MAX);
+            if self.queue.is_empty() || self.is_full() {
+                return;
+            }
+        }
     }
 
     /// A newcomer at a watched server: it is let in only when nobody waits for it.
@@ -150,13 +253,53 @@ impl Gate {
             return Err(Refused::Watched);
         }
         let max = member.connections_max();
-        member
-            .cell
-            .acquire_in_turn(max, OnDrain::Move)
-            .map(|()| Lease::of(member))
+        member.cell.acquire_in_turn(max, OnDrain::Move)?;
+        self.lease(member).ok_or_else(|| self.take_back(member))
+    }
+
+    /// As [`Lease::take`] in a pool with a bound.
+    #[cold]
+    fn take_both(&self, member: &Arc<Member>, max: Option<u32>) -> Result<Lease, Refused> {
+        if self.is_full() {
+            return Err(Refused::PoolFull);
+        }
+        match member.cell.acquire(max) {
+            Ok(()) => self.lease(member).ok_or_else(|| self.take_back(member)),
+            Err(Refused::Watched) => self.admit(member),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Gives back a server's slot, since the pool has none to go with it.
+    fn take_back(&self, member: &Arc<Member>) -> Refused {
+        if member.cell.release() {
+            self.handle_release(member);
+        }
+        Refused::PoolFull
+    }
+
+    /// A lease of a server's slot that has been taken, and of one of the pool's if that has a bound; `None` when it is
+    /// full.
+    fn lease(&self, member: &Arc<Member>) -> Option<Lease> {
+        let Some(max) = self.max() else {
+            return Some(Lease::of(member, Held::Server));
+        };
+        let more = |in_use: u32| (in_use < max).then(|| in_use + 1);
+        let claimed = self
+            .in_use
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        claimed
+            .is_ok()
+            .then(|| Lease::of(member, Held::ServerAndPool))
+    }
+
+    fn is_full(&self) -> bool {
+        let in_use = self.in_use.load(Ordering::SeqCst);
+        self.max().is_some_and(|max| in_use >= max)
     }
 
     fn offer(&self, member: &Arc<Member>, at_most: usize) -> usize {
+        let at_most = if self.is_full() { 0 } else { at_most };
         // A removed pool's servers drain, and take those with them that wait for them.
         let on_drain = if member.is_retired() {
             OnDrain::Keep
@@ -169,7 +312,7 @@ impl Gate {
             member.connections_max(),
             at_most,
             on_drain,
-            || Lease::of(member),
+            || self.lease(member),
         )
     }
 }

@@ -14,7 +14,9 @@ use config::Labels;
 
 use crate::capacity::Outlook;
 use crate::gate::Gate;
-use crate::metrics::{ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells};
+use crate::metrics::{
+    Classes, ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells,
+};
 
 /// A resolved address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +57,12 @@ pub struct Member {
     pub sockets: AtomicU32,
     /// Its pool's queue.
     pub gate: Arc<Gate>,
-    /// Requests in use at once; 0 is no limit.
-    connections_max: AtomicU32,
+    /// The bound of its requests in use; see [`Limit`].
+    limit: AtomicU32,
+    /// What that bound comes from, as the index into [`LimitedBy::ALL`].
+    limited_by: AtomicU8,
+    /// Whether it has few requests at once until one succeeds, and none has.
+    half_open: AtomicBool,
     /// Whether its pool's view has it among those that may be picked.
     pickable: AtomicBool,
     /// The subsets whose views have it, by [`PoolState::group`]; `None` for none. Read only for those who wait.
@@ -104,7 +110,9 @@ impl Member {
             stats: PerWorker::new(workers),
             sockets: AtomicU32::new(0),
             gate,
-            connections_max: AtomicU32::new(0),
+            limit: AtomicU32::new(0),
+            limited_by: AtomicU8::new(0),
+            half_open: AtomicBool::new(false),
             pickable: AtomicBool::new(false),
             groups: ArcSwapOption::empty(),
             refused: AtomicBool::new(false),
@@ -128,18 +136,58 @@ impl Member {
         }
     }
 
-    /// Requests in use at once, as the config bounds them.
+    /// Requests that it had ever, and those that failed as a gateway error does.
     #[must_use]
-    pub fn connections_max(&self) -> Option<u32> {
-        match self.connections_max.load(Ordering::Relaxed) {
-            0 => None,
-            max => Some(max),
-        }
+    pub fn totals(&self) -> (u64, u64) {
+        let classes = 0..Classes::LABELS.len();
+        let requests = self
+            .stats
+            .sum(|cells| classes.clone().map(|class| cells.classes.get(class)).sum());
+        (requests, self.stats.sum(|cells| cells.failed.get()))
     }
 
-    pub(crate) fn set_connections_max(&self, max: Option<u32>) {
-        self.connections_max
-            .store(max.unwrap_or(0), Ordering::Relaxed);
+    /// What bounds its requests in use.
+    #[must_use]
+    pub fn limit(&self) -> Limit {
+        Limit(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Requests in use at once; `None` is no bound.
+    #[must_use]
+    pub fn connections_max(&self) -> Option<u32> {
+        self.limit().own()
+    }
+
+    /// What that bound comes from, at this moment; `None` if there is none.
+    #[must_use]
+    pub fn limited_by(&self) -> Option<LimitedBy> {
+        let index = usize::from(self.limited_by.load(Ordering::Relaxed));
+        let by = LimitedBy::ALL.get(index).copied();
+        by.filter(|_| self.connections_max().is_some())
+    }
+
+    /// Bounds its requests in use, with what the bound comes from; `in_pool`: its pool has a bound of its own.
+    pub(crate) fn set_limit(&self, limit: Option<(u32, LimitedBy)>, in_pool: bool) {
+        let own = limit.map_or(0, |(max, _)| max.min(Limit::IN_POOL - 1));
+        let by = limit.map_or(LimitedBy::Sockets, |(_, by)| by);
+        let in_pool = if in_pool { Limit::IN_POOL } else { 0 };
+        self.limited_by.store(by as u8, Ordering::Relaxed);
+        self.limit.store(own | in_pool, Ordering::Relaxed);
+    }
+
+    /// Whether it is to show that it has recovered: whoever sees a request succeed tells the publisher.
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        self.half_open.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request has succeeded: true once while it is half open.
+    pub fn note_passed(&self) -> bool {
+        self.is_half_open() && self.half_open.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_half_open(&self, half_open: bool) {
+        self.half_open.store(half_open, Ordering::Relaxed);
     }
 
     /// Whether requests that wait for a server of this [`PoolState::group`] may be given it.
@@ -179,11 +227,15 @@ impl Member {
         self.refused.store(false, Ordering::Relaxed);
     }
 
-    /// Notes an answer that is no failure: what came in a row has ended. One relaxed load, as a rule.
-    pub fn note_success(&self) {
-        if self.streaks.load(Ordering::Relaxed) != 0 {
-            self.streaks.store(0, Ordering::Relaxed);
+    /// Notes an answer that is no failure: what came in a row has ended. One relaxed load, as a rule. True if it is the
+    /// first of a server that is half open.
+    pub fn note_success(&self) -> bool {
+        if self.streaks.load(Ordering::Relaxed) == 0 {
+            return false;
         }
+        self.streaks.store(0, Ordering::Relaxed);
+        // Its streak was one short of an ejection.
+        self.note_passed()
     }
 
     /// Notes a failure of the `gateway` kind, or another status from 500 on. Gives the streak that is now as long as
@@ -309,6 +361,69 @@ impl Member {
             self.marks.fetch_or(mark, Ordering::Relaxed);
         } else {
             self.marks.fetch_and(!mark, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What bounds the requests in use of a server: one word, which a pick loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(u32);
+
+impl Limit {
+    /// Set while its pool has a bound of its own.
+    const IN_POOL: u32 = 1 << 31;
+
+    /// Its own bound; `None` if there is none.
+    #[must_use]
+    pub fn own(self) -> Option<u32> {
+        match self.0 & !Self::IN_POOL {
+            0 => None,
+            max => Some(max),
+        }
+    }
+
+    /// Whether its pool has a bound, too.
+    #[must_use]
+    pub fn in_pool(self) -> bool {
+        self.0 & Self::IN_POOL != 0
+    }
+}
+
+/// What the bound of a server's requests in use comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LimitedBy {
+    /// `limits.connections_per_server` of its pool: each request needs a socket.
+    Sockets,
+    /// Its own `max_connections`.
+    MaxConnections,
+    /// What its agent said.
+    Agent,
+    /// An ejection is over, and no request has succeeded since.
+    HalfOpen,
+    /// How its latency answers to the requests that it has.
+    Latency,
+}
+
+impl LimitedBy {
+    /// Each, in the order of its number.
+    pub const ALL: [Self; 5] = [
+        Self::Sockets,
+        Self::MaxConnections,
+        Self::Agent,
+        Self::HalfOpen,
+        Self::Latency,
+    ];
+
+    /// The word for it in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sockets => "connections_per_server",
+            Self::MaxConnections => "max_connections",
+            Self::Agent => "agent",
+            Self::HalfOpen => "half_open",
+            Self::Latency => "latency",
         }
     }
 }

@@ -44,6 +44,11 @@ pub enum Event {
         /// Which member.
         member: u32,
     },
+    /// A request has succeeded at a server that was half open.
+    Passed {
+        /// Which member.
+        member: u32,
+    },
     /// So many failures in a row as eject a server have come from real traffic.
     Failing {
         /// Which member.

@@ -164,10 +164,39 @@ pub struct PoolCells {
     pub agent_failures: Counter,
     /// Words of agents that mean nothing.
     pub agent_unknown_words: Counter,
+    /// What a bound of the pool refused, in the order of [`Overflow::ALL`].
+    pub overflows: [Counter; Overflow::ALL.len()],
     /// How long requests waited in the queue, however the wait ended.
     pub queue_seconds: Histogram,
     /// Waits by how they ended, by the order of [`WaitEnd::ALL`].
     pub waits: [Counter; WaitEnd::ALL.len()],
+}
+
+/// A bound of a whole pool that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Overflow {
+    /// `limits.max_connections`: the request waits in the queue, or is refused.
+    Connections,
+    /// `limits.max_requests`: the request is refused.
+    Requests,
+    /// `limits.max_retries`: the request is not tried again.
+    Retries,
+}
+
+impl Overflow {
+    /// Each, in the order of its number.
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Requests, Self::Retries];
+
+    /// Its label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::Requests => "max_requests",
+            Self::Retries => "max_retries",
+        }
+    }
 }
 
 /// How a wait in a pool's queue ended.
@@ -184,6 +213,15 @@ pub enum WaitEnd {
     NoServer,
     /// The client hung up.
     Left,
+}
+
+impl PoolCells {
+    /// Counts what a bound refused.
+    pub fn count_overflow(&self, overflow: Overflow) {
+        if let Some(counter) = self.overflows.get(overflow as usize) {
+            counter.increment();
+        }
+    }
 }
 
 impl WaitEnd {

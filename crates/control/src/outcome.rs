@@ -21,7 +21,7 @@ pub enum NoConnection {
     Certificate,
     /// The TLS handshake failed otherwise.
     Handshake,
-    /// As many sockets as `limits.connections_per_server`, or this machine, allows are open.
+    /// As many sockets as `limits.connections_per_server`, `limits.max_connections` or this machine allow are open.
     Limit,
 }
 
@@ -46,10 +46,25 @@ impl NoConnection {
 pub fn answered(member: &Member, worker: usize, status: u16, tell: impl FnOnce(Event)) {
     member.stats.of(worker).classes.record(status);
     if status < 500 {
-        member.note_success();
+        if member.note_success() {
+            tell_passed(member, tell);
+        }
     } else {
         note_status(member, worker, status, tell);
     }
+}
+
+/// The server has shown that it serves, though what it serves is not over: it need not wait for that to be open again.
+pub fn serves(member: &Member, tell: impl FnOnce(Event)) {
+    if member.note_passed() {
+        tell_passed(member, tell);
+    }
+}
+
+#[cold]
+fn tell_passed(member: &Member, tell: impl FnOnce(Event)) {
+    let member = member.id;
+    tell(Event::Passed { member });
 }
 
 /// There was no connection.
@@ -102,7 +117,9 @@ pub fn tunnelled(
         cells.broken.increment();
     }
     if answered {
-        member.note_success();
+        if member.note_success() {
+            tell_passed(member, tell);
+        }
     } else if reason == Some(Reason::ServerReset) {
         note(member, worker, Failure::Reset, tell);
     }

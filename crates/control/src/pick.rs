@@ -10,7 +10,7 @@ use balance::Refused;
 
 use crate::gate::Lease;
 use crate::live::{PoolState, PoolView};
-use crate::metrics::RetryCause;
+use crate::metrics::{Overflow, RetryCause};
 use crate::reason::Reason;
 
 /// One worker's half of a pool, or of a subset of one.
@@ -54,7 +54,7 @@ impl LocalPool {
     ///
     /// # Errors
     /// [`Reason::ServerLimit`] when all others are full, or requests wait for them already: whoever may wait does so by
-    /// [`Gate::enter`](crate::gate::Gate::enter). [`Reason::NoUsableServer`] when there is no other.
+    /// [`Gate::enter`](crate::gate::Gate::enter). [`Reason::PoolLimit`] when the pool is, likewise. [`Reason::NoUsableServer`] when there is no other.
     pub fn pick(
         &mut self,
         key: Option<u64>,
@@ -102,12 +102,18 @@ impl LocalPool {
                 Ok(lease) => return Ok(lease),
                 // Without subsets all of them are full when somebody waits; with some, others may have room.
                 Err(Refused::Watched) if !view.divided => return Err(Reason::ServerLimit),
+                Err(Refused::PoolFull) => return Err(Reason::PoolLimit),
                 Err(refused) => {
                     full |= matches!(refused, Refused::Full | Refused::Watched);
                     tried.push(member.id);
                 }
             }
         }
+    }
+
+    /// Counts what a bound of the pool refused.
+    pub fn count_overflow(&self, worker: usize, overflow: Overflow) {
+        self.state.stats.of(worker).count_overflow(overflow);
     }
 
     /// Counts a further try.

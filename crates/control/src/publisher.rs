@@ -10,6 +10,7 @@ mod drain;
 mod drill;
 mod handover;
 mod health;
+mod limits;
 mod outlier;
 mod own_word;
 mod pauses;
@@ -239,6 +240,8 @@ pub struct Publisher {
     words_version: u64,
     /// When the traffic of a pool's servers is to be looked at next; `None` while no pool wants that.
     sweep_at: Option<Duration>,
+    /// When servers whose limit follows latency are to be looked at next; `None` while there are none.
+    look_at: Option<Duration>,
     /// Listeners that accept nothing for a while.
     pauses: pauses::Pauses,
     actions: VecDeque<Action>,
@@ -272,6 +275,7 @@ impl Publisher {
             given: handover::Given::default(),
             words_version: 0,
             sweep_at: None,
+            look_at: None,
             pauses: pauses::Pauses::default(),
             actions: VecDeque::new(),
         }
@@ -287,6 +291,7 @@ impl Publisher {
         self.take_names(&snapshot, now);
         self.take_pools(&snapshot, now, &mut changes);
         self.plan_sweep();
+        self.plan_look(now);
         let (listeners, routes) = self.take_listeners(&snapshot);
         let entries = snapshot.pools.iter();
         let entries = entries.filter_map(|pool| self.pools.get(&pool.name));
@@ -327,6 +332,7 @@ impl Publisher {
     pub fn handle_event(&mut self, event: Event, now: Duration) {
         match event {
             Event::Refused { member } => self.handle_refused(member, now),
+            Event::Passed { member } => self.handle_passed(member, now),
             Event::Failing {
                 member,
                 streak,
@@ -385,7 +391,8 @@ impl Publisher {
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
         let pause = self.pauses.poll_timeout();
         let drill = self.drills.iter().map(|drill| drill.look_at).min();
-        [probe, agent, view, name, drain, drill, self.sweep_at, pause]
+        let (sweep, look) = (self.sweep_at, self.look_at);
+        [probe, agent, view, name, drain, drill, sweep, look, pause]
             .into_iter()
             .flatten()
             .min()
@@ -399,6 +406,7 @@ impl Publisher {
         self.look_at_drains(now);
         self.look_at_drills(now);
         self.sweep_due_pools(now);
+        self.look_at_limits(now);
         self.build_due_views(now);
         let pauses = self.pauses.handle_timeout(now);
         self.actions.extend(pauses.into_iter().map(Action::Log));

@@ -27,6 +27,8 @@ pub enum Reason {
     NoUsableServer,
     /// Every server of the pool is at its connection limit.
     ServerLimit,
+    /// The pool has as many requests, or connections, as it may.
+    PoolLimit,
     /// The pool's queue was full.
     QueueFull,
     /// No server had a slot to give in time.
@@ -77,7 +79,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -89,6 +91,7 @@ impl Reason {
         Self::MethodRefused,
         Self::NoUsableServer,
         Self::ServerLimit,
+        Self::PoolLimit,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::ConnectRefused,
@@ -129,6 +132,7 @@ impl Reason {
             Self::MethodRefused => "method_refused",
             Self::NoUsableServer => "no_usable_server",
             Self::ServerLimit => "server_limit",
+            Self::PoolLimit => "pool_limit",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ConnectRefused => "connect_refused",
@@ -178,6 +182,7 @@ impl Reason {
             | Self::RetryBudget => 502,
             Self::NoUsableServer
             | Self::ServerLimit
+            | Self::PoolLimit
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::AffinityServerUnavailable
@@ -213,6 +218,9 @@ impl Reason {
             Self::ServerLimit => {
                 "every usable server of the pool is at its connection limit, and `limits.queue` is off"
             }
+            Self::PoolLimit => {
+                "the pool has as many requests as `limits.max_requests` allows, or as `limits.max_connections` does and `limits.queue` is off"
+            }
             Self::QueueFull => {
                 "every usable server of the pool is full, and as many requests wait as `limits.queue` allows"
             }
@@ -236,7 +244,9 @@ impl Reason {
             Self::ServerClosed => "the server closed the connection before a whole response",
             Self::ServerReset => "the server reset the connection before a whole response",
             Self::BadResponse => "the server's response was not HTTP that can be passed on",
-            Self::RetryBudget => "another try was due, but the pool's `retries.budget` was spent",
+            Self::RetryBudget => {
+                "another try was due, but the pool's `retries.budget` was spent, or `limits.max_retries` reached"
+            }
             Self::AffinityServerUnavailable => {
                 "the server that the client is bound to cannot serve"
             }

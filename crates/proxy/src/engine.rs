@@ -413,10 +413,14 @@ fn with_here(job: impl FnOnce(&mut Here)) {
     });
 }
 
+/// This thread's worker.
+pub(crate) fn here() -> Option<Rc<Worker>> {
+    HERE.with_borrow(|here| here.as_ref().map(|here| here.worker.clone()))
+}
+
 /// Serves what other workers have handed to this thread's.
 pub(crate) fn take_handed() {
-    let worker = HERE.with_borrow(|here| here.as_ref().map(|here| here.worker.clone()));
-    let Some(worker) = worker else {
+    let Some(worker) = here() else {
         return;
     };
     for handed in worker.mailboxes.take(&worker.hub.crew, worker.number) {

@@ -99,9 +99,10 @@ pub(crate) fn at(worker: &Worker, head: &[u8]) {
         None => {}
         Some(Fault::Panic) => panic!("a fault on purpose"),
         Some(Fault::Stall(time)) => std::thread::sleep(time),
-        Some(Fault::Die) => worker
-            .mailboxes
-            .run(worker.number, || panic!("a worker's fault on purpose")),
+        Some(Fault::Die) => {
+            let die = || panic!("a worker's fault on purpose");
+            worker.mailboxes.run(worker.number, die);
+        }
     }
 }
 

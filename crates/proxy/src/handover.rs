@@ -125,13 +125,14 @@ impl Mailboxes {
         Ok(())
     }
 
-    /// Runs `job` on a worker's thread.
-    #[cfg(debug_assertions)]
-    pub(crate) fn run(&self, worker: usize, job: impl FnOnce() + Send + 'static) {
+    /// Runs `job` on a worker's thread; false when it has none.
+    pub(crate) fn run(&self, worker: usize, job: impl FnOnce() + Send + 'static) -> bool {
         let remote = self.of(worker).and_then(|mailbox| mailbox.remote.clone());
-        if let Some(remote) = remote {
-            remote.run(job);
-        }
+        let Some(remote) = remote else {
+            return false;
+        };
+        remote.run(job);
+        true
     }
 
     /// All that waits for a worker.

@@ -4,6 +4,7 @@
 //! Those rooms meet it in `control`.
 #![warn(clippy::indexing_slicing)]
 
+mod bounds;
 mod buffer;
 mod engine;
 mod fault;
@@ -16,6 +17,7 @@ mod outcome;
 mod pulse;
 mod queue;
 mod relay;
+mod room;
 mod sockets;
 mod stream;
 mod sys;

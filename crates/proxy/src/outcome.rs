@@ -12,6 +12,11 @@ pub(crate) fn answered(worker: &Worker, member: &Member, status: u16) {
     outcome::answered(member, worker.number, status, |event| tell(worker, event));
 }
 
+/// The server has shown that it serves, though what it serves is not over: it need not wait for that to be open again.
+pub(crate) fn serves(worker: &Worker, member: &Member) {
+    outcome::serves(member, |event| tell(worker, event));
+}
+
 /// There was no connection.
 pub(crate) fn not_connected(worker: &Worker, member: &Member, why: NoConnection) {
     outcome::not_connected(member, worker.number, why, |event| tell(worker, event));

@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Destination, HashKey, Protocol, Target, TcpListener};
+use config::{Destination, HashKey, Pool, Protocol, Target, TcpListener};
 use control::decide;
-use control::metrics::RetryCause;
+use control::metrics::{Overflow, RetryCause};
 use control::pick::LocalPool;
 use control::reason::Reason;
 use control::record::Record;
 use control::tries::over;
 
+use crate::bounds::Counted;
 use crate::buffer::Buffer;
 use crate::listener::Listening;
 use crate::net::{self, Deadline};
@@ -33,10 +34,17 @@ struct Connected {
     server: ServerStream,
     lease: Lease,
     times: TunnelTimes,
+    /// Its place among the connections of its pool, where these are bounded.
+    counted: Option<Counted>,
 }
 
 impl Connected {
-    fn new(server: ServerStream, lease: Lease, tcp: &TcpListener) -> Self {
+    fn new(
+        server: ServerStream,
+        lease: Lease,
+        tcp: &TcpListener,
+        counted: Option<Counted>,
+    ) -> Self {
         let times = TunnelTimes {
             idle: tcp.idle,
             half_closed: tcp.half_closed,
@@ -45,6 +53,7 @@ impl Connected {
             server,
             lease,
             times,
+            counted,
         }
     }
 }
@@ -97,6 +106,7 @@ pub(crate) async fn serve(
             server,
             lease,
             times,
+            counted: _counted,
         }) => {
             client.keep_alive_probes(KEEP_ALIVE_PROBES);
             server.stream.keep_alive_probes(KEEP_ALIVE_PROBES);
@@ -230,13 +240,15 @@ async fn connect(
         (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
         _ => None,
     };
+    let mut counted = count_in(worker, config, pool)?;
     let mut tried = Vec::new();
     let mut timeouts_left = config.retries.attempts;
     let mut last = None;
     loop {
         let picked = pool.borrow_mut().pick(key, &mut tried, net::now());
         let picked = match (picked, config.queue) {
-            (Err(Reason::ServerLimit), Some(queue)) => {
+            (Err(full @ (Reason::ServerLimit | Reason::PoolLimit)), Some(queue)) => {
+                count_full(worker, pool, full);
                 let waiter = from.waiter(worker, tcp.priority, &tried);
                 Box::pin(queue::wait(pool, queue, waiter, &mut tries.waited)).await
             }
@@ -266,7 +278,10 @@ async fn connect(
         )
         .await;
         let (reason, cause) = match connected {
-            Ok(server) => return Ok(Connected::new(server, lease, tcp)),
+            Ok(server) => {
+                outcome::serves(worker, &lease.member);
+                return Ok(Connected::new(server, lease, tcp, counted.take()));
+            }
             Err(why) => {
                 outcome::not_connected(worker, &lease.member, why);
                 why.reason()
@@ -288,6 +303,26 @@ async fn connect(
                 tries.failed.push((lease.member.name.clone(), cause));
             }
         }
+    }
+}
+
+/// Counts a connection where its pool bounds them.
+fn count_in(
+    worker: &Worker,
+    config: &Pool,
+    pool: &RefCell<LocalPool>,
+) -> Result<Option<Counted>, Reason> {
+    let Some(max) = config.requests_max else {
+        return Ok(None);
+    };
+    let counted = Counted::request(worker, &pool.borrow(), max);
+    counted.ok_or(Reason::PoolLimit).map(Some)
+}
+
+fn count_full(worker: &Worker, pool: &RefCell<LocalPool>, full: Reason) {
+    if full == Reason::PoolLimit {
+        let pool = pool.borrow();
+        pool.count_overflow(worker.number, Overflow::Connections);
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 pub(crate) use control::gate::Lease;
@@ -13,12 +13,18 @@ pub(crate) use control::outcome::NoConnection;
 use control::pick::LocalPool;
 
 use crate::net::{self, ConnectError};
+use crate::room::{self, Full};
 use crate::stream::Stream;
 use crate::tls::{self, Broken, ClientTls};
 use crate::worker::Worker;
 
 /// Idle connections kept for one server by one worker.
 const IDLE_MAX: usize = 512;
+/// How long room for one more connection is waited for, where connecting has no bound.
+const ROOM_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks, at first and at last.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+const ROOM_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// A connection used longer ago than this is not given to a request that may not be retried.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -58,11 +64,14 @@ pub(crate) async fn connect(
         worker.report_refused(member);
         return Err(NoConnection::Refused);
     }
-    if member.sockets.fetch_add(1, Relaxed) >= sockets_max {
-        member.sockets.fetch_sub(1, Relaxed);
-        return Err(NoConnection::Limit);
-    }
-    let counted = Counted(member);
+    let counted = match Counted::take(member, sockets_max) {
+        Ok(counted) => counted,
+        // Cold: boxed, so that other requests do not carry its state.
+        Err(full) => {
+            let room = take_room(worker, member, full, until, sockets_max, deadline);
+            Box::pin(room).await.ok_or(NoConnection::Limit)?
+        }
+    };
     deadline.set_at(until);
     let connected = deadline
         .guard(async {
@@ -111,8 +120,53 @@ pub(crate) async fn connect(
     })
 }
 
+/// As [`Counted::take`], once an idle socket was closed for it.
+async fn take_room<'a>(
+    worker: &Worker,
+    member: &'a Arc<Member>,
+    mut full: Full,
+    until: Option<Duration>,
+    sockets_max: u32,
+    deadline: &net::Deadline,
+) -> Option<Counted<'a>> {
+    let mut pause = ROOM_PAUSE;
+    let until = until.unwrap_or_else(|| net::now().saturating_add(ROOM_WAIT));
+    loop {
+        room::make(worker, member, full, until, deadline).await;
+        // Another one may have been quicker.
+        match Counted::take(member, sockets_max) {
+            Ok(counted) => return Some(counted),
+            Err(still) => full = still,
+        }
+        // A connection whose server has done, while its client still reads, is neither in use nor idle yet.
+        if !room::has_idle(member, full) || net::now().saturating_add(pause) >= until {
+            return None;
+        }
+        net::sleep(pause).await;
+        pause = (pause * 2).min(ROOM_PAUSE_MAX);
+    }
+}
+
 /// Takes the socket count back unless the connection came to be.
 struct Counted<'a>(&'a Member);
+
+impl<'a> Counted<'a> {
+    /// One more socket, if that is not too many.
+    fn take(member: &'a Arc<Member>, sockets_max: u32) -> Result<Self, Full> {
+        let before = member.sockets.fetch_add(1, SeqCst);
+        let counted = Self(member);
+        if before >= sockets_max {
+            return Err(Full::Server);
+        }
+        if member.limit().in_pool() {
+            let gate = &member.gate;
+            if gate.max().is_some_and(|max| gate.sockets() > max) {
+                return Err(Full::Pool);
+            }
+        }
+        Ok(counted)
+    }
+}
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -198,6 +252,21 @@ impl Idle {
             });
             !kept.is_empty()
         });
+    }
+
+    /// Closes the connection that has been idle for longest of those to a server that `matches`; whether there was one.
+    pub(crate) fn close_one(&self, matches: impl Fn(&Member) -> bool) -> bool {
+        let mut all = self.0.borrow_mut();
+        let oldest = all
+            .values_mut()
+            .filter(|kept| {
+                kept.first()
+                    .is_some_and(|idle| matches(&idle.stream.member))
+            })
+            .min_by_key(|kept| kept.first().map(|idle| idle.since));
+        let closed = oldest.map(|kept| kept.remove(0));
+        drop(all);
+        closed.is_some()
     }
 
     /// Closes everything.

@@ -91,6 +91,18 @@ pub const FAMILIES: &[Family] = &[
         "Sockets open to a server, idle ones included.",
     ),
     family(
+        "evenkeel_server_limit",
+        Gauge,
+        &["pool", "server"],
+        "Requests that a server may hold at once, by the least of all that bounds it; the API says which that is.",
+    ),
+    family(
+        "evenkeel_server_half_open",
+        Gauge,
+        &["pool", "server"],
+        "1 while a server whose ejection is over has few requests at once, until one succeeds.",
+    ),
+    family(
         "evenkeel_server_usable",
         Gauge,
         &["pool", "server"],
@@ -203,6 +215,12 @@ pub const FAMILIES: &[Family] = &[
         Histogram,
         &["pool"],
         "How long requests waited in a pool's queue, however the wait ended.",
+    ),
+    family(
+        "evenkeel_overflows_total",
+        Counter,
+        &["pool", "limit"],
+        "What a bound of a whole pool refused: max_connections (these wait, or are answered 503), max_requests, max_retries.",
     ),
     family(
         "evenkeel_listener_connections",

@@ -1,8 +1,8 @@
-//! The families of queues: who waits while a pool's servers are full.
+//! The families of queues and bounds: who waits while a pool's servers are full, and what the pool refuses.
 
 use std::sync::Arc;
 
-use control::metrics::{Counter, PerWorker, PoolCells, WaitEnd};
+use control::metrics::{Counter, Overflow, PerWorker, PoolCells, WaitEnd};
 use control::world::World;
 
 use super::{BUCKETS, Text};
@@ -34,13 +34,26 @@ pub(super) fn queues(text: &mut Text, ledger: &mut Ledger, world: &World) {
         let sum_us = sum_us.first().copied().unwrap_or(0);
         text.histogram(&[("pool", pool)], buckets, sum_us);
     }
+    text.family("evenkeel_overflows_total");
+    for (pool, totals) in &rows {
+        let overflows = totals.iter().skip(WaitEnd::ALL.len() + BUCKETS + 1);
+        for (overflow, total) in Overflow::ALL.iter().zip(overflows) {
+            text.sample(&[("pool", pool), ("limit", overflow.name())], total);
+        }
+    }
 }
 
-/// Waits by how they ended, then the histogram.
+/// Waits by how they ended, then the histogram, then overflows.
 fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
     let waits = (0..WaitEnd::ALL.len())
         .map(|end| cells.sum(|cells| cells.waits.get(end).map_or(0, Counter::get)));
     let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.queue_seconds.bucket(index)));
     let sum_us = cells.sum(|cells| cells.queue_seconds.sum_us());
-    waits.chain(buckets).chain([sum_us]).collect()
+    let overflows = (0..Overflow::ALL.len())
+        .map(|of| cells.sum(|cells| cells.overflows.get(of).map_or(0, Counter::get)));
+    waits
+        .chain(buckets)
+        .chain([sum_us])
+        .chain(overflows)
+        .collect()
 }

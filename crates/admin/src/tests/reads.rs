@@ -57,9 +57,9 @@ async fn the_api_shows_what_there_is() {
         servers.body,
         concat!(
             r#"[{"pool":"api","name":"a","address":"10.0.0.1:80","state":"ready","health":"healthy","#,
-            r#""cause":"not probed","operator":null,"says":"","labels":{},"weight":2,"effective_weight":2.0,"active":0,"picks":0,"usable":true,"traffic":0.6667,"note":""},"#,
+            r#""cause":"not probed","operator":null,"says":"","labels":{},"weight":2,"effective_weight":2.0,"active":0,"limit":100,"limited_by":"max_connections","picks":0,"usable":true,"traffic":0.6667,"note":""},"#,
             r#"{"pool":"api","name":"b<&\"c","address":"10.0.0.2:80","state":"ready","health":"healthy","#,
-            r#""cause":"not probed","operator":null,"says":"","labels":{},"weight":1,"effective_weight":1.0,"active":0,"picks":0,"usable":true,"traffic":0.3333,"note":""}]"#
+            r#""cause":"not probed","operator":null,"says":"","labels":{},"weight":1,"effective_weight":1.0,"active":0,"limit":50,"limited_by":"max_connections","picks":0,"usable":true,"traffic":0.3333,"note":""}]"#
         )
     );
     let unix = fixture

@@ -122,7 +122,7 @@ fn a_slot_goes_to_the_oldest_that_may_have_it() {
         "newcomers do not barge"
     );
     assert_eq!(
-        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || Some(7)),
         2
     );
     assert_eq!((server.in_use(), server.picks()), (2, 2));
@@ -133,17 +133,17 @@ fn a_slot_goes_to_the_oldest_that_may_have_it() {
     server.set_state(State::Drain);
     assert!(server.release(), "the slot must be offered");
     assert_eq!(
-        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || Some(7)),
         0
     );
     server.set_state(State::Ready);
     assert_eq!(
-        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7),
+        queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || Some(7)),
         1
     );
     queue.leave(been_there);
     assert!(server.is_watched());
-    queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || 7);
+    queue.offer_slots(&server, but(1), max, 9, OnDrain::Move, || Some(7));
     assert!(!server.is_watched(), "nobody waits");
     assert!(!server.release());
     assert_eq!(server.acquire(max), Ok(()));
@@ -160,7 +160,7 @@ fn who_wants_another_group_is_passed_over() {
     let places = [1, 2, 1].map(|group| queue.enter(5, of(group), 9).unwrap());
     let offer = |group: u32| {
         let meets = |wish: &Wish| wish.group == group;
-        queue.offer_slots(&server, meets, None, 9, OnDrain::Move, || group)
+        queue.offer_slots(&server, meets, None, 9, OnDrain::Move, || Some(group))
     };
     assert!(queue.any(|wish| wish.group == 2) && !queue.any(|wish| wish.group == 3));
     assert_eq!(offer(3), 0);
@@ -185,7 +185,7 @@ fn no_slot_is_lost_between_threads() {
             MAX,
             usize::MAX,
             OnDrain::Move,
-            || index,
+            || Some(index),
         );
     };
     thread::scope(|scope| {

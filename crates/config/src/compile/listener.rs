@@ -237,7 +237,7 @@ fn compile_tcp(
     };
     let span = pool.map_or(key, |pool| pool.span);
     for target in routes.iter().map(|route| &route.target).chain([&target]) {
-        check_hash_keys(target, known.pools, span, report);
+        check_http_only(target, known.pools, span, report);
     }
     let timeouts = section_or_absent!(raw.timeouts, RawListenerTimeouts);
     Some(TcpListener {
@@ -275,13 +275,20 @@ fn priority(raw: Option<&At<RawPriority>>) -> u8 {
     raw.map_or(defaults::PRIORITY, |priority| priority.value.0)
 }
 
-/// A connection has a source address and nothing else that could be hashed.
-fn check_hash_keys(target: &Target, pools: &[Pool], span: Span, report: &mut Report) {
+/// A connection has a source address and nothing else that could be hashed, and no response that could be late.
+fn check_http_only(target: &Target, pools: &[Pool], span: Span, report: &mut Report) {
     let led_to = target.destinations().into_iter();
     for pool in led_to.filter_map(|to| pools.get(to.pool)) {
         if pool.balance.key != HashKey::Source {
             let message = format!(
                 "the pool `{}` hashes what only HTTP has; a TCP listener can hash the source",
+                pool.name
+            );
+            report.error(Kind::Conflict, span, message);
+        }
+        if pool.adaptive_concurrency.is_some() {
+            let message = format!(
+                "`adaptive_concurrency` of the pool `{}` goes by how soon HTTP responses begin; a TCP listener has none",
                 pool.name
             );
             report.error(Kind::Conflict, span, message);

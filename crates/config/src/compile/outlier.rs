@@ -73,6 +73,9 @@ pub(super) fn compile_outlier(
     settings.ejected_max = raw
         .max_ejected
         .map_or(settings.ejected_max, |share| share.value.0);
+    settings.half_open = raw
+        .half_open_requests
+        .map_or(settings.half_open, |count| count.value.u32());
     Some(settings)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use balance::Algorithm;
 use rules::{Filter, On};
 
+use super::adaptive::compile_adaptive;
 use super::destination::compile_labels;
 use super::outlier::compile_outlier;
 use super::retries::compile_retries;
@@ -100,6 +101,10 @@ fn compile_pool(
         connections_per_server: limits
             .connections_per_server
             .map_or(defaults::CONNECTIONS_PER_SERVER, |n| n.value.u32()),
+        connections_max: count_or_off(limits.max_connections),
+        requests_max: count_or_off(limits.max_requests),
+        retries_max: count_or_off(limits.max_retries),
+        adaptive_concurrency: compile_adaptive(raw.adaptive_concurrency, report),
         queue: compile_queue(limits.queue, limits.queue_wait),
         retries: compile_retries(raw.retries.as_ref(), raw.hedge.as_ref(), report),
         prefer_zone,
@@ -121,6 +126,13 @@ fn compile_pool(
         }),
         name_ttl: defaults::NAME_TTL,
     }
+}
+
+/// A number that `off` makes endless, which is the default.
+fn count_or_off<const MIN: u64, const MAX: u64>(
+    count: Option<At<Off<Whole<MIN, MAX>>>>,
+) -> Option<u32> {
+    count?.value.on().map(Whole::u32)
 }
 
 fn compile_server(

@@ -33,6 +33,8 @@ section! {
         "max_ejection_time" max_ejection_time: Wait = or(show_duration(standard().ejection_max)),
         /// Share of the pool that may be ejected; one server of several may be, the last never.
         "max_ejected" max_ejected: Percent = or(format!("{}%", standard().ejected_max)),
+        /// Requests at once for a server whose ejection is over, until one of them succeeds.
+        "half_open_requests" half_open_requests: Whole<1, 1000> = or(standard().half_open),
     } later []
 }
 

@@ -1,8 +1,8 @@
 //! Pools as written: servers, balance, health and resilience.
 
 use super::{
-    LoadFactor, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawPoolTls, RawRetries,
-    RawSlowStart, RawZones, Weight, words,
+    LoadFactor, RawAdaptive, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawPoolTls,
+    RawRetries, RawSlowStart, RawZones, Weight, words,
 };
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
@@ -43,6 +43,8 @@ section! {
         "drain" drain: RawDrain = or("its own defaults"),
         /// The HTTP version that its servers speak.
         "http" http: HttpVersion = or(1),
+        /// Bounds the requests that each server holds at once by what its latency shows: `gradient`, or the long form. HTTP only.
+        "adaptive_concurrency" adaptive_concurrency: Off<RawAdaptive> = or("off"),
         /// How servers are judged by their traffic; on by default. `off`: only by connections that they refuse.
         "outlier_detection" outlier_detection: Off<RawOutlier> = or("its own defaults"),
         /// When fewer than this share of the servers are not judged bad, those that answer serve too, however they are judged.
@@ -99,8 +101,14 @@ section! {
     RawPoolLimits "pool limits" {
         /// Sockets open to one server, idle ones included.
         "connections_per_server" connections_per_server: Whole<1, 1_000_000> = or(defaults::CONNECTIONS_PER_SERVER),
-        /// Requests that wait while every server is full; `off`: they are answered 503 at once.
+        /// Requests that wait while every server is full (elsewhere: max_pending); `off`: they are answered 503 at once.
         "queue" queue: Off<Whole<1, 1_000_000>> = or(defaults::QUEUE),
+        /// Requests in use at once, and sockets open, at all servers together; further requests wait in the queue.
+        "max_connections" max_connections: Off<Whole<1, 10_000_000>> = or("off"),
+        /// Requests at once, those that wait included; further ones are answered 503 at once.
+        "max_requests" max_requests: Off<Whole<1, 10_000_000>> = or("off"),
+        /// Requests at their further try at once; further ones are not tried again.
+        "max_retries" max_retries: Off<Whole<0, 10_000_000>> = or("off"),
         /// How long a request waits in the queue.
         "queue_wait" queue_wait: Wait = or(show_duration(defaults::QUEUE_WAIT)),
     } later []

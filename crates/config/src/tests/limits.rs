@@ -43,3 +43,89 @@ fn mistakes_in_the_process_limits_have_their_place() {
         );
     }
 }
+
+fn pool(keys: &str) -> Given {
+    let listener = "listeners: { l: { bind: \":1\", pool: p } }";
+    Given::main(&format!(
+        "{listener}\npools: {{ p: {{ servers: [10.0.0.1:1],\n {keys}\n }} }}\n"
+    ))
+}
+
+fn compiled(keys: &str) -> crate::Pool {
+    let given = pool(keys);
+    let mut snapshot = given
+        .load()
+        .snapshot
+        .unwrap_or_else(|| panic!("{:?}", given.found()));
+    snapshot.pools.remove(0)
+}
+
+#[test]
+fn bounds_of_a_pool_are_off_unless_they_are_written() {
+    let bounds = |keys| {
+        let pool = compiled(keys);
+        (pool.connections_max, pool.requests_max, pool.retries_max)
+    };
+    assert_eq!(bounds(""), (None, None, None));
+    let all = "limits: { max_connections: 9, max_requests: 11, max_retries: 0 }";
+    assert_eq!(bounds(all), (Some(9), Some(11), Some(0)));
+    let off = "limits: { max_connections: off, max_requests: off, max_retries: off }";
+    assert_eq!(bounds(off), (None, None, None));
+}
+
+#[test]
+fn adaptive_concurrency_has_two_spellings() {
+    use balance::adaptive::Settings;
+    let settings = |keys| compiled(keys).adaptive_concurrency;
+    assert_eq!(settings(""), None);
+    assert_eq!(settings("adaptive_concurrency: off"), None);
+    let standard = Some(Settings::default());
+    assert_eq!(settings("adaptive_concurrency: gradient"), standard);
+    assert_eq!(settings("adaptive_concurrency: {}"), standard);
+    let mut expected = Settings::default();
+    (expected.min, expected.max) = (2000, 2000);
+    expected.tolerance = 0.5;
+    expected.measure_every = std::time::Duration::from_secs(60);
+    assert_eq!(
+        settings("adaptive_concurrency: { min: 2000, tolerance: 50%, measure_every: 1m }"),
+        Some(expected)
+    );
+}
+
+#[test]
+fn mistakes_in_the_bounds_of_a_pool_have_their_place() {
+    for (keys, expected) in [
+        ("limits: { max_request: 5 }", "3:12: error[unknown_key]: "),
+        ("limits: { max_requests: 0 }", "3:26: error[value]: "),
+        ("limits: { max_retries: 20% }", "3:25: error[type]: "),
+        (
+            "adaptive_concurrency: gradiant",
+            "3:24: error[value]: `gradiant` is not a way to find the limit (did you mean `gradient`?)",
+        ),
+        (
+            "adaptive_concurrency: { min: 5, max: 4 }",
+            "3:39: error[conflict]: `max` (4) is less than `min` (5)",
+        ),
+        (
+            "adaptive_concurrency: { tolerance: 0.5 }",
+            "3:37: error[type]: ",
+        ),
+        (
+            "outlier_detection: { half_open_requests: 0 }",
+            "3:43: error[value]: ",
+        ),
+    ] {
+        let found = pool(keys).found();
+        assert!(
+            found.iter().any(|found| found.contains(expected)),
+            "{keys}: {found:?}"
+        );
+    }
+    let tcp = "listeners: { l: { bind: \":1\", protocol: tcp, pool: p } }\npools: { p: { servers: [10.0.0.1:1], adaptive_concurrency: gradient } }\n";
+    let found = Given::main(tcp).found();
+    let expected = "1:52: error[conflict]: `adaptive_concurrency` of the pool `p` goes by";
+    assert!(
+        found.iter().any(|found| found.contains(expected)),
+        "{found:?}"
+    );
+}

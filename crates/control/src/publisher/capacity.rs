@@ -208,7 +208,10 @@ impl PoolEntry {
 impl Slot {
     /// What it may hold at once, where it or its config says so.
     pub(super) fn room(&self) -> Option<u32> {
-        self.own.connections_max(self.file_room)
+        [self.file_room, self.own.connections_max()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -8,7 +8,7 @@ use config::Pool;
 use wire::agent_check::decode_agent_line;
 
 use super::handover::{millis, parse_state};
-use super::pools::{Slot, in_use_max};
+use super::pools::Slot;
 use crate::handover::{LiveEjection, LiveLessened, LiveSays, LiveServer, LiveTraffic};
 
 /// By their words, beside statuses.
@@ -63,11 +63,7 @@ impl Slot {
             .resume(state(&says.check), line.unwrap_or_default(), put_aside);
         self.own.keep_check(pool.health_check.as_ref());
         self.settle();
-        let mut servers = pool.servers.iter();
-        let server = servers.find(|server| server.name == self.configured);
-        let file = server.and_then(|server| in_use_max(pool, server));
-        self.member
-            .set_connections_max(self.own.connections_max(file));
+        self.apply_limit(pool);
     }
 }
 

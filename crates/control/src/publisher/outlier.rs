@@ -17,6 +17,7 @@ impl Slot {
     /// Puts the server back into service as if its traffic had said nothing.
     pub(super) fn forgive(&mut self, now: Duration) {
         self.member.forget_streaks();
+        self.member.set_half_open(false);
         self.outlier.forgive(now);
     }
 
@@ -34,9 +35,7 @@ impl Slot {
 
     /// Its counts as its pool's judge wants them.
     fn take_totals(&mut self, settings: &Settings, now: Duration) {
-        let stats = &self.member.stats;
-        let requests = stats.sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum());
-        let failed = stats.sum(|cells| cells.failed.get());
+        let (requests, failed) = self.member.totals();
         self.outlier.handle_totals(requests, failed, now, settings);
     }
 }
@@ -218,11 +217,17 @@ impl PoolEntry {
         let mut before = Vec::with_capacity(self.slots.len());
         for slot in &mut self.slots {
             before.push(slot.condition());
-            if slot.outlier.handle_timeout(now) {
-                slot.member.set_on_trial();
+            let was_half_open = slot.outlier.is_half_open();
+            slot.take_totals(settings, now);
+            if was_half_open && !slot.outlier.is_half_open() {
+                slot.member.set_half_open(false);
                 changed = true;
             }
-            slot.take_totals(settings, now);
+            if slot.outlier.handle_timeout(now) {
+                slot.member.set_on_trial();
+                slot.member.set_half_open(true);
+                changed = true;
+            }
         }
         let mut subjects: Vec<Subject<'_>> = self
             .slots

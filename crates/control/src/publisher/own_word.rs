@@ -10,7 +10,7 @@ use balance::{Share, State};
 use config::{AgentCheck, HealthCheck, Probe};
 use wire::agent_check::{AgentAdmin, AgentLine, AgentService};
 
-use super::pools::{Place, Slot, in_use_max};
+use super::pools::{Place, Slot};
 use super::{Action, AgentProbe, Notice, Publisher};
 use crate::handover::LiveSays;
 
@@ -76,12 +76,9 @@ impl OwnWord {
         }
     }
 
-    /// Of the file's bound: the operator's is never passed.
-    pub(super) fn connections_max(&self, file: Option<u32>) -> Option<u32> {
-        match (file, self.agent.connections_max) {
-            (Some(file), Some(own)) => Some(file.min(own)),
-            (file, own) => file.or(own),
-        }
+    /// Requests at once, as its agent says.
+    pub(super) fn connections_max(&self) -> Option<u32> {
+        self.agent.connections_max.filter(|max| *max > 0)
     }
 
     /// As an agent would write it.
@@ -229,11 +226,7 @@ impl Publisher {
         if before == says {
             return;
         }
-        let mut servers = pool.config.servers.iter();
-        let server = servers.find(|server| server.name == slot.configured);
-        let file = server.and_then(|server| in_use_max(pool.config, server));
-        slot.member
-            .set_connections_max(slot.own.connections_max(file));
+        slot.apply_limit(pool.config);
         let (pool, server) = (pool.name.clone(), slot.member.name.clone());
         let state = slot.member.cell.state();
         if state != State::Ready {

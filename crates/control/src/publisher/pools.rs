@@ -13,6 +13,7 @@ use config::{Address, AgentCheck, HealthCheck, InitialHealth, Labels, Pool, Serv
 
 use super::capacity::Looks;
 use super::drain::Leaving;
+use super::limits::Adapting;
 use super::own_word::OwnWord;
 use super::subsets::Subset;
 use super::view::{Seat, Warmth};
@@ -109,6 +110,8 @@ pub(super) struct Slot {
     pub(super) file_weight: u32,
     /// `max_connections`, if it is set.
     pub(super) file_room: Option<u32>,
+    /// Set while its limit follows its latency.
+    pub(super) adapting: Option<Adapting>,
     /// Where the config puts it.
     pub(super) seat: Seat,
     pub(super) warmth: Warmth,
@@ -282,6 +285,7 @@ impl Publisher {
         let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
         let state = self.state_of(pool, old.as_ref());
+        state.gate.set_max(pool.connections_max);
         let (slots, subsets, same_check, built, panic, served, retired) = match old {
             Some(old) => {
                 let same_check = old.config.health_check == pool.health_check;
@@ -337,8 +341,8 @@ impl Publisher {
                 };
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 slot.file_room = server.connections_max;
-                let max = slot.own.connections_max(in_use_max(pool, server));
-                slot.member.set_connections_max(max);
+                slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);
+                slot.apply_limit(pool);
                 slot.member.set_host(match &server.address {
                     Address::Name(host, _) => Some(host.clone()),
                     Address::Ip(_) | Address::Unix(_) => None,
@@ -481,6 +485,7 @@ impl Publisher {
             hash_name,
             file_weight: server.weight,
             file_room: server.connections_max,
+            adapting: None,
             seat: Seat::new(server),
             warmth: Warmth::new(true),
             weight_word: None,
@@ -651,16 +656,6 @@ pub(super) fn words_of_names(slots: &[Slot]) -> BTreeMap<Arc<str>, Words> {
             });
     }
     all
-}
-
-/// Each request in use needs a socket, so that a server with all its sockets in use is full.
-pub(super) fn in_use_max(pool: &Pool, server: &Server) -> Option<u32> {
-    let sockets = pool.connections_per_server;
-    Some(
-        server
-            .connections_max
-            .map_or(sockets, |max| max.min(sockets)),
-    )
 }
 
 fn budget(pool: &Pool) -> RetryBudget {

@@ -21,6 +21,7 @@ mod drains;
 mod drills;
 mod handovers;
 mod health;
+mod limits;
 mod names;
 mod outlier;
 mod own_words;

@@ -125,6 +125,7 @@ impl PoolEntry {
             let down = verdict == Verdict::Unhealthy || !open;
             slot.warmth.update(fit, down, slow_start.as_ref(), now);
             self.served |= fit;
+            slot.apply_limit(&self.config);
         }
         self.drop_subsets();
         let all: Vec<&Slot> = self.slots.iter().collect();
@@ -280,6 +281,12 @@ impl PoolEntry {
         if slot.warmth.warming {
             let share = slot.warmth.share(self.config.slow_start.as_ref(), now);
             parts.push(format!("slow start at {share}"));
+        }
+        if let Some(max) = slot.half_open(&self.config) {
+            let plural = if max == 1 { "" } else { "s" };
+            parts.push(format!(
+                "half open: {max} request{plural} at once until one succeeds"
+            ));
         }
         parts.join("; ")
     }

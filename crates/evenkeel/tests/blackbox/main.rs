@@ -1,5 +1,6 @@
 //! Black-box tests: the built binary, asked and looked at as a user would.
 
+mod breaker;
 mod capacity;
 mod check;
 mod command;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use config::{HttpListener, Pool};
 use control::live::Member;
+use control::metrics::Overflow;
 use control::outcome::NoConnection;
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -19,6 +20,7 @@ use super::plan::{self, Plan, Refused};
 use super::respond;
 use super::upload::Upload;
 use super::{Block, Conn, Next, Tunnel, hedge, retry};
+use crate::bounds::Counted;
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
@@ -41,6 +43,8 @@ pub(super) struct Cx<'a> {
     pub(super) repeats: bool,
     /// Further tries of a request that was sent.
     pub(super) allowance: Allowance,
+    /// Its place among those of the pool that are tried again, where these are bounded.
+    pub(super) retrying: RefCell<Option<Counted>>,
 }
 
 /// A request that is answered here.
@@ -110,6 +114,13 @@ pub(super) async fn run(
         return answer::send(conn, http, block, content, String::new(), false, &mut log).await;
     };
     log.pool = Some(pool.borrow().state.clone());
+    if let Some(max) = plan.config.requests_max {
+        log.counted = Counted::request(&conn.worker, &pool.borrow(), max);
+        if log.counted.is_none() {
+            let unserved = Unserved::new(Reason::PoolLimit);
+            return answer_unserved(conn, http, pool, block, &mut upload, unserved, log).await;
+        }
+    }
     let until = plan::request_timeout(plan.route, plan.config)
         .map(|limit| net::now().saturating_add(limit));
     let cx = Cx {
@@ -122,35 +133,41 @@ pub(super) async fn run(
         until,
         repeats,
         allowance: Allowance::new(plan.retries.attempts),
+        retrying: RefCell::new(None),
     };
     match forward(&cx, block, &mut upload, log).await {
         Ok(next) => next,
-        Err((unserved, mut log)) => {
-            conn.deadline.tag(0);
-            let Unserved { reason, detail } = unserved;
-            if reason == Reason::ClientClosed {
-                log.finish_unanswered(reason);
-                return Next::Close;
-            }
-            let keep = upload.is_done();
-            upload.release(&mut block.client_in);
-            let detail = if detail.is_empty() && reason.status() >= 502 {
-                upstream::explain_unusable(pool, &block.tried)
-            } else {
-                detail
-            };
-            answer::send(
-                conn,
-                http,
-                block,
-                Content::Reason(reason),
-                detail,
-                keep,
-                &mut log,
-            )
-            .await
+        Err((unserved, log)) => {
+            answer_unserved(conn, http, pool, block, &mut upload, unserved, log).await
         }
     }
+}
+
+/// Answers a request that no server has served.
+async fn answer_unserved(
+    conn: &Conn,
+    http: &HttpListener,
+    pool: &RefCell<LocalPool>,
+    block: &mut Block,
+    upload: &mut Upload,
+    unserved: Unserved,
+    mut log: Log,
+) -> Next {
+    conn.deadline.tag(0);
+    let Unserved { reason, detail } = unserved;
+    if reason == Reason::ClientClosed {
+        log.finish_unanswered(reason);
+        return Next::Close;
+    }
+    let keep = upload.is_done();
+    upload.release(&mut block.client_in);
+    let detail = if detail.is_empty() && reason.status() >= 502 {
+        upstream::explain_unusable(pool, &block.tried)
+    } else {
+        detail
+    };
+    let content = Content::Reason(reason);
+    answer::send(conn, http, block, content, detail, keep, &mut log).await
 }
 
 /// Tries servers until one answers or no further try is due.
@@ -169,7 +186,9 @@ async fn forward(
         });
         let picked = match picked {
             // Cold: boxed, so that other requests do not carry its state.
-            Err(Reason::ServerLimit) => Box::pin(queue_up(cx, &block.tried, &mut log)).await,
+            Err(full @ (Reason::ServerLimit | Reason::PoolLimit)) => {
+                Box::pin(queue_up(cx, full, &block.tried, &mut log)).await
+            }
             picked => picked,
         };
         let lease = match picked {
@@ -289,10 +308,19 @@ fn try_again(
     Ok(())
 }
 
-/// Every server is full: waits for one, unless the pool has no queue.
-async fn queue_up(cx: &Cx<'_>, tried: &[u32], log: &mut Log) -> Result<Lease, Reason> {
+/// Every server is `full`, or the pool: waits for one, unless the pool has no queue.
+async fn queue_up(
+    cx: &Cx<'_>,
+    full: Reason,
+    tried: &[u32],
+    log: &mut Log,
+) -> Result<Lease, Reason> {
+    if full == Reason::PoolLimit {
+        let pool = cx.pool.borrow();
+        pool.count_overflow(cx.conn.worker.number, Overflow::Connections);
+    }
     let Some(queue) = cx.config.queue else {
-        return Err(Reason::ServerLimit);
+        return Err(full);
     };
     let waiter = queue::Waiter {
         worker: &cx.conn.worker,

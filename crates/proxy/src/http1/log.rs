@@ -10,6 +10,7 @@ use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
 
+use crate::bounds::Counted;
 use crate::net;
 use crate::outcome;
 use crate::worker::{Active, Worker};
@@ -38,6 +39,8 @@ pub(super) struct Log {
     /// Only filled when the exchange will be written to a log.
     pub(super) texts: Option<Box<Texts>>,
     silent: bool,
+    /// Its place among the requests of its pool, where these are bounded.
+    pub(super) counted: Option<Counted>,
 }
 
 /// What a log line shows of a request.
@@ -73,6 +76,7 @@ impl Log {
             bytes_out: 0,
             texts: None,
             silent: false,
+            counted: None,
         }
     }
 

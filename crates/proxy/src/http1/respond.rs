@@ -17,6 +17,7 @@ use super::Conn;
 use super::encode::{self, After};
 use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::net::{self, Conduit, Deadline, Push};
+use crate::outcome;
 use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
 use crate::stream::Stream;
 use crate::upstream::Lease;
@@ -234,6 +235,7 @@ async fn relay_final(
             let reusable = head.keep_alive && server_in.is_empty();
             return Ok(Responded { after, reusable });
         }
+        outcome::serves(&on.conn.worker, &on.lease.member);
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
             net::yield_now().await;

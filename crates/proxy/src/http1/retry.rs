@@ -9,13 +9,17 @@ use control::tries::{beside as beside_by, note_tried};
 
 use super::exchange::Cx;
 use super::upload::Upload;
+use crate::bounds::Counted;
 use crate::net;
 use crate::upstream::Lease;
 
 /// Whether a request that was sent, and got no byte of an answer, may be sent to another server.
 pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<(), Reason> {
-    let pool = cx.pool.borrow();
     let repeatable = may_repeat(cx, upload);
+    if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
+        return Err(Reason::RetryBudget);
+    }
+    let pool = cx.pool.borrow();
     cx.allowance
         .retry(repeatable, reason, &pool.state.budget, net::now())
 }
@@ -33,14 +37,17 @@ pub(super) fn elsewhere(
     tried: &mut Vec<u32>,
     member: &Member,
 ) -> Option<Lease> {
+    let repeatable = may_repeat(cx, upload);
+    if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
+        return None;
+    }
     let now = net::now();
     let pool = &mut *cx.pool.borrow_mut();
     let state = pool.state.clone();
-    cx.allowance
-        .elsewhere(may_repeat(cx, upload), &state.budget, now, || {
-            note_tried(tried, member.id);
-            pool.pick(cx.plan.key, tried, now).ok()
-        })
+    cx.allowance.elsewhere(repeatable, &state.budget, now, || {
+        note_tried(tried, member.id);
+        pool.pick(cx.plan.key, tried, now).ok()
+    })
 }
 
 /// The same for a try beside the one at `member`, which goes on: it counts against the budget alone.
@@ -50,13 +57,29 @@ pub(super) fn beside(
     tried: &mut Vec<u32>,
     member: &Member,
 ) -> Option<Lease> {
+    let repeatable = may_repeat(cx, upload);
+    if repeatable && !claim_place(cx) {
+        return None;
+    }
     let now = net::now();
     let pool = &mut *cx.pool.borrow_mut();
     let state = pool.state.clone();
-    beside_by(may_repeat(cx, upload), &state.budget, now, || {
+    beside_by(repeatable, &state.budget, now, || {
         note_tried(tried, member.id);
         pool.pick(cx.plan.key, tried, now).ok()
     })
+}
+
+/// Whether the request may be one of those of its pool that are tried again. It stays one until it ends.
+fn claim_place(cx: &Cx<'_>) -> bool {
+    let Some(max) = cx.config.retries_max else {
+        return true;
+    };
+    let mut place = cx.retrying.borrow_mut();
+    if place.is_none() {
+        *place = Counted::retry(&cx.conn.worker, &cx.pool.borrow(), max);
+    }
+    place.is_some()
 }
 
 /// Waits before a further try: at random up to a bound that doubles, so that what failed together does not come back

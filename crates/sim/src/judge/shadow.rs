@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use balance::State;
 use balance::health::{Outcome, Verdict};
-use control::live::{Member, PoolView, Standing};
+use control::live::{LimitedBy, Member, PoolView, Standing};
 use control::message::Event;
 
 use super::known::Known;
@@ -508,7 +508,10 @@ impl Shadow {
     /// Whether a server has no slot left.
     pub(super) fn is_full(&self, member: u32) -> bool {
         self.members.get(&member).is_some_and(|known| {
-            let max = known.plan.connections_max;
+            // Half open: its own bound, until the publisher has heard of a success.
+            let half_open = known.member.limited_by() == Some(LimitedBy::HalfOpen);
+            let narrow = known.member.connections_max().filter(|_| half_open);
+            let max = narrow.or(known.plan.connections_max);
             max.is_some_and(|max| known.in_use >= max)
         })
     }

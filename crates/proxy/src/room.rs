@@ -1,0 +1,113 @@
+//! Room for one more socket to a server, made by closing one that is idle: here, or on another worker.
+//!
+//! Only run by who finds `limits.connections_per_server`, or its pool's `limits.max_connections`, reached. Which sockets
+//! another worker keeps idle only that one knows: it is asked, and answers by closing one or not.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use control::live::Member;
+
+use crate::engine;
+use crate::net::{self, Deadline};
+use crate::worker::Worker;
+
+/// A worker that has not answered by then is not waited for.
+const ANSWER_WAIT: Duration = Duration::from_millis(100);
+
+/// Whose sockets are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Server,
+    /// All servers of its pool together.
+    Pool,
+}
+
+/// What is asked of the other workers.
+struct Asked {
+    member: Arc<Member>,
+    full: Full,
+    /// Workers that have not answered.
+    left: AtomicUsize,
+    closed: AtomicBool,
+    waker: Waker,
+}
+
+impl Asked {
+    /// Runs on each of them.
+    fn answer(&self) {
+        let worker = engine::here();
+        if worker.is_some_and(|worker| close_here(&worker, &self.member, self.full)) {
+            self.closed.store(true, Ordering::SeqCst);
+        }
+        let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last || self.closed.load(Ordering::SeqCst) {
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+/// Has an idle socket closed, if there is one. Given up at `until`, on [`net::now`]'s clock.
+pub(crate) async fn make(
+    worker: &Worker,
+    member: &Arc<Member>,
+    full: Full,
+    until: Duration,
+    deadline: &Deadline,
+) {
+    if !has_idle(member, full) || close_here(worker, member, full) {
+        return;
+    }
+    let answered_by = net::now().saturating_add(ANSWER_WAIT);
+    deadline.set_at(Some(until.min(answered_by)));
+    let mut asked: Option<Arc<Asked>> = None;
+    let answers = poll_fn(|cx| {
+        let asked = asked.get_or_insert_with(|| ask(worker, member, full, cx.waker()));
+        if asked.closed.load(Ordering::SeqCst) || asked.left.load(Ordering::SeqCst) == 0 {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    });
+    // Who does not answer in time has nothing to give.
+    let _ = deadline.guard(answers).await;
+}
+
+fn ask(worker: &Worker, member: &Arc<Member>, full: Full, waker: &Waker) -> Arc<Asked> {
+    let others = (0..worker.hub.worker_count).filter(|number| *number != worker.number);
+    let asked = Arc::new(Asked {
+        member: member.clone(),
+        full,
+        left: AtomicUsize::new(others.clone().count()),
+        closed: AtomicBool::new(false),
+        waker: waker.clone(),
+    });
+    for number in others {
+        let job = asked.clone();
+        if !worker.mailboxes.run(number, move || job.answer()) {
+            asked.left.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    asked
+}
+
+/// Whether there are more sockets than requests that use them; who asks holds a request, and no socket.
+pub(crate) fn has_idle(member: &Member, full: Full) -> bool {
+    match full {
+        Full::Server => {
+            let busy = member.cell.in_use().saturating_sub(1);
+            member.sockets.load(Ordering::SeqCst) > busy
+        }
+        // Only who may serve is counted there.
+        Full::Pool => member.gate.sockets() >= member.gate.in_use(),
+    }
+}
+
+fn close_here(worker: &Worker, member: &Arc<Member>, full: Full) -> bool {
+    worker.idle.close_one(|of| match full {
+        Full::Server => of.id == member.id,
+        Full::Pool => Arc::ptr_eq(&of.gate, &member.gate),
+    })
+}
