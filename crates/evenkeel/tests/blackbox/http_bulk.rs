@@ -25,7 +25,7 @@ fn large_bodies_arrive_whole_both_ways_over_one_connection_to_the_server() -> Ou
     for size in [LARGE, 1, LARGE + 12_345, 200_000, 0, LARGE - 1] {
         let body = noise(size);
         let mut sending = client.stream().try_clone()?;
-        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+        let request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
         let sent = [request.as_bytes(), &body].concat();
         let sender = std::thread::spawn(move || std::io::Write::write_all(&mut sending, &sent));
         let response = client.response()?;
