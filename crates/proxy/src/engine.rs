@@ -36,13 +36,13 @@ const LEAVING_LOOKS_MAX: u32 = 100;
 const STOP_LOOK: Duration = Duration::from_millis(1);
 const STOP_LOOKS_MAX: u32 = 2_000;
 
-/// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit, of which
-/// each of `workers` needs some of its own.
+/// Connections for a listener without a limit of its own: two descriptors each, within the open-file limit. Pipes of
+/// `workers` get up to a quarter of what is there for both; bytes that get none are copied.
 #[must_use]
 pub fn connection_default_max(open_files: u64, workers: usize) -> u32 {
-    let conduits = (2 * CONDUITS_MAX as u64).saturating_mul(workers as u64);
-    let others = OTHER_FILES.saturating_add(conduits);
-    u32::try_from(open_files.saturating_sub(others) / 2)
+    let free = open_files.saturating_sub(OTHER_FILES);
+    let pipes = (2 * CONDUITS_MAX as u64).saturating_mul(workers as u64);
+    u32::try_from((free - pipes.min(free / 4)) / 2)
         .unwrap_or(u32::MAX)
         .max(16)
 }
@@ -545,5 +545,19 @@ impl Here {
             stop,
             self.connections_default,
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_limit_of_open_files_leaves_most_for_connections() {
+        assert_eq!(connection_default_max(600, 2), 33);
+        assert_eq!(connection_default_max(1024, 2), 192);
+        assert_eq!(connection_default_max(1_048_576, 4), 523_904);
+        assert_eq!(connection_default_max(0, 64), 16);
+        assert_eq!(connection_default_max(u64::MAX, 64), u32::MAX);
     }
 }
