@@ -15,6 +15,7 @@ mod explain;
 mod hash;
 pub mod health;
 mod latency;
+pub mod learnt;
 mod local;
 mod maglev;
 pub mod outlier;

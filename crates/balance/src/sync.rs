@@ -2,7 +2,7 @@
 
 pub(crate) use std::sync::{
     MutexGuard, PoisonError,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// For those who wait anyway, and those who end while others wait.

@@ -7,6 +7,7 @@ mod drain;
 mod even;
 mod examples;
 mod large;
+mod learnt;
 mod queue;
 mod shares;
 mod tried;
