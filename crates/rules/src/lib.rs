@@ -32,6 +32,7 @@ mod pattern;
 mod read;
 mod request;
 mod scratch;
+mod session;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -49,5 +50,6 @@ pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError, REGEX_BYTES_MAX};
 pub use read::{cookie, cookies, params, query};
 pub use request::Request;
 pub use scratch::Scratch;
+pub use session::{path_parameter, set_cookie};
 pub use table::{RouteTable, Unreachable};
 pub use trace::{Collect, Key, NoTrace, Rejection, Trace};
