@@ -562,6 +562,19 @@ pub enum Probe {
     Tcp,
     /// One HTTP/1.1 request on a new connection.
     Http(HttpProbe),
+    /// One `grpc.health.v1.Health/Check` on a new connection.
+    Grpc(GrpcProbe),
+}
+
+/// One gRPC probe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrpcProbe {
+    /// What is asked about; empty for the server as a whole.
+    pub service: String,
+    /// `:authority`; the server's address when not given.
+    pub host: Option<String>,
+    /// Further metadata.
+    pub headers: Vec<(String, String)>,
 }
 
 /// One HTTP probe.

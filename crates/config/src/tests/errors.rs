@@ -441,6 +441,26 @@ fn pools() {
         &["3:41: error[conflict]: a TCP probe sends nothing: this key is only for HTTP"],
     );
     check_pool(
+        "servers: [a:1], health_check: { tcp: { service: a } }",
+        &["3:41: error[conflict]: a TCP probe sends nothing: this key is only for gRPC"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { http: { service: a } }",
+        &["3:42: error[conflict]: this key is only for a gRPC probe"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { service: a, path: / }",
+        &["3:46: error[conflict]: this key is only for HTTP: a gRPC probe has `service`"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { grpc: { servise: a, headers: { te: x, grpc-timeout: 1S } } }",
+        &[
+            "3:42: error[unknown_key]: unknown key `servise` in `health_check` (did you mean `service`?)",
+            "3:69: error[value]: te belongs to the connection or the framing; only the proxy sets it",
+            "3:86: error[value]: grpc-timeout belongs to the call; only the probe sets it",
+        ],
+    );
+    check_pool(
         "servers: [a:1], health_check: { path: health, method: 'G T', host: 'a b', headers: { te: x }, status: [99, 300-200], interval: 1ms, initial: up }",
         &[
             "3:40: error[value]: the path of a probe begins with `/` and holds no blank",

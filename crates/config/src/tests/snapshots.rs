@@ -465,12 +465,29 @@ fn spellings_of_health_check() {
                     http.status,
                     health.interval.as_secs()
                 ),
+                Probe::Grpc(grpc) => format!(
+                    "grpc {:?} {:?} {:?} {}",
+                    grpc.service,
+                    grpc.host,
+                    grpc.headers,
+                    health.interval.as_secs()
+                ),
             });
         assert_eq!(found.as_deref(), expected, "{written}");
     };
     check("off", None);
     check("tcp", Some("tcp 10"));
     check("http", Some("GET / [(200, 299)] 10"));
+    check("grpc", Some("grpc \"\" None [] 10"));
+    check("{ service: a.B }", Some("grpc \"a.B\" None [] 10"));
+    check(
+        "{ service: a.B, host: x, interval: 3s }",
+        Some("grpc \"a.B\" Some(\"x\") [] 3"),
+    );
+    check(
+        "{ grpc: { headers: { x-token: y } } }",
+        Some("grpc \"\" None [(\"x-token\", \"y\")] 10"),
+    );
     check("{ interval: 3s }", Some("tcp 3"));
     check("{ tcp: { interval: 3s } }", Some("tcp 3"));
     check("{ http: { path: /x } }", Some("GET /x [(200, 299)] 10"));

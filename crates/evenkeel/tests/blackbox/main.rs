@@ -8,6 +8,7 @@ mod commands;
 mod demo;
 mod explain;
 mod explain_live;
+mod grpc_health;
 mod http_bodies;
 mod http_bulk;
 mod http_chain;
