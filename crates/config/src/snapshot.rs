@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rules::{Cidr, Filter, HostPattern, RouteTable, Scratch};
+use wire::grpc::Code;
 
 use crate::labels::Labels;
 
@@ -471,6 +472,8 @@ pub struct Retries {
     pub per_try_timeout: Option<Duration>,
     /// Statuses after which another server is tried, as inclusive ranges.
     pub statuses: Vec<(u16, u16)>,
+    /// Codes of gRPC after which a call is tried again at another server; bit 14 is `UNAVAILABLE`.
+    pub codes: u32,
     /// Waits before a request that was sent is sent again.
     pub backoff: Option<Backoff>,
     /// POST may be done twice.
@@ -485,7 +488,20 @@ impl Retries {
     /// Whether a server is ever given up that has not failed: for its slowness, or for its answer.
     #[must_use]
     pub fn gives_up(&self) -> bool {
-        self.attempts > 0 && (self.per_try_timeout.is_some() || !self.statuses.is_empty())
+        self.attempts > 0
+            && (self.per_try_timeout.is_some() || !self.statuses.is_empty() || self.codes != 0)
+    }
+
+    /// Whether a call of gRPC may be tried again because of the code that a server answered, whatever its method.
+    #[must_use]
+    pub fn repeats_calls(&self) -> bool {
+        self.attempts > 0 && self.codes != 0
+    }
+
+    /// Whether another server is tried after an answer with this code of gRPC.
+    #[must_use]
+    pub fn is_code_retried(&self, code: Code) -> bool {
+        self.codes >> code.number() & 1 == 1
     }
 
     /// Whether another server is tried after an answer with `status`.

@@ -327,7 +327,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ strip: /a }, { set_header: { 'a b': x } }, { remove_header: host }, { respond: 99 }], pool: p }]",
         &[
-            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
             "2:66: error[value]: \"a b\" is no header name",
             "2:97: error[value]: host can be set on a request, and neither removed nor set elsewhere",
             "2:116: error[value]: expected a whole number from 200 to 599",
@@ -344,7 +344,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ a: 1, b: 2 }], pool: p }]",
         &[
-            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
         ],
     );
 }
@@ -566,6 +566,14 @@ fn retries_and_hedging() {
             "3:119: error[value]: a time of 0 would end everything at once (`off`, where it is taken, means no limit)",
             "3:131: error[missing]: `hedge` lacks `after`",
             "3:138: error[value]: expected a whole number from 1 to 5",
+        ],
+    );
+    check_pool(
+        "servers: [a:1], retries: { on: [unavailible, ok, 14] }",
+        &[
+            "3:34: error[value]: `unavailible` is no status of HTTP, and no code of gRPC to retry (did you mean `unavailable`?)",
+            "3:47: error[value]: `ok` is no status of HTTP, and no code of gRPC to retry",
+            "3:51: error[value]: `14` is not a status such as `200` or a range such as `200-299`",
         ],
     );
     check_pool(

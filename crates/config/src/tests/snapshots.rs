@@ -185,6 +185,7 @@ fn a_pools_defaults_are_those_of_the_table() {
             budget_percent: 20,
             per_try_timeout: None,
             statuses: Vec::new(),
+            codes: 0,
             backoff: None,
             repeats_post: false,
             repeats_patch: false,
@@ -270,6 +271,7 @@ fn every_key() {
         attempts: 0,
         per_try_timeout: None,
         statuses: Vec::new(),
+        codes: 0,
         hedge: None,
         ..snapshot.pools[0].retries.clone()
     };
@@ -329,6 +331,7 @@ fn every_key_of_a_pool() {
             budget_percent: 5,
             per_try_timeout: Some(Duration::from_millis(1500)),
             statuses: vec![(502, 503), (504, 504)],
+            codes: 1 << 14,
             backoff: Some(Backoff {
                 base: Duration::from_millis(10),
                 max: seconds(1).unwrap(),
@@ -445,6 +448,24 @@ fn spellings_of_balance() {
         Algorithm::ConsistentHash { bounded_load: None },
         HashKey::Query("q".to_owned()),
     );
+}
+
+#[test]
+fn codes_of_grpc_to_retry() {
+    let check = |written: &str, statuses: &[(u16, u16)], codes: u32| {
+        let snapshot = snapshot(&format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [h:1], retries: {{ on: {written} }} }} }}\n"
+        ));
+        let retries = &snapshot.pools[0].retries;
+        assert_eq!((&retries.statuses[..], retries.codes), (statuses, codes));
+    };
+    check("unavailable", &[], 1 << 14);
+    check(
+        "[503, unavailable, cancelled]",
+        &[(503, 503)],
+        1 << 14 | 1 << 1,
+    );
+    check("500-599", &[(500, 599)], 0);
 }
 
 #[test]
