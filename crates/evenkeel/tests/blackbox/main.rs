@@ -57,3 +57,4 @@ mod top;
 mod upgrade;
 mod upgrade_carried;
 mod upgrade_parent;
+mod websockets;
