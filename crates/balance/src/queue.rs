@@ -48,6 +48,17 @@ pub struct Wish {
     pub tried: Vec<u32>,
     /// Which servers it is for at all, in the caller's numbers; 0 for any.
     pub group: u32,
+    /// The only server that it is for, in the caller's number: a client is bound to it.
+    pub only: Option<u32>,
+    /// Whether it is let in while its server drains.
+    pub keeps: bool,
+}
+
+impl Wish {
+    /// What holds for it where `others` holds for the others.
+    fn on_drain(&self, others: OnDrain) -> OnDrain {
+        if self.keeps { OnDrain::Keep } else { others }
+    }
 }
 
 /// A place in a queue; the least is served first.
@@ -187,7 +198,7 @@ impl<G> Queue<G> {
                 Offer::Stop
             } else if !meets(wish) {
                 Offer::Skip
-            } else if server.acquire_in_turn(max, on_drain).is_ok() {
+            } else if server.acquire_in_turn(max, wish.on_drain(on_drain)).is_ok() {
                 left -= 1;
                 match grant() {
                     Some(grant) => Offer::Grant(grant),

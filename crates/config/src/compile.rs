@@ -4,13 +4,13 @@
 //! written or is already reported, so its default stands in and nothing is said twice.
 
 mod adaptive;
+mod affinity;
 mod destination;
 mod listener;
 mod outlier;
 mod passthrough;
 mod place;
 mod pool;
-mod probe;
 mod retries;
 mod route;
 mod said;
@@ -67,6 +67,8 @@ pub(crate) fn compile(
     routes.check_unused(&pools, &mut names, report);
     let admin = compile_admin(raw.admin, &mut binds, report);
     check_binds(&binds, report);
+    let secret = affinity::compile_secret(raw.secret_file, source, report);
+    affinity::check_affinities(&listeners, &pools, &names, secret.is_some(), report);
     names.warn_unused(report);
     for (pool, subsets) in pools.iter_mut().zip(names.subsets) {
         pool.subsets = subsets;
@@ -80,7 +82,7 @@ pub(crate) fn compile(
             .and_then(|limits| limits.value.buffer_bytes)
             .map(|bytes| bytes.value.on().map(|bytes| bytes.0)),
         access_log: raw.access_log.and_then(|log| compile_access_log(log.value)),
-        secret_file: None,
+        secret,
         state_file: raw
             .state_file
             .and_then(|file| compile_state_file(file, report)),
@@ -136,6 +138,13 @@ impl PoolNames {
                 None
             }
         }
+    }
+
+    /// Where the name of the pool with this index is written.
+    pub(crate) fn span(&self, pool: usize) -> Span {
+        self.used
+            .get(pool)
+            .map_or(Span::START, |(_, span, _)| *span)
     }
 
     /// The index of a subset of the pool with this index; the same labels are the same subset.

@@ -98,3 +98,10 @@ pub const AGENT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Of a whole agent check.
 pub const AGENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Name of the cookie that says which server a client is bound to.
+pub const AFFINITY_COOKIE: &str = "SERVERID";
+/// Bits of an IPv6 address that tell clients apart: what one household or machine gets.
+pub const AFFINITY_IPV6_PREFIX: u8 = 64;
+/// Bytes that a secret has at least.
+pub const SECRET_BYTES_MIN: usize = 16;

@@ -104,6 +104,8 @@ pub enum Kind {
     Repeats,
     /// A certificate or key that cannot be used, is out of date, or does not fit what it is for.
     Certificate,
+    /// A secret that is none.
+    Secret,
 }
 
 impl Kind {
@@ -131,6 +133,7 @@ impl Kind {
             Self::TcpOnly => "tcp_only",
             Self::Repeats => "repeats",
             Self::Certificate => "certificate",
+            Self::Secret => "secret",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of the reference. What values mean together is for `compile`.
 
 mod adaptive;
+mod affinity;
 mod balance;
 mod destination;
 mod listener;
@@ -16,6 +17,10 @@ mod said;
 mod tls;
 
 pub(crate) use adaptive::{RawAdaptive, RawAdaptiveMap};
+pub(crate) use affinity::{
+    OnDrainWord, RawAffinity, RawCookieAffinity, RawHashAffinity, RawHeaderAffinity,
+    RawSourceAffinity, StrengthWord,
+};
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use destination::{RawArm, RawDestination, RawSplit};
 pub(crate) use listener::{
@@ -28,9 +33,7 @@ pub(crate) use pool::{
     RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawServer,
     RawStatus,
 };
-pub(crate) use retries::{
-    RawBackoff, RawHedge, RawRetries, RawRetryOn, RawRouteRetries, RetryMethod,
-};
+pub(crate) use retries::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, RetryMethod};
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,
 };
@@ -59,6 +62,8 @@ section! {
         "limits" limits: RawLimits = or("its own defaults"),
         /// The access log.
         "access_log" access_log: Off<RawAccessLog> = or("off"),
+        /// File whose bytes sign what clients carry: the opaque values of affinity cookies; at least 16 bytes.
+        "secret_file" secret_file: Text = or("none"),
         /// File that keeps what operators have said of servers (state, weight) over a restart; its folder must be
         /// writable.
         "state_file" state_file: Off<Text> = or("off"),
@@ -70,7 +75,7 @@ section! {
         "listeners" listeners: Named<RawListener> = required(),
         /// Where traffic goes, by name.
         "pools" pools: Named<RawPool> = or("none"),
-    } later ["secret_file", "sites", "dns", "vip", "discovery", "mesh"]
+    } later ["sites", "dns", "vip", "discovery", "mesh"]
 }
 
 section! {

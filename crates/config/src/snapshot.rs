@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rules::{Cidr, Filter, HostPattern, RouteTable, Scratch};
-use wire::grpc::Code;
 
 use crate::labels::Labels;
 
+mod affinity;
 mod tls;
 
+pub use affinity::{Affinity, AffinityKind, InsertedCookie, Secret, Strength};
 pub use tls::{
     Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
 };
@@ -31,8 +32,8 @@ pub struct Snapshot {
     pub buffer_bytes_max: Option<Option<u64>>,
     /// Where the access log goes; `None` when it is off.
     pub access_log: Option<AccessLog>,
-    /// Path of the file whose bytes sign what clients carry.
-    pub secret_file: Option<String>,
+    /// Signs what clients carry.
+    pub secret: Option<Secret>,
     /// Path of the file that keeps operators' words over a restart; `None` when it is off.
     pub state_file: Option<String>,
     /// In the order of the file.
@@ -323,6 +324,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// Which server gets a request.
     pub balance: Balance,
+    /// What binds a client to a server; `None`: nothing does.
+    pub affinity: Option<Affinity>,
     /// TLS to its servers; `None`: plain.
     pub tls: Option<Arc<PoolTls>>,
     /// Server-side times.
@@ -472,8 +475,6 @@ pub struct Retries {
     pub per_try_timeout: Option<Duration>,
     /// Statuses after which another server is tried, as inclusive ranges.
     pub statuses: Vec<(u16, u16)>,
-    /// Codes of gRPC after which a call is tried again at another server; bit 14 is `UNAVAILABLE`.
-    pub codes: u32,
     /// Waits before a request that was sent is sent again.
     pub backoff: Option<Backoff>,
     /// POST may be done twice.
@@ -488,20 +489,7 @@ impl Retries {
     /// Whether a server is ever given up that has not failed: for its slowness, or for its answer.
     #[must_use]
     pub fn gives_up(&self) -> bool {
-        self.attempts > 0
-            && (self.per_try_timeout.is_some() || !self.statuses.is_empty() || self.codes != 0)
-    }
-
-    /// Whether a call of gRPC may be tried again because of the code that a server answered, whatever its method.
-    #[must_use]
-    pub fn repeats_calls(&self) -> bool {
-        self.attempts > 0 && self.codes != 0
-    }
-
-    /// Whether another server is tried after an answer with this code of gRPC.
-    #[must_use]
-    pub fn is_code_retried(&self, code: Code) -> bool {
-        self.codes >> code.number() & 1 == 1
+        self.attempts > 0 && (self.per_try_timeout.is_some() || !self.statuses.is_empty())
     }
 
     /// Whether another server is tried after an answer with `status`.
@@ -578,19 +566,6 @@ pub enum Probe {
     Tcp,
     /// One HTTP/1.1 request on a new connection.
     Http(HttpProbe),
-    /// One `grpc.health.v1.Health/Check` on a new connection.
-    Grpc(GrpcProbe),
-}
-
-/// One gRPC probe.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GrpcProbe {
-    /// What is asked about; empty for the server as a whole.
-    pub service: String,
-    /// `:authority`; the server's address when not given.
-    pub host: Option<String>,
-    /// Further metadata.
-    pub headers: Vec<(String, String)>,
 }
 
 /// One HTTP probe.

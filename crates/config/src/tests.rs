@@ -1,5 +1,6 @@
 //! The whole way from text to snapshot or diagnostics, as tables.
 
+mod affinity;
 mod errors;
 mod files;
 mod fuzz;
@@ -65,6 +66,7 @@ impl Given {
         let given = Self::default().file(MAIN, text);
         let given = given.file("etc/tls/cert.pem", include_str!("tests/tls/cert.pem"));
         let given = given.file("etc/tls/key.pem", include_str!("tests/tls/key.pem"));
+        let given = given.file("etc/secret", "0123456789abcdef");
         given.file("etc/tls/ocsp.der", "an answer of the authority")
     }
 

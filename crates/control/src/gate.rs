@@ -84,13 +84,21 @@ impl Lease {
     /// # Errors
     /// When the server takes none, is full, or others wait ([`Refused::Watched`]); when the pool is full.
     pub fn take(member: &Arc<Member>) -> Result<Self, Refused> {
+        Self::take_bound(member, OnDrain::Move)
+    }
+
+    /// The same for a client that is bound to the server: with [`OnDrain::Keep`] also while it drains.
+    ///
+    /// # Errors
+    /// As [`Lease::take`].
+    pub fn take_bound(member: &Arc<Member>, on_drain: OnDrain) -> Result<Self, Refused> {
         let limit = member.limit();
         if limit.in_pool() {
-            return member.gate.take_both(member, limit.own());
+            return member.gate.take_both(member, limit.own(), on_drain);
         }
-        match member.cell.acquire(limit.own()) {
+        match member.cell.acquire_by_affinity(limit.own(), on_drain) {
             Ok(()) => Ok(Self::of(member, Held::Server)),
-            Err(Refused::Watched) => member.gate.admit(member),
+            Err(Refused::Watched) => member.gate.admit(member, on_drain),
             Err(refused) => Err(refused),
         }
     }
@@ -185,7 +193,34 @@ impl Gate {
         let wish = Wish {
             tried: tried.to_vec(),
             group,
+            ..Wish::default()
         };
+        self.enter_with(priority, wish, max, members)
+    }
+
+    /// The same for a client that is bound to `member`, and waits for that alone.
+    pub fn enter_bound(
+        self: &Arc<Self>,
+        priority: u8,
+        member: &Arc<Member>,
+        on_drain: OnDrain,
+        max: u32,
+    ) -> Option<Ticket> {
+        let wish = Wish {
+            only: Some(member.id),
+            keeps: on_drain == OnDrain::Keep,
+            ..Wish::default()
+        };
+        self.enter_with(priority, wish, max, || std::slice::from_ref(member))
+    }
+
+    fn enter_with<M: std::ops::Deref<Target = [Arc<Member>]>>(
+        self: &Arc<Self>,
+        priority: u8,
+        wish: Wish,
+        max: u32,
+        members: impl FnOnce() -> M,
+    ) -> Option<Ticket> {
         let place = self.queue.enter(priority, wish, max as usize)?;
         let ticket = Ticket {
             gate: self.clone(),
@@ -247,25 +282,30 @@ impl Gate {
 
     /// A newcomer at a watched server: it is let in only when nobody waits for it.
     #[cold]
-    fn admit(&self, member: &Arc<Member>) -> Result<Lease, Refused> {
+    fn admit(&self, member: &Arc<Member>, on_drain: OnDrain) -> Result<Lease, Refused> {
         self.offer(member, usize::MAX);
         if self.queue.any(|wish| meets(member, wish)) {
             return Err(Refused::Watched);
         }
         let max = member.connections_max();
-        member.cell.acquire_in_turn(max, OnDrain::Move)?;
+        member.cell.acquire_in_turn(max, on_drain)?;
         self.lease(member).ok_or_else(|| self.take_back(member))
     }
 
     /// As [`Lease::take`] in a pool with a bound.
     #[cold]
-    fn take_both(&self, member: &Arc<Member>, max: Option<u32>) -> Result<Lease, Refused> {
+    fn take_both(
+        &self,
+        member: &Arc<Member>,
+        max: Option<u32>,
+        on_drain: OnDrain,
+    ) -> Result<Lease, Refused> {
         if self.is_full() {
             return Err(Refused::PoolFull);
         }
-        match member.cell.acquire(max) {
+        match member.cell.acquire_by_affinity(max, on_drain) {
             Ok(()) => self.lease(member).ok_or_else(|| self.take_back(member)),
-            Err(Refused::Watched) => self.admit(member),
+            Err(Refused::Watched) => self.admit(member, on_drain),
             Err(refused) => Err(refused),
         }
     }
@@ -319,5 +359,8 @@ impl Gate {
 
 /// Whether a server will do for one that waits.
 fn meets(member: &Member, wish: &Wish) -> bool {
-    member.serves(wish.group) && !wish.tried.contains(&member.id)
+    match wish.only {
+        Some(only) => only == member.id,
+        None => member.serves(wish.group) && !wish.tried.contains(&member.id),
+    }
 }

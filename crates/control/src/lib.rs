@@ -5,6 +5,7 @@
 //! `admin` and the binary.
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod capacity;
 pub mod crew;
 pub mod decide;

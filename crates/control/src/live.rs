@@ -12,6 +12,7 @@ use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 use config::Labels;
 
+use crate::affinity::Bound;
 use crate::capacity::Outlook;
 use crate::gate::Gate;
 use crate::metrics::{
@@ -88,6 +89,8 @@ const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
 /// A drill has it out, as a crash would.
 const CRASHED: u8 = 4;
+/// Its drain has ended: it keeps no bound client any more.
+const DRAINED: u8 = 8;
 
 impl Member {
     /// A member that was never picked.
@@ -345,10 +348,23 @@ impl Member {
         self.mark(CRASHED, crashed);
     }
 
+    /// Whether its drain has ended, so that clients that are bound to it move.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.has(DRAINED)
+    }
+
+    pub(crate) fn set_drained(&self, drained: bool) {
+        self.mark(DRAINED, drained);
+    }
+
     /// Sets the state in force; the requests in use at that very moment.
     pub(crate) fn set_state(&self, state: balance::State) -> u32 {
         let in_use = self.cell.set_state(state);
         self.mark(CLOSED, state != balance::State::Ready);
+        if state != balance::State::Drain {
+            self.set_drained(false);
+        }
         in_use
     }
 
@@ -497,8 +513,11 @@ pub struct PoolView {
     pub standings: Vec<Standing>,
     /// Whether the usable ones are only used for want of better ones.
     pub panic: bool,
-    /// Whether routes choose parts of the pool: then requests may wait for some of its servers while others are free.
+    /// Whether requests may wait for some of its servers while others are free: routes choose parts of the pool, or
+    /// clients are bound.
     pub divided: bool,
+    /// Who keeps clients that are bound; `None`: nothing binds them.
+    pub bound: Option<Bound>,
 }
 
 /// The live half of a pool, or of a subset of one.
@@ -537,6 +556,7 @@ impl PoolState {
             standings: Vec::new(),
             panic: false,
             divided: false,
+            bound: None,
         };
         Self {
             name,

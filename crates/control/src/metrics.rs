@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::affinity::End;
 use crate::reason::Reason;
 
 /// A total that one thread writes and any thread reads.
@@ -170,6 +171,8 @@ pub struct PoolCells {
     pub queue_seconds: Histogram,
     /// Waits by how they ended, by the order of [`WaitEnd::ALL`].
     pub waits: [Counter; WaitEnd::ALL.len()],
+    /// Requests of a pool whose clients are bound, by what came of that, in the order of [`End::ALL`].
+    pub affinity: [Counter; End::ALL.len()],
 }
 
 /// A bound of a whole pool that was reached.
@@ -256,6 +259,8 @@ pub struct ServerCells {
     pub failed: Counter,
     /// TCP connections that were broken off by it.
     pub broken: Counter,
+    /// Requests and TCP connections that it served because their clients are bound to it.
+    pub affinity_picks: Counter,
 }
 
 /// What is counted for a listener.

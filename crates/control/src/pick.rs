@@ -6,12 +6,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::Refused;
+use balance::{OnDrain, Refused};
+use config::{Affinity, Strength};
 
+use crate::affinity::{Bond, BoundServer, Tie, Verdict, without};
 use crate::gate::Lease;
-use crate::live::{PoolState, PoolView};
+use crate::live::{Member, PoolState, PoolView};
 use crate::metrics::{Overflow, RetryCause};
 use crate::reason::Reason;
+
+/// Places of a ring that are walked before any server will do.
+const WALK_MAX: usize = 4096;
+
+/// What becomes of a bound request at its server.
+enum Held {
+    Lease(Lease),
+    /// The server is full, or the pool: the request is to wait for it.
+    Waits(Reason),
+    /// Another server may take it.
+    Elsewhere,
+    Refused,
+}
 
 /// One worker's half of a pool, or of a subset of one.
 #[derive(Debug)]
@@ -69,6 +84,71 @@ impl LocalPool {
         picked
     }
 
+    /// The same for a request that is bound: it goes where it is bound to, as long as that server may keep it.
+    ///
+    /// # Errors
+    /// As [`LocalPool::pick`]; when [`Bond::waits`] says so, the request is to wait for [`LocalPool::owner`] alone.
+    /// [`Reason::AffinityServerUnavailable`] when its server cannot serve, and no other may.
+    pub fn pick_bound(
+        &mut self,
+        affinity: &Affinity,
+        bond: &Bond,
+        key: Option<u64>,
+        tried: &mut Vec<u32>,
+        now: Duration,
+    ) -> Result<Lease, Reason> {
+        self.refresh();
+        bond.set_waits(false);
+        let held = match (&self.view.bound, bond.tie) {
+            (None, _) | (_, Tie::Free) => Held::Elsewhere,
+            (_, Tie::Lost) => without_server(affinity),
+            (Some(bound), Tie::Server(id)) => {
+                bond.set_owner(id);
+                match bound.of_member(id) {
+                    Some(server) => hold(affinity, bond, server, tried),
+                    // The config has let go of it.
+                    None => {
+                        bond.leave();
+                        Held::Elsewhere
+                    }
+                }
+            }
+            (Some(bound), Tie::Key(hash)) => match bound.owners(hash).next() {
+                Some(server) => {
+                    bond.set_owner(server.member.id);
+                    match hold(affinity, bond, server, tried) {
+                        Held::Elsewhere => bound
+                            .owners(hash)
+                            .take(WALK_MAX)
+                            .find_map(|next| stand_in(next, bond, tried))
+                            .map_or(Held::Elsewhere, Held::Lease),
+                        held => held,
+                    }
+                }
+                None => Held::Elsewhere,
+            },
+        };
+        match held {
+            Held::Lease(lease) => Ok(lease),
+            Held::Waits(full) => {
+                bond.set_waits(true);
+                Err(full)
+            }
+            Held::Elsewhere => self.pick(key, tried, now),
+            Held::Refused => {
+                bond.refuse();
+                Err(Reason::AffinityServerUnavailable)
+            }
+        }
+    }
+
+    /// The server that a request is bound to, if the pool has it.
+    #[must_use]
+    pub fn owner(&self, bond: &Bond) -> Option<Arc<Member>> {
+        let bound = self.view.bound.as_ref()?;
+        Some(bound.of_member(bond.owner()?)?.member.clone())
+    }
+
     fn pick_of(
         &mut self,
         key: Option<u64>,
@@ -122,4 +202,53 @@ impl LocalPool {
             counter.increment();
         }
     }
+}
+
+/// Whether a bound request stays at its server.
+fn hold(affinity: &Affinity, bond: &Bond, server: &BoundServer, tried: &[u32]) -> Held {
+    let leave = |verdict| match verdict {
+        Verdict::Refuse => Held::Refused,
+        Verdict::Keep | Verdict::Move => {
+            bond.leave();
+            Held::Elsewhere
+        }
+    };
+    if tried.contains(&server.member.id) {
+        // It has failed this request; that alone says little of the next one.
+        return match affinity.strength {
+            Strength::Preferred => Held::Elsewhere,
+            Strength::Required => Held::Refused,
+        };
+    }
+    let verdict = server.judge(affinity.strength, affinity.on_drain);
+    if verdict != Verdict::Keep {
+        return leave(verdict);
+    }
+    if bond.has_given_up() {
+        return leave(without(affinity.strength));
+    }
+    match Lease::take_bound(&server.member, affinity.on_drain) {
+        Ok(lease) => Held::Lease(lease),
+        Err(Refused::PoolFull) => Held::Waits(Reason::PoolLimit),
+        Err(Refused::Draining) if affinity.on_drain == OnDrain::Move => leave(Verdict::Move),
+        Err(Refused::Draining | Refused::Disabled) => leave(without(affinity.strength)),
+        Err(_) => Held::Waits(Reason::ServerLimit),
+    }
+}
+
+/// For a request whose server is not in the pool, and cannot be waited for.
+fn without_server(affinity: &Affinity) -> Held {
+    match affinity.strength {
+        Strength::Preferred => Held::Elsewhere,
+        Strength::Required => Held::Refused,
+    }
+}
+
+/// A slot of a server that may take over a key from its owner.
+fn stand_in(server: &BoundServer, bond: &Bond, tried: &[u32]) -> Option<Lease> {
+    let id = server.member.id;
+    if !server.used || bond.owner() == Some(id) || tried.contains(&id) {
+        return None;
+    }
+    Lease::take(&server.member).ok()
 }

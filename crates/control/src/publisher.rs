@@ -3,6 +3,7 @@
 //! Configs, events and commands go in with `now`; worlds and actions come out. It reads no file, sends no probe and
 //! asks no clock: the shell around it does what the actions say, and calls back when [`Publisher::poll_timeout`] is due.
 
+mod affinity;
 mod capacity;
 mod carried;
 mod changes;
@@ -19,7 +20,7 @@ mod subsets;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use balance::State;
-use config::{AgentCheck, HealthCheck, Snapshot};
+use config::{AgentCheck, HealthCheck, Secret, Snapshot};
 
 use crate::capacity::Outlook;
 use crate::live::{Endpoint, ListenerState, RouteState};
@@ -215,6 +216,8 @@ pub struct Publisher {
     next_probe: u64,
     random: u64,
     snapshot: Option<Arc<Snapshot>>,
+    /// Signs what clients carry.
+    secret: Option<Secret>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
     /// Where each member is.
     places: BTreeMap<u32, Place>,
@@ -259,6 +262,7 @@ impl Publisher {
             next_probe: 1,
             random: seed,
             snapshot: None,
+            secret: None,
             pools: BTreeMap::new(),
             places: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -287,6 +291,7 @@ impl Publisher {
         let mut changes = changes::compare(before.as_deref(), &snapshot);
         self.given.retain(&snapshot);
         self.words_version += 1;
+        self.secret.clone_from(&snapshot.secret);
         self.count_connections(before.as_deref(), &snapshot, &mut changes);
         self.take_names(&snapshot, now);
         self.take_pools(&snapshot, now, &mut changes);

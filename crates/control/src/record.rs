@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::LogFormat;
-use wire::grpc::Code;
 
+use crate::affinity::End;
 use crate::metrics::RetryCause;
 use crate::reason::Reason;
 
@@ -38,8 +38,6 @@ pub struct Record {
     pub version: &'static str,
     /// Status of the answer; 499 when the client left, 0 for TCP.
     pub status: u16,
-    /// How a call of gRPC ended, as far as that is known.
-    pub grpc: Option<Code>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -52,6 +50,8 @@ pub struct Record {
     pub failed: Vec<(Arc<str>, RetryCause)>,
     /// How long it waited in its pool's queue.
     pub waited: Duration,
+    /// By what its client is bound, and what came of that; `None` where nothing binds.
+    pub affinity: Option<(&'static str, End)>,
     /// `X-Request-ID`, when there is one.
     pub request_id: String,
     /// `User-Agent` and `Referer`, for the common format's readers.
@@ -92,9 +92,6 @@ impl Record {
         text(&mut line, "target", &self.target);
         text(&mut line, "version", self.version);
         let _ = write!(line, "\"status\":{},", self.status);
-        if let Some(code) = self.grpc {
-            let _ = write!(line, "\"grpc_status\":{},", code.number());
-        }
         if let Some(reason) = self.reason {
             text(&mut line, "reason", reason.name());
         }
@@ -108,6 +105,10 @@ impl Record {
             text(&mut line, "user_agent", &self.user_agent);
         }
         self.json_of_failed(&mut line);
+        if let Some((kind, end)) = self.affinity {
+            text(&mut line, "affinity", kind);
+            text(&mut line, "binding", end.name());
+        }
         if !self.waited.is_zero() {
             let _ = write!(
                 line,
@@ -250,13 +251,13 @@ mod tests {
             host: "example.com".into(),
             version: "HTTP/1.1",
             status: 200,
-            grpc: None,
             bytes_in: 0,
             bytes_out: 5,
             reason: None,
             tries: 1,
             failed: Vec::new(),
             waited: Duration::ZERO,
+            affinity: None,
             request_id: String::new(),
             user_agent: String::new(),
             detail: String::new(),
@@ -285,14 +286,6 @@ mod tests {
         .line(LogFormat::Json);
         let part = r#""status":200,"failed":[{"server":"a","cause":"per_try_timeout"},{"server":"b\"","cause":"status"}],"tries":3,"#;
         assert!(line.contains(part), "{line}");
-    }
-
-    #[test]
-    fn the_end_of_a_call_is_shown() {
-        let mut record = record();
-        record.grpc = Some(Code::Unavailable);
-        let line = record.line(LogFormat::Json);
-        assert!(line.contains(r#""status":200,"grpc_status":14,"#), "{line}");
     }
 
     #[test]

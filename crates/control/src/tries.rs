@@ -116,9 +116,11 @@ pub fn note_tried(tried: &mut Vec<u32>, member: u32) {
 /// What is said when nothing is left to try: why the last try failed, unless the wait for another ended it.
 #[must_use]
 pub fn over(last: Option<Reason>, reason: Reason) -> Reason {
-    match reason {
-        Reason::ClientClosed | Reason::QueueFull | Reason::QueueTimeout => reason,
-        reason => last.unwrap_or(reason),
+    match (last, reason) {
+        (_, Reason::ClientClosed | Reason::QueueFull | Reason::QueueTimeout) => reason,
+        // It was sent to nobody: the bound server is out, though that was not known yet.
+        (Some(Reason::ConnectRefused), Reason::AffinityServerUnavailable) => reason,
+        (last, reason) => last.unwrap_or(reason),
     }
 }
 
@@ -180,6 +182,15 @@ impl<L> Tries<L> {
             }
             tried.retain(|id| !self.stale.contains(id));
             self.stale.clear();
+            self.only_new = true;
+        }
+    }
+
+    /// Has a server asked again, by a new connection, whose idle one had gone stale: the request is bound to it.
+    pub fn ask_again(&mut self, tried: &mut Vec<u32>, member: u32) {
+        if let Some(at) = self.stale.iter().position(|id| *id == member) {
+            self.stale.swap_remove(at);
+            tried.retain(|id| *id != member);
             self.only_new = true;
         }
     }

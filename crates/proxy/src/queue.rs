@@ -5,9 +5,12 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use balance::OnDrain;
 use balance::queue::Ended;
 use config::Queue;
+use control::affinity::Bond;
 use control::gate::{Lease, Ticket};
+use control::live::PoolState;
 use control::metrics::WaitEnd;
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -40,21 +43,65 @@ pub(crate) async fn wait(
     waited: &mut Duration,
 ) -> Result<Lease, Reason> {
     let state = pool.borrow().state.clone();
+    let view = || Members(state.view());
+    let enter = || {
+        let (priority, tried) = (waiter.priority, waiter.tried);
+        let gate = &state.gate;
+        gate.enter(priority, tried, state.group, queue.max, view)
+    };
+    wait_in(&state, queue.wait, &waiter, waited, enter).await
+}
+
+/// Waits for the server that a request is bound to. `queue`: the pool's, and how long to wait at most. `None`: it is to be
+/// picked for again, since the wait was in vain, or that server has changed.
+pub(crate) async fn wait_bound(
+    pool: &RefCell<LocalPool>,
+    queue: (Option<Queue>, Option<Duration>),
+    bond: &Bond,
+    on_drain: OnDrain,
+    waiter: Waiter<'_>,
+    waited: &mut Duration,
+) -> Option<Result<Lease, Reason>> {
+    let owner = pool.borrow().owner(bond);
+    let ((Some(queue), Some(at_most)), Some(owner)) = (queue, owner) else {
+        bond.give_up();
+        return None;
+    };
+    let state = pool.borrow().state.clone();
+    let enter = || {
+        let gate = &state.gate;
+        gate.enter_bound(waiter.priority, &owner, on_drain, queue.max)
+    };
+    let wait = queue.wait.min(at_most);
+    match wait_in(&state, wait, &waiter, waited, enter).await {
+        Err(Reason::NoUsableServer) => None,
+        Err(Reason::QueueFull | Reason::QueueTimeout) => {
+            bond.give_up();
+            None
+        }
+        ended => Some(ended),
+    }
+}
+
+/// Waits with the place that `enter` takes, all in all as long as `wait`.
+async fn wait_in(
+    state: &PoolState,
+    wait: Duration,
+    waiter: &Waiter<'_>,
+    waited: &mut Duration,
+    enter: impl FnOnce() -> Option<Ticket>,
+) -> Result<Lease, Reason> {
     let began = net::clock();
-    let left = queue.wait.saturating_sub(*waited);
+    let left = wait.saturating_sub(*waited);
     let until = net::now().saturating_add(left);
     // Tags are for those who hold a server.
     waiter.deadline.tag(0);
     waiter
         .deadline
         .set_at(Some(waiter.until.map_or(until, |other| other.min(until))));
-    let view = || Members(state.view());
-    let entered = state
-        .gate
-        .enter(waiter.priority, waiter.tried, state.group, queue.max, view);
-    let (end, result) = match entered {
+    let (end, result) = match enter() {
         None => (WaitEnd::Full, Err(Reason::QueueFull)),
-        Some(ticket) => wait_with(&ticket, &waiter).await,
+        Some(ticket) => wait_with(&ticket, waiter).await,
     };
     let took = net::clock().saturating_sub(began);
     *waited = waited.saturating_add(took);

@@ -6,8 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Destination, HashKey, Pool, Protocol, Target, TcpListener};
+use config::{
+    Affinity, AffinityKind, Arm, Destination, HashKey, Pool, Protocol, Target, TcpListener,
+};
+use control::affinity::{Bond, End, Share, Tie, source_key};
 use control::decide;
+use control::live::Member;
 use control::metrics::{Overflow, RetryCause};
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -23,8 +27,8 @@ use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::stream::Stream;
 use crate::tls;
-use crate::upstream::{self, Lease, ServerStream};
-use crate::worker::{Active, Worker};
+use crate::upstream::{self, Lease, NoConnection, ServerStream};
+use crate::worker::{Active, LocalWorld, Worker};
 
 /// TCP keep-alive probes go out after this long without a byte.
 const KEEP_ALIVE_PROBES: Duration = Duration::from_secs(60);
@@ -70,6 +74,8 @@ struct Tries {
     hears: bool,
     /// Those that came to nothing.
     failed: Vec<(Arc<str>, RetryCause)>,
+    /// By what the client is bound, and what came of that.
+    affinity: Option<(&'static str, End)>,
 }
 
 /// Serves one connection.
@@ -147,13 +153,13 @@ pub(crate) async fn serve(
             host: String::new(),
             version: "TCP",
             status: 0,
-            grpc: None,
             bytes_in: bytes.0,
             bytes_out: bytes.1,
             reason,
             tries: tries.count,
             failed: tries.failed,
             waited: tries.waited,
+            affinity: tries.affinity,
             request_id: String::new(),
             user_agent: String::new(),
             detail: tries.detail,
@@ -229,7 +235,7 @@ async fn connect(
         true => &tcp.target,
         false => Box::pin(hear(worker, from, tcp, listener.handshake, tries, first)).await?,
     };
-    let to = destination(worker, target)?;
+    let to = destination(worker, &world, target, from.source)?;
     let config = world
         .world
         .snapshot
@@ -237,28 +243,19 @@ async fn connect(
         .get(to.pool)
         .ok_or(Reason::Internal)?;
     let pool = world.pool(to).ok_or(Reason::Internal)?;
-    let key = match (&config.balance.key, from.source) {
-        (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
-        _ => None,
-    };
+    let asking = Asking::new(worker, pool, config, from.source, tcp.priority);
     let mut counted = count_in(worker, config, pool)?;
     let mut tried = Vec::new();
     let mut timeouts_left = config.retries.attempts;
     let mut last = None;
     loop {
-        let picked = pool.borrow_mut().pick(key, &mut tried, net::now());
-        let picked = match (picked, config.queue) {
-            (Err(full @ (Reason::ServerLimit | Reason::PoolLimit)), Some(queue)) => {
-                count_full(worker, pool, full);
-                let waiter = from.waiter(worker, tcp.priority, &tried);
-                Box::pin(queue::wait(pool, queue, waiter, &mut tries.waited)).await
-            }
-            (picked, _) => picked,
-        };
-        let lease = match picked {
+        let lease = match asking.lease(from, &mut tried, tries).await {
             Ok(lease) => lease,
             Err(reason) => {
                 let reason = over(last, reason);
+                if reason == Reason::AffinityServerUnavailable {
+                    asking.settle(None, tries);
+                }
                 count_failed(worker, pool, reason);
                 tries.detail = upstream::explain_unusable(pool, &tried);
                 return Err(reason);
@@ -281,9 +278,13 @@ async fn connect(
         let (reason, cause) = match connected {
             Ok(server) => {
                 outcome::serves(worker, &lease.member);
+                asking.settle(Some(&lease.member), tries);
                 return Ok(Connected::new(server, lease, tcp, counted.take()));
             }
             Err(why) => {
+                if let (Some((_, bond)), NoConnection::Refused) = (&asking.bond, why) {
+                    bond.note_refused(lease.member.id);
+                }
                 outcome::not_connected(worker, &lease.member, why);
                 why.reason()
             }
@@ -303,6 +304,127 @@ async fn connect(
             if worker.logs() {
                 tries.failed.push((lease.member.name.clone(), cause));
             }
+        }
+    }
+}
+
+/// The hash of what binds a client to a server, where that is something that connections have.
+fn key_of(affinity: &Affinity, source: IpAddr) -> Option<u64> {
+    match &affinity.kind {
+        AffinityKind::Source { ipv6_prefix } => Some(source_key(source, *ipv6_prefix)),
+        AffinityKind::Hash(HashKey::Source) => Some(decide::source_key(source)),
+        _ => None,
+    }
+}
+
+/// A connection that is to have a server of a pool.
+struct Asking<'a> {
+    worker: &'a Worker,
+    pool: &'a RefCell<LocalPool>,
+    config: &'a Pool,
+    /// What hashing algorithms hash.
+    key: Option<u64>,
+    /// What binds its client to a server.
+    bond: Option<(&'a Affinity, Bond)>,
+    priority: u8,
+}
+
+impl<'a> Asking<'a> {
+    fn new(
+        worker: &'a Worker,
+        pool: &'a RefCell<LocalPool>,
+        config: &'a Pool,
+        source: Option<IpAddr>,
+        priority: u8,
+    ) -> Self {
+        let affinity = config.affinity.as_ref().zip(source);
+        let bond = affinity.and_then(|(affinity, source)| {
+            let tie = Tie::Key(key_of(affinity, source)?);
+            Some((affinity, Bond::to(tie)))
+        });
+        let key = match (&config.balance.key, source) {
+            (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
+            _ => None,
+        };
+        Self {
+            worker,
+            pool,
+            config,
+            key,
+            bond,
+            priority,
+        }
+    }
+
+    fn pick(&self, tried: &mut Vec<u32>) -> Result<Lease, Reason> {
+        let (mut pool, key) = (self.pool.borrow_mut(), self.key);
+        match &self.bond {
+            Some((affinity, bond)) => pool.pick_bound(affinity, bond, key, tried, net::now()),
+            None => pool.pick(key, tried, net::now()),
+        }
+    }
+
+    /// A slot of a server other than those in `tried`.
+    async fn lease(
+        &self,
+        from: &From<'_>,
+        tried: &mut Vec<u32>,
+        tries: &mut Tries,
+    ) -> Result<Lease, Reason> {
+        match self.pick(tried) {
+            Err(full @ (Reason::ServerLimit | Reason::PoolLimit)) => {
+                count_full(self.worker, self.pool, full);
+                Box::pin(self.wait(from, full, tried, tries)).await
+            }
+            picked => picked,
+        }
+    }
+
+    /// Waits while every server is `full`, or the one that its client is bound to, unless the pool has no queue.
+    async fn wait(
+        &self,
+        from: &From<'_>,
+        full: Reason,
+        tried: &mut Vec<u32>,
+        tries: &mut Tries,
+    ) -> Result<Lease, Reason> {
+        if let Some((affinity, bond)) = &self.bond {
+            while bond.waits() {
+                let waiter = from.waiter(self.worker, self.priority, tried);
+                let queue = (self.config.queue, affinity.queue_wait);
+                let (on_drain, waited) = (affinity.on_drain, &mut tries.waited);
+                let wait = queue::wait_bound(self.pool, queue, bond, on_drain, waiter, waited);
+                let picked = match wait.await {
+                    Some(ended) => ended,
+                    None => self.pick(tried),
+                };
+                match picked {
+                    Err(Reason::ServerLimit | Reason::PoolLimit) => {}
+                    picked => return picked,
+                }
+            }
+        }
+        let Some(queue) = self.config.queue else {
+            return Err(full);
+        };
+        let waiter = from.waiter(self.worker, self.priority, tried);
+        queue::wait(self.pool, queue, waiter, &mut tries.waited).await
+    }
+
+    /// Notes what has come of its bond, now that this member serves it, or none.
+    fn settle(&self, member: Option<&Member>, tries: &mut Tries) {
+        let Some((affinity, bond)) = &self.bond else {
+            return;
+        };
+        let end = bond.end(member.map(|member| member.id));
+        tries.affinity = Some((affinity.kind.name(), end));
+        let (pool, worker) = (self.pool.borrow(), self.worker.number);
+        let cells = pool.state.stats.of(worker);
+        if let Some(counter) = cells.affinity.get(end as usize) {
+            counter.increment();
+        }
+        if let Some(member) = member.filter(|_| end == End::Kept) {
+            member.stats.of(worker).affinity_picks.increment();
         }
     }
 }
@@ -361,10 +483,23 @@ async fn hear<'t>(
     })
 }
 
-fn destination(worker: &Worker, target: &Target) -> Result<Destination, Reason> {
+fn destination(
+    worker: &Worker,
+    world: &LocalWorld,
+    target: &Target,
+    source: Option<IpAddr>,
+) -> Result<Destination, Reason> {
     match target {
         Target::Pool(to) => Ok(*to),
         Target::Split(arms) => {
+            let pools = &world.world.snapshot.pools;
+            let affinity = |arm: &Arm| pools.get(arm.to.pool)?.affinity.as_ref();
+            let key = arms.iter().find_map(affinity).zip(source);
+            let key = key.and_then(|(affinity, source)| key_of(affinity, source));
+            let arm = key.and_then(|key| Share::of_key(key).arm(arms, pools));
+            if let Some(arm) = arm.and_then(|at| arms.get(at)) {
+                return Ok(arm.to);
+            }
             let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let point = worker.random().checked_rem(total).unwrap_or(0);
             decide::arm_at(arms, point).ok_or(Reason::Internal)

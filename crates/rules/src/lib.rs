@@ -47,7 +47,7 @@ pub use filter::{
 };
 pub use matching::{HostPattern, Match, PathPattern};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError, REGEX_BYTES_MAX};
-pub use read::{cookie, cookies, params, query};
+pub use read::{cookie, cookies, params, query, without_cookie};
 pub use request::Request;
 pub use scratch::Scratch;
 pub use session::{path_parameter, set_cookie};

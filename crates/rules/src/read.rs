@@ -12,10 +12,40 @@ pub fn cookie<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// Names and values of a `Cookie` field value (RFC 6265 §4.2.1), as they stand: nothing is decoded,
 /// quotes stay. A piece without `=` is a name with an empty value.
 pub fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    value.split(|byte| *byte == b';').map(|piece| {
-        let (name, value) = split_at_byte(piece.trim_ascii(), b'=');
-        (name.trim_ascii_end(), value.trim_ascii_start())
+    pieces(value).map(pair)
+}
+
+/// Writes a `Cookie` field value without the cookies called `name`, and without empty pieces; false when nothing is left
+/// of it.
+pub fn without_cookie(value: &[u8], name: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut any = false;
+    for piece in pieces(value).map(<[u8]>::trim_ascii) {
+        if piece.is_empty() || pair(piece).0 == name {
+            continue;
+        }
+        if any {
+            out.extend_from_slice(b"; ");
+        }
+        out.extend_from_slice(piece);
+        any = true;
+    }
+    any
+}
+
+/// What semicolons separate.
+fn pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let value = rest?;
+        let at = memchr::memchr(b';', value);
+        rest = at.and_then(|at| value.get(at + 1..));
+        Some(at.and_then(|at| value.get(..at)).unwrap_or(value))
     })
+}
+
+fn pair(piece: &[u8]) -> (&[u8], &[u8]) {
+    let (name, value) = split_at_byte(piece.trim_ascii(), b'=');
+    (name.trim_ascii_end(), value.trim_ascii_start())
 }
 
 /// The decoded value of the first parameter called `name` in a query.
@@ -104,6 +134,41 @@ mod tests {
         check_cookie("aa=1", "a", None);
         check_cookie(";;=;", "a", None);
         check_cookie("", "a", None);
+    }
+
+    fn check_without(value: &str, name: &str, expected: &str) {
+        let mut out = Vec::new();
+        let any = without_cookie(value.as_bytes(), name.as_bytes(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected, "{value}");
+        assert_eq!(any, !expected.is_empty(), "{value}");
+    }
+
+    #[test]
+    fn one_cookie_less() {
+        check_without("a=1; b=2; c=3", "b", "a=1; c=3");
+        check_without("a=1; b=2", "a", "b=2");
+        check_without("a=1; b=2", "b", "a=1");
+        check_without("a=1;a=2 ; b=\"x\";;c", "a", "b=\"x\"; c");
+        check_without("a=1", "a", "");
+        check_without("a", "a", "");
+        check_without("", "a", "");
+        check_without("A=1; aa=2; b=a", "a", "A=1; aa=2; b=a");
+    }
+
+    proptest::proptest! {
+        /// However cookies are written: one that is taken out is gone, and the others are what they were.
+        #[test]
+        fn the_others_stay(value in "[ab=; \"x]{0,40}", name in "[ab]{1,2}") {
+            let (value, name) = (value.as_bytes(), name.as_bytes());
+            let mut out = Vec::new();
+            without_cookie(value, name, &mut out);
+            proptest::prop_assert_eq!(cookie(&out, name), None);
+            let others = |value| {
+                let is_other = |(found, value): &(&[u8], &[u8])| *found != name && !(found.is_empty() && value.is_empty());
+                cookies(value).filter(is_other).map(|(name, value)| (name.to_vec(), value.to_vec())).collect::<Vec<_>>()
+            };
+            proptest::prop_assert_eq!(others(value), others(&out));
+        }
     }
 
     #[test]

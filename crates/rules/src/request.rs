@@ -47,10 +47,7 @@ impl<'a> Request<'a> {
     }
 
     /// Every cookie called `name`, in order.
-    pub(crate) fn cookies<'n>(
-        &self,
-        name: &'n str,
-    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub fn cookies<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let bytes = self.bytes;
         self.head
             .fields

@@ -331,6 +331,7 @@ impl<F: FnMut(&mut PoolView)> Decisions for Shows<F> {
             standings: view.standings.clone(),
             panic: view.panic,
             divided: view.divided,
+            bound: None,
         };
         (self.0)(&mut other);
         Arc::new(other)

@@ -223,6 +223,12 @@ pub const FAMILIES: &[Family] = &[
         "What a bound of a whole pool refused: max_connections (these wait, or are answered 503), max_requests, max_retries.",
     ),
     family(
+        "evenkeel_affinity_requests_total",
+        Counter,
+        &["pool", "binding"],
+        "Requests and TCP connections of pools that bind clients, by what came of it: kept, new, foreign (what the client brought names no server), moved (its server could not serve), strayed (a try there failed; it stays bound), refused.",
+    ),
+    family(
         "evenkeel_listener_connections",
         Gauge,
         &["listener"],

@@ -1,7 +1,9 @@
-//! The families of queues and bounds: who waits while a pool's servers are full, and what the pool refuses.
+//! The families of queues, bounds and bonds: who waits while a pool's servers are full, what the pool refuses, and what
+//! came of clients that are bound to a server.
 
 use std::sync::Arc;
 
+use control::affinity::End;
 use control::metrics::{Counter, Overflow, PerWorker, PoolCells, WaitEnd};
 use control::world::World;
 
@@ -41,9 +43,20 @@ pub(super) fn queues(text: &mut Text, ledger: &mut Ledger, world: &World) {
             text.sample(&[("pool", pool), ("limit", overflow.name())], total);
         }
     }
+    text.family("evenkeel_affinity_requests_total");
+    for ((pool, totals), config) in rows.iter().zip(&world.snapshot.pools) {
+        let before = WaitEnd::ALL.len() + BUCKETS + 1 + Overflow::ALL.len();
+        let ends = totals.iter().skip(before);
+        for (end, total) in End::ALL.iter().zip(ends) {
+            // Totals of a pool that binds no longer are still shown.
+            if config.affinity.is_some() || *total > 0 {
+                text.sample(&[("pool", pool), ("binding", end.name())], total);
+            }
+        }
+    }
 }
 
-/// Waits by how they ended, then the histogram, then overflows.
+/// Waits by how they ended, then the histogram, then overflows, then what came of bonds.
 fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
     let waits = (0..WaitEnd::ALL.len())
         .map(|end| cells.sum(|cells| cells.waits.get(end).map_or(0, Counter::get)));
@@ -51,9 +64,12 @@ fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
     let sum_us = cells.sum(|cells| cells.queue_seconds.sum_us());
     let overflows = (0..Overflow::ALL.len())
         .map(|of| cells.sum(|cells| cells.overflows.get(of).map_or(0, Counter::get)));
+    let ends = (0..End::ALL.len())
+        .map(|end| cells.sum(|cells| cells.affinity.get(end).map_or(0, Counter::get)));
     waits
         .chain(buckets)
         .chain([sum_us])
         .chain(overflows)
+        .chain(ends)
         .collect()
 }

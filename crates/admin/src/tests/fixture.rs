@@ -37,7 +37,7 @@ pools:
     servers:
       - { name: a, address: "10.0.0.1:80", weight: 2, max_connections: 100 }
       - { name: "b<&\"c", address: "10.0.0.2:80", max_connections: 50 }
-  site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"] }
+  site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"], affinity: source }
 "#;
 
 struct Text(String);

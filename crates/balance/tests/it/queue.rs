@@ -23,7 +23,7 @@ impl Wake for Woken {
 fn tried(server: u32) -> Wish {
     Wish {
         tried: vec![server],
-        group: 0,
+        ..Wish::default()
     }
 }
 
@@ -154,8 +154,8 @@ fn a_slot_goes_to_the_oldest_that_may_have_it() {
 fn who_wants_another_group_is_passed_over() {
     let (queue, server) = (Queue::new(), Server::new());
     let of = |group| Wish {
-        tried: Vec::new(),
         group,
+        ..Wish::default()
     };
     let places = [1, 2, 1].map(|group| queue.enter(5, of(group), 9).unwrap());
     let offer = |group: u32| {

@@ -1,8 +1,8 @@
 //! Pools as written: servers, balance, health and resilience.
 
 use super::{
-    LoadFactor, RawAdaptive, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier, RawPoolTls,
-    RawRetries, RawSlowStart, RawZones, Weight, words,
+    LoadFactor, RawAdaptive, RawAffinity, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier,
+    RawPoolTls, RawRetries, RawSlowStart, RawZones, Weight, words,
 };
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
@@ -53,7 +53,9 @@ section! {
         "capacity_alarm" capacity_alarm: Off<Percent> = or(format!("{}%", defaults::CAPACITY_ALARM)),
         /// TLS to its servers: `on`, or the long form.
         "tls" tls: Off<RawPoolTls> = or("off"),
-    } later ["affinity"]
+        /// What binds a client to a server: a kind by its name, or one key with more.
+        "affinity" affinity: Off<RawAffinity> = or("off"),
+    } later []
 }
 
 section! {
@@ -123,15 +125,15 @@ section! {
 }
 
 section! {
-    /// How servers are probed. With `service` it is a gRPC probe, with any key of HTTP an HTTP probe, else a TCP connect.
+    /// How servers are probed. With any key of HTTP it is an HTTP probe, else a TCP connect.
     RawHealthCheck "health_check" {
         /// Target of the request; HTTP.
         "path" path: Text = or(defaults::HEALTH_PATH),
         /// Method of the request; HTTP.
         "method" method: Text = or(defaults::HEALTH_METHOD),
-        /// `Host` of the request; HTTP and gRPC.
+        /// `Host` of the request; HTTP.
         "host" host: Text = or("the server's address"),
-        /// Further headers of the request; HTTP and gRPC.
+        /// Further headers of the request; HTTP.
         "headers" headers: Named<Text> = or("none"),
         /// Statuses that are success: a number, a range `200-299`, or a list of them; HTTP.
         "status" status: Many<RawStatus> = or("200-299"),
@@ -145,8 +147,6 @@ section! {
         "maintenance_status" maintenance_status: Many<RawStatus> = or("none"),
         /// Fields by which it does; HTTP.
         "maintenance_header" maintenance_header: Many<RawMark> = or("none"),
-        /// What `grpc.health.v1.Health/Check` is asked about; empty for the server as a whole; gRPC.
-        "service" service: Text = or("the server as a whole"),
         /// Probe this port instead of the server's own.
         "port" port: Whole<1, 65_535> = or("the server's"),
         /// Between two probes of a server that is up.
@@ -173,7 +173,6 @@ pub(crate) enum RawHealth {
     Off,
     Tcp(Box<RawHealthCheck>),
     Http(Box<RawHealthCheck>),
-    Grpc(Box<RawHealthCheck>),
     /// A map without a tag: its keys tell which.
     Either(Box<RawHealthCheck>),
 }
@@ -189,7 +188,6 @@ impl Read for RawHealth {
                 match entry.key.as_str() {
                     "tcp" => Box::read(&entry.value, report).map(Self::Tcp),
                     "http" => Box::read(&entry.value, report).map(Self::Http),
-                    "grpc" => Box::read(&entry.value, report).map(Self::Grpc),
                     _ => Box::read(node, report).map(Self::Either),
                 }
             }
@@ -199,16 +197,20 @@ impl Read for RawHealth {
             }) => {
                 let absent = || Box::new(RawHealthCheck::absent());
                 Some(
-                    match crate::read::word(node, "a health check", HEALTH_WORDS, report)? {
+                    match crate::read::word(
+                        node,
+                        "a health check",
+                        &["off", "tcp", "http"],
+                        report,
+                    )? {
                         "off" => Self::Off,
                         "tcp" => Self::Tcp(absent()),
-                        "grpc" => Self::Grpc(absent()),
                         _ => Self::Http(absent()),
                     },
                 )
             }
             _ => {
-                wrong_type(node, "`off`, `tcp`, `http`, `grpc` or a map", report);
+                wrong_type(node, "`off`, `tcp`, `http` or a map", report);
                 None
             }
         }
@@ -216,15 +218,12 @@ impl Read for RawHealth {
 
     fn shape() -> Shape {
         Shape::Any(vec![
-            Shape::Words(HEALTH_WORDS),
+            Shape::Words(&["off", "tcp", "http"]),
             Shape::OneKey(probes),
             RawHealthCheck::shape(),
         ])
     }
 }
-
-/// A health check by its bare name.
-const HEALTH_WORDS: &[&str] = &["off", "tcp", "http", "grpc"];
 
 fn probes() -> Table {
     Table {
@@ -235,11 +234,6 @@ fn probes() -> Table {
             choice(
                 "http",
                 "An HTTP request on a new connection.",
-                RawHealthCheck::shape(),
-            ),
-            choice(
-                "grpc",
-                "A `grpc.health.v1.Health/Check` on a new connection of HTTP/2: success is `SERVING`.",
                 RawHealthCheck::shape(),
             ),
         ],

@@ -191,7 +191,7 @@ pools:
     check(
         "a: { <<: 1 }\nlisteners: { <<: [x] }\n",
         &[
-            "1:1: error[unknown_key]: unknown key `a` in `config` (known: `workers`, `admin`, `zone`, `shutdown`, `limits`, `access_log`, `state_file`, `include`, `routes`, `listeners`, `pools`)",
+            "1:1: error[unknown_key]: unknown key `a` in `config` (known: `workers`, `admin`, `zone`, `shutdown`, `limits`, `access_log`, `secret_file`, `state_file`, `include`, `routes`, `listeners`, `pools`)",
             "1:10: error[type]: `<<` takes a map or a list of maps, not a number",
             "2:18: error[type]: `<<` takes a map or a list of maps, not a list",
         ],

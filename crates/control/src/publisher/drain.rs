@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::State;
+use balance::{OnDrain, State};
 
 use super::{Action, Notice, Publisher};
 use crate::live::Member;
@@ -11,6 +11,8 @@ use crate::message::{Answer, Cut, Receipt, Reply};
 
 /// How often a drain that waits is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A drain of a server that keeps its bound clients ends when none of them has come for this long.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long what was cut has to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,9 @@ struct Held {
     /// Picks so far, read one look later: a worker counts a pick a moment after it has been let in.
     picks: Option<u64>,
     affinity_picks: u64,
+    /// Whether clients that are bound to it stay until the drain ends; then what they had asked at the last look, and when
+    /// they asked last.
+    bound: Option<(u64, Duration)>,
     cut: u64,
 }
 
@@ -61,6 +66,8 @@ impl Publisher {
         };
         let name = entry.state.name.clone();
         let timeout = timeout.or(entry.config.drain_timeout);
+        let affinity = entry.config.affinity.as_ref();
+        let keeps = affinity.is_some_and(|it| it.on_drain == OnDrain::Keep);
         let mut members = Vec::new();
         for slot in entry
             .slots
@@ -69,7 +76,8 @@ impl Publisher {
         {
             slot.word = Some(State::Drain);
             slot.member.set_cut(false);
-            members.push(Held::new(slot.member.clone()));
+            slot.member.set_drained(!keeps);
+            members.push(Held::new(slot.member.clone(), keeps.then_some(now)));
             self.actions.push_back(Action::CloseIdle(slot.member.id));
             self.actions.push_back(Action::Log(Notice::Operator {
                 pool: name.clone(),
@@ -100,7 +108,8 @@ impl Publisher {
     /// Drains servers that the config has let go of, with nobody who waits for a receipt.
     pub(super) fn drain_removed(&mut self, leaving: Vec<Leaving>, now: Duration) {
         for Leaving { member, timeout } in leaving {
-            let held = Held::new(member);
+            member.set_drained(true);
+            let held = Held::new(member, None);
             if held.in_use > 0 {
                 self.drains.push(PendingDrain {
                     members: vec![held],
@@ -123,10 +132,8 @@ impl Publisher {
             if now > drain.began {
                 drain.members.iter_mut().for_each(Held::note_picks);
             }
-            let idle = drain
-                .members
-                .iter()
-                .all(|held| held.member.cell.in_use() == 0);
+            let over = drain.cut_until.is_some();
+            let idle = drain.members.iter_mut().all(|held| held.is_done(over, now));
             if idle || drain.cut_until.is_some_and(|until| until <= now) {
                 actions.extend(drain.end(now));
                 return false;
@@ -134,6 +141,7 @@ impl Publisher {
             if drain.cut_until.is_none() && drain.deadline.is_some_and(|deadline| deadline <= now) {
                 drain.cut_until = Some(now.saturating_add(CUT_WAIT));
                 for held in &mut drain.members {
+                    held.member.set_drained(true);
                     held.cut = u64::from(held.member.cell.in_use());
                     held.member.set_cut(true);
                     actions.push_back(Action::Cut(held.member.id));
@@ -175,6 +183,7 @@ impl PendingDrain {
         };
         let mut cut = 0;
         for held in &self.members {
+            held.member.set_drained(true);
             held.add_to(&mut receipt);
             cut += held.cut;
         }
@@ -191,16 +200,30 @@ impl PendingDrain {
 }
 
 impl Held {
-    /// Begins the drain: from here on nothing is picked.
-    fn new(member: Arc<Member>) -> Self {
+    /// Begins the drain: from here on nothing is picked. `keeps`: except for bound clients, who may come since then.
+    fn new(member: Arc<Member>, keeps: Option<Duration>) -> Self {
         let in_use = member.set_state(State::Drain);
         Self {
             in_use,
             picks: None,
             affinity_picks: member.cell.affinity_picks(),
+            bound: keeps.map(|since| (member.cell.affinity_picks(), since)),
             cut: 0,
             member,
         }
+    }
+
+    /// Whether it holds nothing, and nothing more will come. `over`: the deadline has come.
+    fn is_done(&mut self, over: bool, now: Duration) -> bool {
+        let idle = self.member.cell.in_use() == 0;
+        let Some((picks, last)) = self.bound.as_mut().filter(|_| !over) else {
+            return idle;
+        };
+        let come = self.member.cell.affinity_picks();
+        if come != *picks || !idle {
+            (*picks, *last) = (come, now);
+        }
+        idle && now.saturating_sub(*last) >= QUIET
     }
 
     fn note_picks(&mut self) {

@@ -11,6 +11,7 @@ use balance::outlier::Outlier;
 use balance::{Condition, Share, State};
 use config::{Address, AgentCheck, HealthCheck, InitialHealth, Labels, Pool, Server, Snapshot};
 
+use super::affinity::{Names, Rings};
 use super::capacity::Looks;
 use super::drain::Leaving;
 use super::limits::Adapting;
@@ -47,6 +48,8 @@ pub(super) struct PoolEntry {
     pub(super) retired: Vec<Arc<PoolView>>,
     /// What it carried of late.
     pub(super) looks: Looks,
+    /// Rings by what they are made of, kept while that stays.
+    pub(super) rings: Rings,
 }
 
 /// Where a member is: a pool, and a position among its slots.
@@ -122,6 +125,8 @@ pub(super) struct Slot {
     pub(super) own: OwnWord,
     /// Until when a drill has it out.
     pub(super) drilled: Option<Duration>,
+    /// What a client carries that is bound to it; empty where clients carry nothing.
+    pub(super) text: Arc<[u8]>,
 }
 
 impl Slot {
@@ -222,6 +227,16 @@ impl Slot {
     }
 }
 
+impl PoolEntry {
+    /// What a pool goes on from, whatever its config says next.
+    fn take_tables(&mut self) -> (Looks, Rings) {
+        (
+            std::mem::take(&mut self.looks),
+            std::mem::take(&mut self.rings),
+        )
+    }
+}
+
 impl Publisher {
     /// Keeps the names that the config uses, and has new ones asked at once.
     pub(super) fn take_names(&mut self, snapshot: &Snapshot, now: Duration) {
@@ -280,35 +295,29 @@ impl Publisher {
         now: Duration,
         changes: &mut Changes,
     ) -> PoolEntry {
-        let looks = old.as_mut().map(|old| std::mem::take(&mut old.looks));
+        let kept_tables = old.as_mut().map(PoolEntry::take_tables);
+        let (looks, rings) = kept_tables.unwrap_or_default();
+        let names = Names::new(pool, self.secret.as_ref());
         let check = pool.health_check.clone().map(Arc::new);
         let agent = pool.agent_check.clone().map(Arc::new);
         let swept = old.as_ref().map_or(now, |old| old.swept);
         let state = self.state_of(pool, old.as_ref());
         state.gate.set_max(pool.connections_max);
-        let (slots, subsets, same_check, built, panic, served, retired) = match old {
+        let (slots, subsets, new_check, built, panic, served, retired) = match old {
             Some(old) => {
-                let same_check = old.config.health_check == pool.health_check;
+                let new_check = old.config.health_check != pool.health_check;
                 old.state.budget.set_percent(pool.retries.budget_percent);
                 (
                     old.slots,
                     old.subsets,
-                    same_check,
+                    new_check,
                     old.built,
                     old.panic,
                     old.served,
                     old.retired,
                 )
             }
-            None => (
-                Vec::new(),
-                Vec::new(),
-                true,
-                Duration::ZERO,
-                false,
-                false,
-                Vec::new(),
-            ),
+            None => Default::default(),
         };
         let served = served || self.given.has_served(&pool.name);
         let subsets = self.take_subsets(pool, &state, subsets, &slots);
@@ -316,7 +325,7 @@ impl Publisher {
         let mut known = by_name(slots);
         let checks = Checks {
             check: check.as_deref(),
-            same_check,
+            same_check: !new_check,
             agent: agent.as_deref(),
         };
         let mut kept = Vec::new();
@@ -339,6 +348,7 @@ impl Publisher {
                         slot
                     }
                 };
+                slot.text = names.of(&slot.member.name);
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 slot.file_room = server.connections_max;
                 slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);
@@ -370,7 +380,8 @@ impl Publisher {
             panic,
             served,
             retired,
-            looks: looks.unwrap_or_default(),
+            looks,
+            rings,
         }
     }
 
@@ -492,6 +503,7 @@ impl Publisher {
             word: None,
             own: OwnWord::default(),
             drilled: None,
+            text: Arc::default(),
         };
         self.schedule(&mut slot);
         slot

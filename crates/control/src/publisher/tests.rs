@@ -15,6 +15,7 @@ use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
 use wire::agent_check::decode_agent_line;
 
+mod affinity;
 mod capacity;
 mod carried;
 mod drains;
@@ -71,7 +72,7 @@ fn site(settings: &str) -> String {
     )
 }
 
-fn snapshot(text: &str) -> Arc<config::Snapshot> {
+pub(crate) fn snapshot(text: &str) -> Arc<config::Snapshot> {
     let loaded = config::load("test.yaml", &Text(text));
     let found: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
     Arc::new(loaded.snapshot.unwrap_or_else(|| panic!("{found:#?}")))

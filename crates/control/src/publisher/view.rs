@@ -7,6 +7,7 @@ use balance::health::Verdict;
 use balance::{ALL, Candidate, Division, Role, Share, SlowStart, State};
 use config::{Labels, Server};
 
+use super::affinity::Rings;
 use super::handover::millis;
 use super::pools::{PoolEntry, Slot};
 use super::{VIEW_EVERY, VIEW_PAUSE};
@@ -103,7 +104,7 @@ impl Warmth {
     }
 
     /// Which part of its weight it has; in whole percents, so that round robin has a short period.
-    fn share(&self, slow_start: Option<&SlowStart>, now: Duration) -> Share {
+    pub(super) fn share(&self, slow_start: Option<&SlowStart>, now: Duration) -> Share {
         match slow_start {
             Some(slow) if self.warming => {
                 Share::exact((slow.factor(self.age(now)) * 100.0).round() / 100.0)
@@ -128,19 +129,23 @@ impl PoolEntry {
             slot.apply_limit(&self.config);
         }
         self.drop_subsets();
+        let mut rings = std::mem::take(&mut self.rings);
         let all: Vec<&Slot> = self.slots.iter().collect();
-        let whole = self.view_of(&all, now);
+        let whole = self.view_of(&all, &mut rings, now);
         let parts = self.subsets.iter();
         let parts: Vec<PoolView> = parts
-            .map(|subset| self.view_of(&subset.of(&self.slots), now))
+            .map(|subset| self.view_of(&subset.of(&self.slots), &mut rings, now))
             .collect();
+        rings.drop_unused();
+        self.rings = rings;
         // Members stand in the order of the slots.
         let mut used = whole.members.iter().peekable();
         for slot in &self.slots {
             let pickable = used.next_if(|member| member.id == slot.member.id).is_some();
             slot.member.set_pickable(pickable);
         }
-        let servers = self.publish_groups(&parts, whole.members.clone());
+        let mut servers = self.publish_groups(&parts, whole.members.clone());
+        self.add_keepers(&whole, &mut servers);
         let mut changed = Vec::new();
         self.retired.retain(|view| Arc::strong_count(view) > 1);
         let states = std::iter::once((&self.state, &mut self.panic));
@@ -158,7 +163,7 @@ impl PoolEntry {
     }
 
     /// Who of these servers may serve.
-    fn view_of(&self, slots: &[&Slot], now: Duration) -> PoolView {
+    fn view_of(&self, slots: &[&Slot], rings: &mut Rings, now: Duration) -> PoolView {
         let slow_start = self.config.slow_start.as_ref();
         let seats = slots.iter().map(|slot| seat(slot, slow_start, now));
         let seats: Vec<balance::Seat<'_>> = seats.collect();
@@ -204,7 +209,8 @@ impl PoolEntry {
             members,
             standings,
             panic: placement.panic,
-            divided: !self.subsets.is_empty(),
+            divided: !self.subsets.is_empty() || self.config.affinity.is_some(),
+            bound: self.bound(slots, &placement.roles, rings, now),
         }
     }
 
@@ -214,6 +220,7 @@ impl PoolEntry {
         let time = |count: usize| {
             let own = BUILD_TIME_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
             own.saturating_add(balance::View::build_time(algorithm, count))
+                .saturating_add(self.rings.build_time(count))
         };
         let parts = self.subsets.iter();
         let parts: Duration = parts.map(|it| time(it.state.view().standings.len())).sum();

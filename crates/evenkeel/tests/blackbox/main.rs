@@ -1,5 +1,6 @@
 //! Black-box tests: the built binary, asked and looked at as a user would.
 
+mod affinity;
 mod breaker;
 mod capacity;
 mod check;
@@ -8,9 +9,6 @@ mod commands;
 mod demo;
 mod explain;
 mod explain_live;
-mod grpc_calls;
-mod grpc_health;
-mod grpc_web;
 mod http_bodies;
 mod http_bulk;
 mod http_chain;
@@ -57,4 +55,3 @@ mod top;
 mod upgrade;
 mod upgrade_carried;
 mod upgrade_parent;
-mod websockets;

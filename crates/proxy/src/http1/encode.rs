@@ -2,7 +2,6 @@
 
 use rules::forward::{Hop, Plan};
 use rules::{Edits, On};
-use wire::grpc::Dialect;
 use wire::http1::{
     Body, Field, Known, KnownSet, RequestHead, ResponseHead, Version, encode, named_by_connection,
     reason_phrase,
@@ -19,6 +18,8 @@ pub(super) struct RequestParts<'a> {
     /// The protocol that the listener lets this request upgrade to.
     pub(super) upgrade: Option<&'a [u8]>,
     pub(super) edits: &'a Edits,
+    /// A cookie that the server is not to see, and that is there.
+    pub(super) hidden_cookie: Option<&'a [u8]>,
 }
 
 /// Writes the head that the server gets.
@@ -51,6 +52,12 @@ pub(super) fn request(
     if parts.authority.is_some() {
         drop.insert(Known::Host);
     }
+    let hidden_cookie = parts
+        .hidden_cookie
+        .filter(|_| parts.edits.field(On::Request, b"cookie").is_none());
+    if hidden_cookie.is_some() {
+        drop.insert(Known::Cookie);
+    }
     copy_fields(
         out,
         &head.fields,
@@ -61,9 +68,12 @@ pub(super) fn request(
         parts.edits,
         On::Request,
     );
+    if let Some(hidden) = hidden_cookie {
+        other_cookies(out, head, bytes, hidden);
+    }
     forwarding(out, head, bytes, parts);
     write_edits(out, parts.edits, On::Request);
-    if head.body == Body::Chunked || is_decoded(head.body, parts.edits) {
+    if head.body == Body::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if let Some(upgrade) = parts.upgrade {
@@ -73,9 +83,21 @@ pub(super) fn request(
     out.extend_from_slice(encode::CRLF);
 }
 
-/// Whether the server gets not the body's own bytes, but what they stand for, in chunks.
-pub(super) fn is_decoded(body: Body, edits: &Edits) -> bool {
-    edits.web() == Some(Dialect::WebText) && body != Body::None
+/// Writes the cookies that are not called `hidden`.
+fn other_cookies(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], hidden: &[u8]) {
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| field.known == Known::Cookie)
+    {
+        let before = out.len();
+        out.extend_from_slice(b"Cookie: ");
+        if rules::without_cookie(field.value.of(bytes), hidden, out) {
+            out.extend_from_slice(encode::CRLF);
+        } else {
+            out.truncate(before);
+        }
+    }
 }
 
 /// Whether nobody says which host is meant, as HTTP/1.0 allows: the server must then get HTTP/1.0 too, since HTTP/1.1
@@ -111,16 +133,29 @@ pub(super) enum After {
     Interim,
 }
 
-/// Writes the head that the client gets. `version` is the client's.
+/// What the client's head is made of, besides the server's own.
+pub(super) struct ResponseParts<'a> {
+    /// The client's.
+    pub(super) version: Version,
+    pub(super) edits: &'a Edits,
+    /// Lines by which the client is bound to a server; empty as a rule.
+    pub(super) binding: &'a [u8],
+}
+
+/// Writes the head that the client gets.
 pub(super) fn response(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     bytes: &[u8],
-    version: Version,
     chunked: bool,
     after: After,
-    edits: &Edits,
+    parts: &ResponseParts<'_>,
 ) {
+    let &ResponseParts {
+        version,
+        edits,
+        binding,
+    } = parts;
     out.clear();
     let reason = head.reason.of(bytes);
     let reason = if reason.is_empty() {
@@ -146,6 +181,7 @@ pub(super) fn response(
     );
     if after != After::Interim {
         write_edits(out, edits, On::Response);
+        out.extend_from_slice(binding);
     }
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

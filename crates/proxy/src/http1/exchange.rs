@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{HttpListener, Pool};
+use control::affinity::Bond;
 use control::live::Member;
 use control::metrics::Overflow;
 use control::outcome::NoConnection;
@@ -19,7 +20,7 @@ use super::log::Log;
 use super::plan::{self, Plan, Refused};
 use super::respond;
 use super::upload::Upload;
-use super::{Block, Conn, Next, Tunnel, encode, grpc, hedge, retry};
+use super::{Block, Conn, Next, Tunnel, affinity, hedge, retry};
 use crate::bounds::Counted;
 use crate::net::{self, Deadline};
 use crate::outcome;
@@ -39,14 +40,8 @@ pub(super) struct Cx<'a> {
     pub(super) plan: &'a Plan<'a>,
     /// When the whole request must have ended, on [`net::now`]'s clock.
     pub(super) until: Option<Duration>,
-    /// When the client of a call of gRPC no longer waits, on the same clock.
-    pub(super) call_until: Option<Duration>,
     /// Whether the request may be sent again once a server took a byte of it.
     pub(super) repeats: bool,
-    /// Whether it is a call of gRPC, which may be sent again after some of the codes that a server answers.
-    pub(super) repeats_call: bool,
-    /// Whether it is a call of gRPC.
-    pub(super) is_call: bool,
     /// Further tries of a request that was sent.
     pub(super) allowance: Allowance,
     /// Its place among those of the pool that are tried again, where these are bounded.
@@ -85,15 +80,9 @@ pub(super) async fn run(
     let body = block.request.body;
     let method = block.request.method;
     let repeats = planned.as_ref().is_ok_and(|plan| plan.repeats(method));
-    let is_call = block.call.is_one();
-    let repeats_call = is_call
-        && planned
-            .as_ref()
-            .is_ok_and(|plan| plan.retries.repeats_calls());
     let mut upload = match Upload::begin(
         body,
-        repeats || repeats_call,
-        planned.is_ok() && encode::is_decoded(body, &block.edits),
+        repeats,
         http,
         &mut block.client_in,
         &mut block.request_tail,
@@ -135,11 +124,6 @@ pub(super) async fn run(
     }
     let until = plan::request_timeout(plan.route, plan.config)
         .map(|limit| net::now().saturating_add(limit));
-    let call_until = block.call.until();
-    let until = match (until, call_until) {
-        (Some(until), Some(call)) => Some(until.min(call)),
-        (until, call) => until.or(call),
-    };
     let cx = Cx {
         conn,
         http,
@@ -148,10 +132,7 @@ pub(super) async fn run(
         tls: world.tls.of_pool(plan.to.pool),
         plan: &plan,
         until,
-        call_until,
         repeats,
-        repeats_call,
-        is_call,
         allowance: Allowance::new(plan.retries.attempts),
         retrying: RefCell::new(None),
     };
@@ -200,21 +181,22 @@ async fn forward(
     cx.pool.borrow().state.budget.handle_request(net::now());
     let mut state = Tries::default();
     loop {
-        let picked = state.lease(&mut block.tried, |tried| {
-            let pool = &mut *cx.pool.borrow_mut();
-            pool.pick(cx.plan.key, tried, net::now())
-        });
+        if let Some(owner) = cx.plan.bond.as_ref().and_then(Bond::owner) {
+            state.ask_again(&mut block.tried, owner);
+        }
+        let picked = state.lease(&mut block.tried, |tried| cx.pick(tried));
         let picked = match picked {
             // Cold: boxed, so that other requests do not carry its state.
             Err(full @ (Reason::ServerLimit | Reason::PoolLimit)) => {
-                Box::pin(queue_up(cx, full, &block.tried, &mut log)).await
+                Box::pin(queue_up(cx, full, &mut block.tried, &mut log)).await
             }
             picked => picked,
         };
         let lease = match picked {
             Ok(lease) => lease,
             Err(reason) => {
-                let reason = grpc::judged(state.over(reason), cx.call_until);
+                let reason = state.over(reason);
+                affinity::note_unserved(cx, reason, &mut log);
                 return Err((Unserved::new(reason), log));
             }
         };
@@ -258,13 +240,11 @@ async fn forward(
                     log,
                 })));
             }
-            Err(Fault::Final(mut unserved)) => {
-                unserved.reason = grpc::judged(unserved.reason, cx.call_until);
+            Err(Fault::Final(unserved)) => {
                 log.count_end(unserved.reason);
                 return Err((unserved, log));
             }
             Err(Fault::Cut(reason)) => {
-                let reason = grpc::judged(reason, cx.call_until);
                 log.count_end(reason);
                 log.note(reason);
                 return Ok(Next::Reset);
@@ -294,11 +274,8 @@ fn not_connected(
     log: &mut Log,
 ) -> Result<(), Reason> {
     let (reason, cause) = no_connection.reason();
-    let judged = grpc::judged(reason, cx.call_until);
-    if judged != reason {
-        // The client had no more time for it: that says nothing of the server.
-        outcome::ended(&cx.conn.worker, member, judged, false);
-        return Err(judged);
+    if let (Some(bond), NoConnection::Refused) = (&cx.plan.bond, no_connection) {
+        bond.note_refused(member.id);
     }
     outcome::not_connected(&cx.conn.worker, member, no_connection);
     let past = retry::is_past(cx.until);
@@ -339,30 +316,62 @@ fn try_again(
     Ok(())
 }
 
-/// Every server is `full`, or the pool: waits for one, unless the pool has no queue.
+impl Cx<'_> {
+    /// Picks a server and claims a slot of it; servers in `tried` are left out.
+    pub(super) fn pick(&self, tried: &mut Vec<u32>) -> Result<Lease, Reason> {
+        let pool = &mut *self.pool.borrow_mut();
+        let key = self.plan.key;
+        match (&self.plan.bond, &self.config.affinity) {
+            (Some(bond), Some(affinity)) => pool.pick_bound(affinity, bond, key, tried, net::now()),
+            _ => pool.pick(key, tried, net::now()),
+        }
+    }
+
+    fn waiter<'w>(&'w self, tried: &'w [u32]) -> queue::Waiter<'w> {
+        queue::Waiter {
+            worker: &self.conn.worker,
+            client: &self.conn.stream,
+            deadline: &self.conn.deadline,
+            until: self.until,
+            priority: self.plan.route.priority.unwrap_or(self.http.priority),
+            tried,
+            may_half_close: false,
+        }
+    }
+}
+
+/// Every server is `full`, or the pool, or the one that the client is bound to: waits for one, unless the pool has no
+/// queue.
 async fn queue_up(
     cx: &Cx<'_>,
     full: Reason,
-    tried: &[u32],
+    tried: &mut Vec<u32>,
     log: &mut Log,
 ) -> Result<Lease, Reason> {
     if full == Reason::PoolLimit {
         let pool = cx.pool.borrow();
         pool.count_overflow(cx.conn.worker.number, Overflow::Connections);
     }
+    if let (Some(bond), Some(affinity)) = (&cx.plan.bond, &cx.config.affinity) {
+        while bond.waits() {
+            let waiter = cx.waiter(tried);
+            let queue = (cx.config.queue, affinity.queue_wait);
+            let (on_drain, waited) = (affinity.on_drain, &mut log.waited);
+            let wait = queue::wait_bound(cx.pool, queue, bond, on_drain, waiter, waited);
+            let picked = match wait.await {
+                Some(ended) => ended,
+                None => cx.pick(tried),
+            };
+            match picked {
+                Err(Reason::ServerLimit | Reason::PoolLimit) => {}
+                picked => return picked,
+            }
+        }
+    }
     let Some(queue) = cx.config.queue else {
         return Err(full);
     };
-    let waiter = queue::Waiter {
-        worker: &cx.conn.worker,
-        client: &cx.conn.stream,
-        deadline: &cx.conn.deadline,
-        until: cx.until,
-        priority: cx.plan.route.priority.unwrap_or(cx.http.priority),
-        tried,
-        may_half_close: false,
-    };
-    queue::wait(cx.pool, queue, waiter, &mut log.waited).await
+    queue::wait(cx.pool, queue, cx.waiter(tried), &mut log.waited).await
 }
 
 /// An idle connection, or a new one. What may not be retried takes one that was used within the last second.

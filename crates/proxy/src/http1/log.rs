@@ -5,13 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::affinity::End;
 use control::live::{Member, PoolState, RouteState};
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
-use wire::grpc::Code;
 
-use super::grpc;
 use crate::bounds::Counted;
 use crate::net;
 use crate::outcome;
@@ -29,14 +28,14 @@ pub(super) struct Log {
     pub(super) pool: Option<Arc<PoolState>>,
     pub(super) member: Option<Arc<Member>>,
     pub(super) status: u16,
-    /// How a call of gRPC ended, as far as that is known.
-    pub(super) grpc: Option<Code>,
     reason: Option<Reason>,
     pub(super) tries: u32,
     /// Tries that came to nothing.
     failed: Vec<(Arc<str>, RetryCause)>,
     /// In the pool's queue.
     pub(super) waited: Duration,
+    /// By what the client is bound, and what came of that.
+    pub(super) affinity: Option<(&'static str, End)>,
     pub(super) source: Option<IpAddr>,
     bytes_in: u64,
     bytes_out: u64,
@@ -71,11 +70,11 @@ impl Log {
             pool: None,
             member: None,
             status: 0,
-            grpc: None,
             reason: None,
             tries: 0,
             failed: Vec::new(),
             waited: Duration::ZERO,
+            affinity: None,
             source: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -163,13 +162,13 @@ impl Log {
             host: texts.host,
             version: texts.version,
             status: self.status,
-            grpc: self.grpc,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             reason: self.reason,
             tries: self.tries,
             failed: std::mem::take(&mut self.failed),
             waited: self.waited,
+            affinity: self.affinity,
             request_id: texts.request_id,
             user_agent: texts.user_agent,
             detail: texts.detail,
@@ -191,8 +190,14 @@ impl Drop for Log {
         let worker = self.worker.number;
         if let Some(route) = &self.route {
             let cells = route.stats.of(worker);
-            cells.classes.record(grpc::status(self.status, self.grpc));
+            cells.classes.record(self.status);
             cells.seconds.record(took);
+        }
+        if let Some((_, end)) = self.affinity
+            && let Some(pool) = &self.pool
+            && let Some(counter) = pool.stats.of(worker).affinity.get(end as usize)
+        {
+            counter.increment();
         }
         if let Some(picked) = self.picked
             && let Some(pool) = &self.pool

@@ -3,18 +3,17 @@
 //! A request walks in a straight line: the head is read here, `plan` judges, routes and filters it, `exchange` picks
 //! a server, forwards and relays, `log` records. What is answered here instead comes from `answer`.
 
+mod affinity;
 mod answer;
 mod attempt;
 mod encode;
 mod exchange;
-mod grpc;
 mod hedge;
 mod log;
 mod plan;
 mod respond;
 mod retry;
 mod upload;
-mod web;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -54,6 +53,8 @@ pub(crate) struct Block {
     request_out: Vec<u8>,
     /// The head as the client gets it.
     response_out: Vec<u8>,
+    /// Fields of it by which the client is bound to a server; empty as a rule.
+    binding: Vec<u8>,
     /// End of a chunked request body: last chunk and trailers.
     request_tail: Vec<u8>,
     response_tail: Vec<u8>,
@@ -69,8 +70,6 @@ pub(crate) struct Block {
     retry_after: Vec<u8>,
     /// Whether the client asked for JSON: what is answered here is then JSON too.
     wants_json: bool,
-    /// What it is to gRPC: what is answered here is then of gRPC too.
-    call: grpc::Call,
 }
 
 impl Block {
@@ -80,6 +79,7 @@ impl Block {
         for scratch in [
             &mut self.request_out,
             &mut self.response_out,
+            &mut self.binding,
             &mut self.request_tail,
             &mut self.response_tail,
             &mut self.path,
@@ -99,7 +99,6 @@ impl Block {
         self.edits.clear();
         self.tried.clear();
         self.wants_json = false;
-        self.call.clear();
     }
 }
 
@@ -359,7 +358,6 @@ impl Conn {
         let is_whole = matches!(decoded, Ok(Decoded::Complete(())));
         if is_whole {
             plan::take_texts(&block.request, block.client_in.filled(), log);
-            block.call.read(&block.request, block.client_in.filled());
             block.client_in.consume(block.request.len);
         } else {
             block.request = RequestHead::default();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use config::{Destination, HttpListener, Pool, Retries, Route, Target};
+use control::affinity::{Bond, Share};
 use control::decide;
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
@@ -15,7 +16,7 @@ use wire::http1::{Body, Known, Method, RequestHead, Span, Version};
 
 use super::encode::{self, RequestParts};
 use super::log::Log;
-use super::{Block, Conn};
+use super::{Block, Conn, affinity};
 use crate::worker::LocalWorld;
 
 /// What is to be done with a request.
@@ -27,6 +28,10 @@ pub(super) struct Plan<'w> {
     pub(super) retries: &'w Retries,
     /// What hashing algorithms hash.
     pub(super) key: Option<u64>,
+    /// What binds its client to a server; `None` where nothing does.
+    pub(super) bond: Option<Bond>,
+    /// Whether the client came over TLS; only known where there is a bond.
+    pub(super) secure: bool,
     /// Whether the server was asked to upgrade.
     pub(super) upgrade: bool,
     /// Whether the server was asked to close, which it may do without saying so.
@@ -64,13 +69,11 @@ pub(super) fn plan<'w>(
         host,
         wants_json,
         request_id,
-        call,
         ..
     } = block;
     let bytes = client_in.filled();
     edits.clear();
     *wants_json = head.present.contains(Known::Accept) && prefers_json(head, bytes);
-    call.read(head, bytes);
     let client = Client::of(conn, world, listener, head, bytes);
     log.source = Some(client.source);
     let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
@@ -104,14 +107,24 @@ pub(super) fn plan<'w>(
     {
         return Err((Reason::BodyTooLarge, "").into());
     }
-    let to = destination(route, log).ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    let internal = || Refused::from((Reason::Internal, ""));
+    let (to, share) = destination(conn, world, route, &request, log).ok_or_else(internal)?;
     let config = world.world.snapshot.pools.get(to.pool);
-    let config = config.ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    let config = config.ok_or_else(internal)?;
     let key = decide::hash_key(&config.balance, &request);
+    let own_tls = conn.stream.session().is_some();
+    let bound = config.affinity.as_ref().zip(world.pool(to));
+    let (mut secure, mut hidden_cookie) = (false, None);
+    let bond = bound.map(|(affinity, pool)| {
+        let bond = affinity::bond(&conn.worker, affinity, pool, &request, share);
+        secure = affinity::is_secure(own_tls, client.trusted, head, bytes);
+        hidden_cookie = affinity::hidden_cookie(affinity, &bond);
+        bond
+    });
     let upgrade = upgrade_of(head.upgrade, bytes, http);
     let hop = Hop {
         peer: client.peer,
-        secure: conn.stream.session().is_some(),
+        secure: own_tls,
         version: head.version,
         authority: aim.authority,
         request_id,
@@ -124,6 +137,7 @@ pub(super) fn plan<'w>(
         hop: &hop,
         upgrade,
         edits,
+        hidden_cookie,
     };
     encode::request(request_out, head, bytes, &parts);
     Ok(Plan {
@@ -132,6 +146,8 @@ pub(super) fn plan<'w>(
         route,
         retries: route.retries_of(to.pool, config),
         key,
+        bond,
+        secure,
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
     })
@@ -244,14 +260,24 @@ fn find_route<'w>(
         .ok_or_else(|| Refused::from((Reason::Internal, "")))
 }
 
-/// Where a route leads; the arms of a split take turns by weight over the whole process.
-fn destination(route: &Route, log: &Log) -> Option<Destination> {
+/// Where a route leads; the arms of a split take turns by weight over the whole process, unless they remember the user,
+/// whose place is given too.
+fn destination(
+    conn: &Conn,
+    world: &LocalWorld,
+    route: &Route,
+    request: &Request<'_>,
+    log: &Log,
+) -> Option<(Destination, Option<Share>)> {
     match &route.target {
-        Target::Pool(to) => Some(*to),
+        Target::Pool(to) => Some((*to, None)),
         Target::Split(arms) => {
+            if let Some(remembered) = affinity::arm(&conn.worker, world, arms, request) {
+                return Some(remembered);
+            }
             let total = arms.iter().map(|arm| u64::from(arm.weight)).sum();
             let turn = log.route.as_ref()?.rotation.fetch_add(1, Relaxed);
-            decide::arm_at(arms, decide::spread(turn, total))
+            Some((decide::arm_at(arms, decide::spread(turn, total))?, None))
         }
         Target::Answer => None,
     }

@@ -15,7 +15,7 @@ use crate::upstream::Lease;
 
 /// Whether a request that was sent, and got no byte of an answer, may be sent to another server.
 pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<(), Reason> {
-    let repeatable = may_repeat(cx, upload, false);
+    let repeatable = may_repeat(cx, upload);
     if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
         return Err(Reason::RetryBudget);
     }
@@ -25,30 +25,28 @@ pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<
 }
 
 /// Whether what a server took of the request may be, and can be, sent to another one.
-fn may_repeat(cx: &Cx<'_>, upload: &Upload, answered: bool) -> bool {
-    (cx.repeats || answered) && upload.can_replay && !is_past(cx.until)
+pub(super) fn may_repeat(cx: &Cx<'_>, upload: &Upload) -> bool {
+    cx.repeats && upload.can_replay && !is_past(cx.until)
 }
 
 /// Another server for a request whose try at `member` may be given up for it: one that was not tried, within attempts
-/// and budget. `answered`: for an answer after which it may be, which was looked at already.
+/// and budget.
 pub(super) fn elsewhere(
     cx: &Cx<'_>,
     upload: &Upload,
     tried: &mut Vec<u32>,
     member: &Member,
-    answered: bool,
 ) -> Option<Lease> {
-    let repeatable = may_repeat(cx, upload, answered);
+    let repeatable = may_repeat(cx, upload);
     if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
         return None;
     }
-    let now = net::now();
-    let pool = &mut *cx.pool.borrow_mut();
-    let state = pool.state.clone();
-    cx.allowance.elsewhere(repeatable, &state.budget, now, || {
-        note_tried(tried, member.id);
-        pool.pick(cx.plan.key, tried, now).ok()
-    })
+    let state = cx.pool.borrow().state.clone();
+    cx.allowance
+        .elsewhere(repeatable, &state.budget, net::now(), || {
+            note_tried(tried, member.id);
+            cx.pick(tried).ok()
+        })
 }
 
 /// The same for a try beside the one at `member`, which goes on: it counts against the budget alone.
@@ -58,16 +56,14 @@ pub(super) fn beside(
     tried: &mut Vec<u32>,
     member: &Member,
 ) -> Option<Lease> {
-    let repeatable = may_repeat(cx, upload, false);
+    let repeatable = may_repeat(cx, upload);
     if repeatable && !claim_place(cx) {
         return None;
     }
-    let now = net::now();
-    let pool = &mut *cx.pool.borrow_mut();
-    let state = pool.state.clone();
-    beside_by(repeatable, &state.budget, now, || {
+    let state = cx.pool.borrow().state.clone();
+    beside_by(repeatable, &state.budget, net::now(), || {
         note_tried(tried, member.id);
-        pool.pick(cx.plan.key, tried, now).ok()
+        cx.pick(tried).ok()
     })
 }
 

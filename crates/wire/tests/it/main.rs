@@ -7,5 +7,4 @@ mod checks;
 
 mod corpus;
 mod desync;
-mod grpc;
 mod properties;

@@ -1,0 +1,352 @@
+//! What binds clients to servers.
+
+use std::time::Duration;
+
+use balance::OnDrain;
+
+use super::{Given, check_given};
+use crate::{Affinity, AffinityKind, HashKey, InsertedCookie, Severity, Strength};
+
+fn pool(affinity: &str) -> Given {
+    Given::main(&format!(
+        "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [10.0.0.1:1],\n affinity: {affinity}\n }} }}\n"
+    ))
+}
+
+fn affinity(written: &str) -> Option<Affinity> {
+    let given = pool(written);
+    let loaded = given.load();
+    let snapshot = loaded
+        .snapshot
+        .unwrap_or_else(|| panic!("{:?}", given.found()));
+    snapshot.pools[0].affinity.clone()
+}
+
+fn cookie(written: &str) -> InsertedCookie {
+    match affinity(written).map(|affinity| affinity.kind) {
+        Some(AffinityKind::Cookie(cookie)) => *cookie,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kind(written: &str) -> AffinityKind {
+    affinity(written).expect(written).kind
+}
+
+#[test]
+fn each_kind_in_each_spelling() {
+    assert_eq!(affinity("off"), None);
+    for name in [
+        "{ cookie: SERVERID }",
+        "cookie",
+        "{ cookie: {} }",
+        "{ cookie: { name: SERVERID } }",
+    ] {
+        assert_eq!(&*cookie(name).name, "SERVERID", "{name}");
+    }
+    let header = AffinityKind::Header("x-session-server".into());
+    assert_eq!(kind("{ header: X-Session-Server }"), header);
+    assert_eq!(
+        kind("{ header: { name: X-Session-Server, mode: name } }"),
+        header
+    );
+    let hashed = AffinityKind::Hash(HashKey::Header("x-user".to_owned()));
+    assert_eq!(kind("{ header: { name: X-User, mode: hash } }"), hashed);
+    for source in [
+        "source",
+        "{ source: hash }",
+        "{ source: {} }",
+        "{ source: { ipv6_prefix: 64 } }",
+    ] {
+        assert_eq!(
+            kind(source),
+            AffinityKind::Source { ipv6_prefix: 64 },
+            "{source}"
+        );
+    }
+    let narrow = "{ source: { mode: hash, ipv6_prefix: 56 } }";
+    assert_eq!(kind(narrow), AffinityKind::Source { ipv6_prefix: 56 });
+    for hash in [
+        "{ hash: source }",
+        "{ hash: {} }",
+        "{ hash: { key: source } }",
+    ] {
+        assert_eq!(kind(hash), AffinityKind::Hash(HashKey::Source), "{hash}");
+    }
+    assert_eq!(kind("{ hash: { header: X-User } }"), hashed);
+    assert_eq!(
+        kind("{ hash: { key: { header: X-User }, strength: required } }"),
+        hashed
+    );
+    assert_eq!(kind("{ hash: path }"), AffinityKind::Hash(HashKey::Path));
+    let query = AffinityKind::Hash(HashKey::Query("user".to_owned()));
+    assert_eq!(kind("{ hash: { query: user } }"), query);
+}
+
+#[test]
+fn firmness() {
+    let found = affinity("{ cookie: X }").unwrap();
+    assert_eq!(
+        (found.strength, found.on_drain),
+        (Strength::Preferred, OnDrain::Keep)
+    );
+    assert_eq!(
+        found.queue_wait,
+        Some(Duration::MAX),
+        "as long as the pool says"
+    );
+    let found =
+        affinity("{ source: { strength: required, on_drain: move, queue_wait: 2s } }").unwrap();
+    assert_eq!(
+        (found.strength, found.on_drain),
+        (Strength::Required, OnDrain::Move)
+    );
+    assert_eq!(found.queue_wait, Some(Duration::from_secs(2)));
+    let found = affinity("{ hash: { key: path, queue_wait: off } }").unwrap();
+    assert_eq!(found.queue_wait, None);
+}
+
+#[test]
+fn a_cookie_and_its_attributes() {
+    let plain = cookie("cookie");
+    assert!(plain.opaque && plain.http_only && plain.indirect && plain.no_cache);
+    assert_eq!(
+        (&*plain.path, plain.domain, plain.secure),
+        ("/", None, None)
+    );
+    assert_eq!(
+        (plain.same_site, plain.max_age, plain.renewal),
+        ("Lax", None, None)
+    );
+    let long = cookie(
+        "{ cookie: { name: S, value: name, path: /shop, domain: example.com, secure: true, http_only: false, same_site: none, max_age: 2h, indirect: false, no_cache: false } }",
+    );
+    assert!(!long.opaque && !long.http_only && !long.indirect && !long.no_cache);
+    assert_eq!(
+        (&*long.path, long.domain.as_deref(), long.secure),
+        ("/shop", Some("example.com"), Some(true))
+    );
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    assert_eq!(
+        (long.same_site, long.max_age, long.renewal),
+        ("None", hours(2), hours(1))
+    );
+    assert_eq!(
+        cookie("{ cookie: { max_age: 2h, renewal: off } }").renewal,
+        None
+    );
+    assert_eq!(
+        cookie("{ cookie: { max_age: 3h, renewal: 1h } }").renewal,
+        hours(1)
+    );
+    assert_eq!(cookie("{ cookie: { same_site: none } }").secure, Some(true));
+    assert_eq!(
+        &*cookie("{ cookie: { name: __Host-S, secure: true } }").name,
+        "__Host-S"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told() {
+    for (written, expected) in [
+        (
+            "cokie",
+            "3:12: error[value]: `cokie` is not a kind of affinity (did you mean `cookie`?)",
+        ),
+        (
+            "{ cokie: X }",
+            "3:14: error[unknown_key]: unknown key `cokie` in a kind of affinity (did you mean `cookie`?)",
+        ),
+        (
+            "{ app_cookie: X }",
+            "3:14: error[unsupported]: `app_cookie` is not supported by this version",
+        ),
+        (
+            "app_cookie",
+            "3:12: error[unsupported]: `app_cookie` is not supported by this version",
+        ),
+        (
+            "{ source: learn }",
+            "3:22: error[unsupported]: `mode: learn` is not supported by this version",
+        ),
+        (
+            "{ header: { name: X, mode: learn } }",
+            "3:39: error[unsupported]: `mode: learn` is not supported by this version",
+        ),
+        (
+            "header",
+            "3:12: error[value]: which header is it? (write `{ header: NAME }`)",
+        ),
+        (
+            "hash",
+            "3:12: error[value]: which key is it? (write `{ hash: source }` or `{ hash: { header: NAME } }`)",
+        ),
+        (
+            "{ header: {} }",
+            "3:22: error[missing]: `affinity: header` lacks `name`",
+        ),
+        (
+            "{ cookie: 'a b' }",
+            "3:22: error[value]: `a b` is not the name of a cookie",
+        ),
+        (
+            "{ header: 'a b' }",
+            "3:22: error[value]: `a b` is not the name of a header",
+        ),
+        (
+            "{ cookie: { path: shop } }",
+            "3:30: error[value]: `shop` is not a path of a cookie, such as `/` or `/shop`",
+        ),
+        (
+            "{ cookie: { domain: 'a/b' } }",
+            "3:32: error[value]: `a/b` is not a domain, such as `example.com`",
+        ),
+        (
+            "{ cookie: { secure: false, same_site: none } }",
+            "3:50: error[conflict]: browsers refuse a cookie with `same_site: none` that is not `secure`",
+        ),
+        (
+            "{ cookie: { renewal: 1h } }",
+            "3:24: error[conflict]: `renewal` is only for a cookie with `max_age`",
+        ),
+        (
+            "{ cookie: { max_age: 1h, renewal: 1h } }",
+            "3:46: error[conflict]: `renewal` comes after `max_age`: the cookie would have ended",
+        ),
+        (
+            "{ cookie: __Secure-S }",
+            "3:2: error[conflict]: browsers take the cookie `__Secure-S` only with `secure: true`",
+        ),
+        (
+            "{ cookie: { name: __Host-S, secure: true, path: /a } }",
+            "3:2: error[conflict]: browsers take the cookie `__Host-S` only with `path: /` and without `domain`",
+        ),
+        (
+            "{ cookie: { strenght: required } }",
+            "3:24: error[unknown_key]: unknown key `strenght` in `affinity: cookie` (did you mean `strength`?)",
+        ),
+        (
+            "{ source: { strength: strong } }",
+            "3:34: error[value]: `strong` is not a strength (known: `preferred`, `required`)",
+        ),
+        (
+            "{ source: { ipv6_prefix: 129 } }",
+            "3:37: error[value]: expected a whole number from 1 to 128",
+        ),
+    ] {
+        let found = pool(written).found();
+        assert_eq!(found, [expected], "{written}");
+    }
+}
+
+#[test]
+fn names_that_stand_in_cookies() {
+    let yaml = |name: &str| {
+        Given::main(&format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [{{ name: '{name}', address: '10.0.0.1:1' }}],\n affinity: {{ cookie: {{ value: name }} }} }} }}\n"
+        ))
+    };
+    assert_eq!(yaml("10.0.0.1:80").found(), [""; 0]);
+    for name in ["a b", "a;b", "a~b", "é", "a\"b"] {
+        let found = yaml(name).found();
+        let expected = format!(
+            "3:31: error[value]: the name `{name}` of a server cannot stand in a cookie (names of ASCII letters, digits and `-._:/` can; or leave `value` out)"
+        );
+        assert_eq!(found, [expected]);
+    }
+}
+
+const SECRET: &str = "secret_file: etc/secret\n";
+
+#[test]
+fn a_secret() {
+    let with = |secret: &str, open: bool| {
+        let mut given = Given::main(&format!(
+            "{SECRET}listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [10.0.0.1:1], affinity: cookie }} }}\n"
+        ))
+        .file("etc/secret", secret);
+        if open {
+            given.open.push("etc/secret".to_owned());
+        }
+        given
+    };
+    let good = with("0123456789abcdef\n", false);
+    check_given(&good, &[]);
+    let loaded = good.load();
+    let noted = loaded
+        .diagnostics
+        .iter()
+        .any(|it| it.message.contains("secret_file"));
+    assert!(!noted, "{:?}", loaded.diagnostics);
+    let secret = loaded.snapshot.unwrap().secret.unwrap();
+    assert_eq!(&*secret.0, b"0123456789abcdef");
+    assert!(!format!("{secret:?}").contains("0123"));
+    check_given(
+        &with("0123456789abcdef", true),
+        &[
+            "1:14: warning[secret]: the secret in `etc/secret` can be read by every user of this machine",
+        ],
+    );
+    check_given(
+        &with("short\n", false),
+        &[
+            "1:14: error[value]: the secret in `etc/secret` has less than 16 bytes (`openssl rand -base64 32` makes a good one)",
+        ],
+    );
+    let missing = Given::main(
+        "secret_file: etc/nothing\nlisteners: { l: { bind: \":1\", pool: p } }\npools: { p: { servers: [10.0.0.1:1] } }\n",
+    );
+    check_given(
+        &missing,
+        &["1:14: error[file]: cannot read `etc/nothing`: no such file"],
+    );
+}
+
+#[test]
+fn without_a_secret_it_is_noted() {
+    let notes = |affinity: &str| {
+        let loaded = pool(affinity).load();
+        let of =
+            |it: &&crate::Diagnostic| it.severity == Severity::Note && it.kind.as_str() == "secret";
+        loaded.diagnostics.iter().filter(of).count()
+    };
+    assert_eq!(notes("cookie"), 1);
+    assert_eq!(notes("{ cookie: { value: name } }"), 0);
+    assert_eq!(notes("source"), 0);
+}
+
+#[test]
+fn what_does_not_fit_the_listeners() {
+    let tcp = |affinity: &str| {
+        Given::main(&format!(
+            "listeners: {{ t: {{ bind: \":1\", protocol: tcp, pool: p }} }}\npools:\n  p: {{ servers: [10.0.0.1:1], affinity: {affinity} }}\n"
+        ))
+    };
+    check_given(&tcp("source"), &[]);
+    check_given(&tcp("{ hash: source }"), &[]);
+    for (affinity, by) in [
+        ("cookie", "cookie"),
+        ("{ header: X }", "header"),
+        ("{ hash: path }", "hash"),
+    ] {
+        let expected = format!(
+            "3:3: error[conflict]: the pool `p` binds clients by {by}, which connections of the TCP listener `t` do not have; `affinity: source` is for both"
+        );
+        check_given(&tcp(affinity), &[&expected]);
+    }
+    let two = |routes: &str, other: &str| {
+        Given::main(&format!(
+            "listeners: {{ l: {{ bind: \":1\", routes: [{routes}] }} }}\npools:\n  a: {{ servers: [10.0.0.1:1], affinity: cookie }}\n  b: {{ servers: [10.0.0.1:1], affinity: {other} }}\n"
+        ))
+    };
+    let apart = "{ match: { path: /a }, pool: a }, { pool: b }";
+    check_given(
+        &two(apart, "cookie"),
+        &[
+            "4:3: warning[conflict]: the pools `a` and `b` of the listener `l` use the same cookie `SERVERID`: a client of both loses its server at each change; give one another name or path",
+        ],
+    );
+    check_given(&two(apart, "{ cookie: B }"), &[]);
+    check_given(&two(apart, "{ cookie: { path: /b } }"), &[]);
+    check_given(&two("{ split: { a: 1, b: 1 } }", "cookie"), &[]);
+}
