@@ -1,15 +1,16 @@
-//! The load: wrk at full speed, and the generator of `bin/load` at a fixed rate or silent.
+//! The load: wrk or, for HTTP/2, h2load at full speed, and the generator of `bin/load` at a fixed rate, silent, or with
+//! sessions of TLS used again.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use evenkeel_bench::browser;
 use serde_json::Value;
 
+use crate::door::{Door, Secure};
 use crate::peers::sibling;
 use crate::process::{Running, which};
 use crate::scenario::Shape;
@@ -46,9 +47,27 @@ impl Loads {
     }
 
     /// As fast as the answers come.
-    pub(crate) fn full(&self, target: SocketAddr, shape: &Shape, time: Duration) -> Result<Served> {
+    pub(crate) fn full(&self, door: &Door, shape: &Shape, time: Duration) -> Result<Served> {
+        match door.secure {
+            Some(Secure::Http2) => self.h2load(door, shape, time),
+            // wrk begins each session anew.
+            Some(_) if shape.resume => {
+                let running = self.fixed(door, shape, 0.0, time)?;
+                let served = self.end(running, time)?;
+                let share = served.get("resumed") / served.get("requests").max(1.0);
+                ensure!(
+                    share > 0.9,
+                    "only {share:.2} of the sessions were used again"
+                );
+                Ok(served)
+            }
+            _ => self.wrk(door, shape, time),
+        }
+    }
+
+    fn wrk(&self, door: &Door, shape: &Shape, time: Duration) -> Result<Served> {
         let script = self.folder.join("wrk.lua");
-        std::fs::write(&script, script_of(shape)?)?;
+        std::fs::write(&script, script_of(shape, door.cookie.as_deref())?)?;
         let mut wrk = Command::new(&self.wrk);
         // It takes whole seconds only.
         let seconds = time.as_secs_f64().ceil();
@@ -56,7 +75,7 @@ impl Loads {
         wrk.arg(format!("-c{}", shape.connections))
             .arg("-s")
             .arg(&script);
-        wrk.arg(format!("http://{target}{}", shape.path));
+        wrk.arg(door.url(shape.path));
         let running = Running::start_piped(&wrk, self.core, &self.folder.join("wrk.log"))?;
         let said = running.finish(time + GRACE).context("wrk")?;
         let line = said.lines().rev().find(|line| line.starts_with('{'));
@@ -65,16 +84,44 @@ impl Loads {
         )?))
     }
 
+    fn h2load(&self, door: &Door, shape: &Shape, time: Duration) -> Result<Served> {
+        let h2load =
+            which("h2load").context("h2load is missing: apt-get install nghttp2-client")?;
+        let seconds = time.as_secs_f64().ceil();
+        let mut load = Command::new(h2load);
+        load.args(["-t1", &format!("-D{seconds}")]);
+        load.arg(format!("-c{}", shape.connections));
+        load.arg(format!("-m{}", shape.streams));
+        load.arg(door.url(shape.path));
+        let running = Running::start_piped(&load, self.core, &self.folder.join("h2load.log"))?;
+        let said = running.finish(time + GRACE).context("h2load")?;
+        let counts = said.lines().find(|line| line.starts_with("requests: "));
+        let count = |of: &str| -> Option<f64> {
+            let (before, _) = counts?.split_once(of)?;
+            before
+                .rsplit([' ', ','])
+                .find(|word| !word.is_empty())?
+                .parse()
+                .ok()
+        };
+        let succeeded = count(" succeeded").context("h2load said nothing")?;
+        let lost = count(" failed").unwrap_or(0.0);
+        ensure!(succeeded > 0.0, "not one answer over HTTP/2: {said}");
+        Ok(Served(serde_json::json!({
+            "requests": succeeded, "us": seconds * 1e6, "errors": lost,
+        })))
+    }
+
     /// `rate` requests per second; to be ended by [`Loads::end`].
     pub(crate) fn fixed(
         &self,
-        target: SocketAddr,
+        door: &Door,
         shape: &Shape,
         rate: f64,
         time: Duration,
     ) -> Result<Running> {
         let mut load = Command::new(&self.own);
-        load.args(["rate", &target.to_string(), shape.path]);
+        load.args(["rate", &door.address.to_string(), shape.path]);
         load.args([rate, time.as_secs_f64()].map(|number| number.to_string()));
         load.arg(shape.connections.to_string());
         if shape.headers > 0 {
@@ -84,16 +131,29 @@ impl Loads {
             load.args(["--upload", &shape.upload.to_string()]);
         }
         load.args(shape.close.then_some("--close"));
+        load.args(shape.resume.then_some("--resume"));
+        dress(&mut load, door);
         Running::start_piped(&load, self.core, &self.folder.join("load.log"))
     }
 
     /// Connections that ask once; returns when all are open.
-    pub(crate) fn idle(&self, target: SocketAddr, connections: usize) -> Result<Running> {
+    pub(crate) fn idle(&self, door: &Door, connections: usize) -> Result<Running> {
         let mut load = Command::new(&self.own);
-        load.args(["idle", &target.to_string(), "/1k", &connections.to_string()]);
+        let address = door.address.to_string();
+        load.args(["idle", &address, "/1k", &connections.to_string()]);
+        dress(&mut load, door);
         let mut running = Running::start_piped(&load, self.core, &self.folder.join("load.log"))?;
         running.line()?;
         Ok(running)
+    }
+
+    /// The head of one small answer, if it is a good one.
+    pub(crate) fn ask(&self, door: &Door) -> Option<String> {
+        let mut load = Command::new(&self.own);
+        load.args(["ask", &door.address.to_string(), "/1k"]);
+        dress(&mut load, door);
+        let said = String::from_utf8(load.output().ok()?.stdout).ok()?;
+        said.starts_with("HTTP/1.1 200").then_some(said)
     }
 
     /// What a load of ours reports at its end.
@@ -103,9 +163,22 @@ impl Loads {
     }
 }
 
+/// What the generator of ours needs to know of a door.
+fn dress(load: &mut Command, door: &Door) {
+    if door.secure.is_some() {
+        load.arg("--tls").arg(&door.certificate);
+    }
+    if let Some(cookie) = &door.cookie {
+        load.args(["--cookie", cookie]);
+    }
+}
+
 /// What wrk sends, and a report that is one line of JSON.
-fn script_of(shape: &Shape) -> Result<String> {
+fn script_of(shape: &Shape, cookie: Option<&str>) -> Result<String> {
     let mut script = String::new();
+    if let Some(cookie) = cookie {
+        writeln!(script, "wrk.headers[\"Cookie\"] = {cookie:?}")?;
+    }
     for (name, value) in browser::fields(shape.headers) {
         writeln!(script, "wrk.headers[{name:?}] = {value:?}")?;
     }

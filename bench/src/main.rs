@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod counts;
+mod door;
 mod load;
 mod machine;
 mod measure;

@@ -2,8 +2,7 @@
 //! after. What the figures mean together is the duty of `results`.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,18 +10,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::door::{Door, Keys, cookie_of};
 use crate::load::{Loads, Served};
 use crate::options::WARM_AGAIN;
 use crate::peers::evenkeel;
 use crate::peers::{Found, Setup, sibling};
 use crate::process::{Cores, Running, machine_us, which};
-use crate::scenario::{Load, Scenario, Shape};
+use crate::scenario::{Load, SMALL, Scenario, Shape};
 
 /// How long a peer may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// After the last connection fell silent, for memory to be given back; what a proxy does within a second of an answer,
 /// it does for the next request.
-const SETTLE: Duration = Duration::from_secs(5);
+pub(crate) const SETTLE: Duration = Duration::from_secs(5);
 
 /// Figures of one round by their names in [`crate::results::METRICS`].
 pub(crate) type Sample = BTreeMap<String, f64>;
@@ -37,6 +37,7 @@ pub(crate) struct Origin {
 pub(crate) struct Bench {
     pub(crate) cores: Cores,
     pub(crate) loads: Loads,
+    pub(crate) keys: Keys,
     pub(crate) folder: PathBuf,
     pub(crate) warm: Duration,
     pub(crate) measure: Duration,
@@ -45,7 +46,7 @@ pub(crate) struct Bench {
 /// A peer that answers.
 pub(crate) struct Up {
     pub(crate) running: Running,
-    pub(crate) target: SocketAddr,
+    pub(crate) door: Door,
     pub(crate) setup: Setup,
 }
 
@@ -91,6 +92,9 @@ impl Bench {
             bulk: scenario.bulk,
             close: matches!(&scenario.load, Load::Requests(shape) if shape.close),
             routes: scenario.routes,
+            secure: scenario.secure,
+            keys: self.keys.clone(),
+            cookie: scenario.cookie,
             workers: 1,
             both_cores: false,
             algorithm,
@@ -112,10 +116,10 @@ impl Bench {
         up.running.ensure_runs()?;
         let reached = sample.get("rate").copied().unwrap_or(0.0);
         if let Some(rate) = rate.filter(|rate| reached > *rate) {
-            let warm = self.loads.fixed(up.target, shape, rate, WARM_AGAIN)?;
+            let warm = self.loads.fixed(&up.door, shape, rate, WARM_AGAIN)?;
             self.loads.end(warm, WARM_AGAIN)?;
             let fixed = self.around(&up, "fixed_", || {
-                let load = self.loads.fixed(up.target, shape, rate, self.measure)?;
+                let load = self.loads.fixed(&up.door, shape, rate, self.measure)?;
                 self.loads.end(load, self.measure)
             });
             sample.extend(fixed?);
@@ -160,7 +164,7 @@ impl Bench {
         let mut counter = Running::start(&stat, self.cores.load, &self.folder.join("perf.log"))?;
         std::thread::sleep(Duration::from_millis(200));
         counter.ensure_runs()?;
-        let served = self.loads.full(up.target, shape, self.warm)?;
+        let served = self.loads.full(&up.door, shape, self.warm)?;
         counter.signal(Signal::INT);
         let said = counter.log_at_end(Duration::from_secs(3))?;
         let line = said.lines().find(|line| line.contains("sys_enter"));
@@ -187,9 +191,17 @@ impl Bench {
         }
         let log = self.folder.join(format!("{name}.log"));
         let mut running = Running::start(&command, self.cores.proxy, &log)?;
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port));
+        let mut door = Door {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
+            secure: setup.secure,
+            certificate: self.keys.certificate.clone(),
+            cookie: None,
+        };
         let started = Instant::now();
-        while !answers(target) {
+        let head = loop {
+            if let Some(head) = self.loads.ask(&door) {
+                break head;
+            }
             running.ensure_runs()?;
             if started.elapsed() > READY_WITHIN {
                 bail!(
@@ -198,17 +210,21 @@ impl Bench {
                 );
             }
             std::thread::sleep(Duration::from_millis(20));
+        };
+        if setup.cookie {
+            let cookie = cookie_of(&head).context("no cookie was set")?;
+            door.cookie = Some(cookie);
         }
         Ok(Up {
             running,
-            target,
+            door,
             setup,
         })
     }
 
     pub(crate) fn full_speed(&self, up: &Up, shape: &Shape) -> Result<Sample> {
-        self.loads.full(up.target, shape, self.warm)?;
-        let mut sample = self.around(up, "", || self.loads.full(up.target, shape, self.measure))?;
+        self.loads.full(&up.door, shape, self.warm)?;
+        let mut sample = self.around(up, "", || self.loads.full(&up.door, shape, self.measure))?;
         sample.insert("memory_mib".into(), up.running.memory_kib() / 1024.0);
         Ok(sample)
     }
@@ -245,17 +261,10 @@ impl Bench {
     }
 
     fn idle(&self, up: &Up, connections: usize) -> Result<Sample> {
-        let warm = Shape {
-            path: "/1k",
-            connections: 64,
-            headers: 0,
-            upload: 0,
-            close: false,
-        };
-        self.loads.full(up.target, &warm, self.warm)?;
+        self.loads.full(&up.door, &SMALL, self.warm)?;
         std::thread::sleep(SETTLE);
         let before = up.running.memory_kib();
-        let load = self.loads.idle(up.target, connections)?;
+        let load = self.loads.idle(&up.door, connections)?;
         std::thread::sleep(SETTLE);
         let memory = up.running.memory_kib();
         let cpu = up.running.cpu();
@@ -276,11 +285,8 @@ impl Bench {
 
     fn mixed(&self, up: &Up, small_rate: f64, large_rate: f64) -> Result<Sample> {
         let small = Shape {
-            path: "/1k",
             connections: 16,
-            headers: 0,
-            upload: 0,
-            close: false,
+            ..SMALL
         };
         let large = Shape {
             path: "/1m",
@@ -288,11 +294,11 @@ impl Bench {
             ..small
         };
         let time = self.warm + self.measure;
-        let large = self.loads.fixed(up.target, &large, large_rate, time)?;
+        let large = self.loads.fixed(&up.door, &large, large_rate, time)?;
         std::thread::sleep(self.warm / 2);
         let small = self
             .loads
-            .fixed(up.target, &small, small_rate, self.measure)?;
+            .fixed(&up.door, &small, small_rate, self.measure)?;
         let small = self.loads.end(small, self.measure)?;
         let large = self.loads.end(large, time)?;
         let errors = small.get("errors") + large.get("errors");
@@ -303,14 +309,11 @@ impl Bench {
 
     fn reload(&self, up: &Up, rate: f64, every: Duration) -> Result<Sample> {
         let shape = Shape {
-            path: "/1k",
             connections: 32,
-            headers: 0,
-            upload: 0,
-            close: false,
+            ..SMALL
         };
         let time = self.warm + self.measure;
-        let load = self.loads.fixed(up.target, &shape, rate, time)?;
+        let load = self.loads.fixed(&up.door, &shape, rate, time)?;
         let started = Instant::now();
         let mut reloads = 0;
         while started.elapsed() + every < time {
@@ -337,17 +340,4 @@ fn latencies(served: &Served, sample: &mut Sample) {
             sample.insert(name.into(), served.get(name));
         }
     }
-}
-
-/// Whether a small request is answered well.
-fn answers(target: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut socket = TcpStream::connect(target)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        write!(socket, "GET /1k HTTP/1.1\r\nHost: {target}\r\n\r\n")?;
-        let mut status = [0; 12];
-        socket.read_exact(&mut status)?;
-        Ok(status == *b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
 }

@@ -14,7 +14,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use crate::door::{Keys, Secure};
 
 /// A proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +50,11 @@ pub(crate) struct Setup {
     /// Clients close after each request.
     pub(crate) close: bool,
     pub(crate) routes: usize,
+    /// What clients speak over TLS; None: no TLS.
+    pub(crate) secure: Option<Secure>,
+    pub(crate) keys: Keys,
+    /// Each client keeps its server by a cookie.
+    pub(crate) cookie: bool,
     /// Threads of Evenkeel's data plane; the others have one.
     pub(crate) workers: usize,
     /// It shares both cores with the load and the servers.
@@ -81,6 +88,18 @@ impl Peer {
         Self::Traefik,
         Self::Caddy,
     ];
+
+    fn has_tls(self) -> bool {
+        matches!(
+            self,
+            Self::Evenkeel | Self::Haproxy | Self::Nginx | Self::Envoy
+        )
+    }
+
+    /// Without a table of its own, or a part that has to be paid for.
+    fn has_cookies(self) -> bool {
+        matches!(self, Self::Evenkeel | Self::Haproxy)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -125,6 +144,14 @@ impl Found {
     /// Writes its config and tells how to start it; the error says why it has no place in this scenario.
     pub(crate) fn lay_out(&self, setup: &Setup) -> Result<Command> {
         std::fs::create_dir_all(&setup.folder)?;
+        ensure!(
+            setup.secure.is_none() || self.peer.has_tls(),
+            "not laid out for TLS"
+        );
+        ensure!(
+            !setup.cookie || self.peer.has_cookies(),
+            "no cookie that keeps a server"
+        );
         match self.peer {
             Peer::Evenkeel => evenkeel::lay_out(&self.program, setup),
             Peer::Floor => floor::lay_out(&self.program, setup),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::door::Keys;
 use crate::load::Loads;
 use crate::machine::{self, Machine};
 use crate::measure::{Bench, Origin, Sample};
@@ -62,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     let bench = Bench {
         cores,
         loads,
+        keys: Keys::make(&folder)?,
         folder,
         warm: options.warm,
         measure: options.measure,

@@ -1,6 +1,7 @@
 //! What is measured: the table of scenarios. A new one is a row here; a kind of load that no row has yet is a variant
 //! of [`Load`] and a function in `measure`.
 
+use crate::door::Secure;
 use crate::peers::{Mode, Peer};
 
 /// One row.
@@ -14,6 +15,10 @@ pub(crate) struct Scenario {
     pub(crate) bulk: bool,
     /// Routes by path prefix; 0 for one pool and no routes.
     pub(crate) routes: usize,
+    /// What clients speak over TLS; None: no TLS.
+    pub(crate) secure: Option<Secure>,
+    /// Each client keeps its server by a cookie.
+    pub(crate) cookie: bool,
     pub(crate) subjects: Subjects,
     /// Whether a target is for its CPU: then it has many rounds.
     pub(crate) many_rounds: bool,
@@ -47,6 +52,24 @@ pub(crate) const TARGETS: &[Target] = &[
     cpu("1 MiB responses, HAProxy with splice-response", "1m", 0.95),
     cpu("TCP 1 KB", "tcp-1k", 0.95),
     cpu("TCP 1 MiB", "tcp-1m", 0.78),
+    cpu(
+        "the same as keep-alive 1 KB, with a cookie that keeps the server",
+        "cookie-1k",
+        0.75,
+    ),
+    cpu("TLS 1.3 keep-alive 1 KB", "tls-ka-1k", 0.75),
+    cpu("a full TLS handshake per request", "tls-full", 1.0),
+    cpu(
+        "HTTP/2 over TLS, 1 KB, 32 connections of 10 streams",
+        "h2-1k",
+        0.95,
+    ),
+    Target {
+        about: "memory per idle TLS connection, bytes",
+        scenario: "tls-idle-5000",
+        metric: "idle_bytes",
+        most: Most::OfHaproxy(1.0),
+    },
     Target {
         about: "memory per idle connection, bytes",
         scenario: "idle-5000",
@@ -108,15 +131,21 @@ pub(crate) struct Shape {
     pub(crate) upload: usize,
     /// A connection for each request.
     pub(crate) close: bool,
+    /// Sessions of TLS are used again.
+    pub(crate) resume: bool,
+    /// Requests at once on a connection of HTTP/2.
+    pub(crate) streams: usize,
 }
 
 /// What HTTP/1.1 clients do unless a row says otherwise.
-const SMALL: Shape = Shape {
+pub(crate) const SMALL: Shape = Shape {
     path: "/1k",
     connections: 64,
     headers: 0,
     upload: 0,
     close: false,
+    resume: false,
+    streams: 1,
 };
 
 /// The names that the algorithms have in Evenkeel's config.
@@ -138,6 +167,7 @@ const LATE_ROUTE: &str = "/team7/service9957/1k";
 
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = http();
+    all.extend(secure());
     all.extend(beside());
     all
 }
@@ -192,8 +222,57 @@ fn http() -> Vec<Scenario> {
                 of("/1k", 64),
             )
         },
+        Scenario {
+            cookie: true,
+            ..row(
+                "cookie-1k",
+                "keep-alive, 1 KB, each client kept by a cookie",
+                Load::Requests(SMALL),
+            )
+        },
         row("tcp-1k", "TCP, 1 KB", of("/1k", 64)).tcp(),
         row("tcp-1m", "TCP, 1 MiB", of("/1m", 16)).tcp().bulk(),
+    ]
+}
+
+/// Over TLS 1.3, with a certificate on P-256.
+fn secure() -> Vec<Scenario> {
+    let of = |name, about, shape| row(name, about, Load::Requests(shape)).tls(Secure::Http1);
+    let close = Shape {
+        close: true,
+        ..SMALL
+    };
+    let resume = Shape {
+        resume: true,
+        ..close
+    };
+    let large = Shape {
+        path: "/1m",
+        connections: 16,
+        ..SMALL
+    };
+    let streams = Shape {
+        connections: 32,
+        streams: 10,
+        ..SMALL
+    };
+    vec![
+        of("tls-ka-1k", "TLS, keep-alive, 1 KB", SMALL),
+        of("tls-full", "TLS, a full handshake per request", close),
+        of("tls-resumed", "TLS, a resumed session per request", resume),
+        of("tls-1m", "TLS, 1 MiB responses", large),
+        row(
+            "tls-idle-5000",
+            "5,000 idle connections of TLS",
+            Load::Idle { connections: 5_000 },
+        )
+        .tls(Secure::Http1),
+        row(
+            "h2-1k",
+            "HTTP/2 over TLS, 1 KB, ten streams a connection",
+            Load::Requests(streams),
+        )
+        .tls(Secure::Http2),
     ]
 }
 
@@ -227,6 +306,8 @@ fn row(name: &'static str, about: &'static str, load: Load) -> Scenario {
         mode: Mode::Http,
         bulk: false,
         routes: 0,
+        secure: None,
+        cookie: false,
         subjects: Subjects::Peers,
         many_rounds: TARGETS
             .iter()
@@ -252,6 +333,11 @@ impl Scenario {
         }
     }
 
+    fn tls(self, secure: Secure) -> Self {
+        let secure = Some(secure);
+        Self { secure, ..self }
+    }
+
     fn bulk(self) -> Self {
         Self { bulk: true, ..self }
     }
@@ -273,7 +359,12 @@ impl Scenario {
     /// How often a round starts each subject: at full speed, and at a fixed rate.
     pub(crate) fn legs(&self) -> usize {
         match self.load {
-            Load::Requests(_) if self.subjects == Subjects::Peers => 2,
+            // The generator of fixed rates speaks HTTP/1 only.
+            Load::Requests(_)
+                if self.subjects == Subjects::Peers && self.secure != Some(Secure::Http2) =>
+            {
+                2
+            }
             _ => 1,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
         ["count"] => &[
             "-p",
             "evenkeel-bench",
+            "--no-default-features",
             "--bin",
             "count",
             "--bin",
@@ -21,7 +22,11 @@ pub(crate) fn run(before: &[&str], args: &[&str]) -> Result<()> {
         _ => &["-p", "evenkeel-bench", "--bins"],
     })?;
     let mut harness = shell::cargo();
-    harness.args(["run", "--quiet", "--release", "-p", "evenkeel-bench", "--"]);
+    harness.args(["run", "--quiet", "--release", "-p", "evenkeel-bench"]);
+    if before == ["count"] {
+        harness.arg("--no-default-features");
+    }
+    harness.arg("--");
     let status = harness.args(before).args(args).status()?;
     ensure!(status.success(), "the harness failed: {status}");
     Ok(())

