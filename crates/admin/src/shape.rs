@@ -167,6 +167,7 @@ impl Pool {
                 None => "off",
                 Some(config::Probe::Tcp) => "tcp",
                 Some(config::Probe::Http(_)) => "http",
+                Some(config::Probe::Grpc(_)) => "grpc",
             },
             servers: view.standings.len(),
             usable: usable(&view),

@@ -1,7 +1,9 @@
-//! One health probe: a TCP connect, or one HTTP/1.1 request on a new connection.
+//! One health probe: a TCP connect, one HTTP/1.1 request, or one call of gRPC, on a new connection.
 //!
 //! When a probe is due and what its end means is for `balance` and the publisher; here it is only sent, and what came
 //! of it is named. No redirect is followed.
+
+mod grpc;
 
 use std::io;
 use std::pin::pin;
@@ -118,16 +120,28 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Some(tls) = &probe.check.tls else {
-        return match &probe.check.probe {
-            config::Probe::Tcp => Ok(()),
-            config::Probe::Http(http) => exchange(stream, http, authority, says).await,
-        };
+        return ask(probe, stream, authority, says).await;
     };
     let host = probe.host.as_deref();
-    let stream = tls::connect(secure, tls, host, &probe.endpoint, stream).await?;
+    let h2 = matches!(probe.check.probe, config::Probe::Grpc(_));
+    let stream = tls::connect(secure, tls, host, &probe.endpoint, stream, h2).await?;
+    ask(probe, stream, authority, says).await
+}
+
+/// What is asked of whoever has been reached.
+async fn ask<S>(
+    probe: &Probe,
+    stream: S,
+    authority: &str,
+    says: &mut Option<State>,
+) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     match &probe.check.probe {
         config::Probe::Tcp => Ok(()),
         config::Probe::Http(http) => exchange(stream, http, authority, says).await,
+        config::Probe::Grpc(grpc) => grpc::call(stream, grpc, authority, &probe.check).await,
     }
 }
 
@@ -164,21 +178,26 @@ where
 }
 
 fn request(check: &HttpProbe, authority: &str) -> Result<Request<Empty<Bytes>>, Cause> {
-    let wrong = |what: &str| Cause::Failed(format!("the check's {what} cannot be sent").into());
     let mut request = Request::new(Empty::new());
     *request.method_mut() =
-        Method::from_bytes(check.method.as_bytes()).map_err(|_| wrong("method"))?;
-    *request.uri_mut() = check.path.parse::<Uri>().map_err(|_| wrong("path"))?;
+        Method::from_bytes(check.method.as_bytes()).map_err(|_| unsendable("method"))?;
+    *request.uri_mut() = check.path.parse::<Uri>().map_err(|_| unsendable("path"))?;
     let host = check.host.as_deref().unwrap_or(authority);
-    let host = HeaderValue::from_str(host).map_err(|_| wrong("host"))?;
+    let host = HeaderValue::from_str(host).map_err(|_| unsendable("host"))?;
     let headers: &mut HeaderMap = request.headers_mut();
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("evenkeel"));
-    // The check's own fields replace ours, and may repeat among themselves.
+    add_headers(headers, &check.headers)?;
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(request)
+}
+
+/// Adds the check's own fields: they replace ours, and may repeat among themselves.
+fn add_headers(headers: &mut HeaderMap, own: &[(String, String)]) -> Result<(), Cause> {
     let mut given: Vec<HeaderName> = Vec::new();
-    for (name, value) in &check.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("headers"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| wrong("headers"))?;
+    for (name, value) in own {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsendable("headers"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| unsendable("headers"))?;
         if given.contains(&name) {
             headers.append(name, value);
         } else {
@@ -186,8 +205,12 @@ fn request(check: &HttpProbe, authority: &str) -> Result<Request<Empty<Bytes>>, 
             given.push(name);
         }
     }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    Ok(request)
+    Ok(())
+}
+
+/// What no request can carry, though the config took it.
+fn unsendable(what: &str) -> Cause {
+    Cause::Failed(format!("the check's {what} cannot be sent").into())
 }
 
 async fn judge(

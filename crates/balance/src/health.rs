@@ -63,6 +63,13 @@ pub enum Cause {
         /// The text looked for.
         expected: Arc<str>,
     },
+    /// An answer by which the server says that it does not serve.
+    Said {
+        /// Its word.
+        said: Arc<str>,
+        /// The word that would have been right.
+        expected: Arc<str>,
+    },
     /// An answer that is not of the probe's protocol.
     Malformed,
     /// The connection was refused.
@@ -275,7 +282,7 @@ impl Cause {
     pub fn answers(&self) -> bool {
         matches!(
             self,
-            Self::Status { .. } | Self::Body { .. } | Self::Malformed
+            Self::Status { .. } | Self::Body { .. } | Self::Said { .. } | Self::Malformed
         )
     }
 }
@@ -287,6 +294,7 @@ impl fmt::Display for Cause {
                 write!(f, "{status} where {expected} was expected")
             }
             Self::Body { expected } => write!(f, "a body without {expected:?}"),
+            Self::Said { said, expected } => write!(f, "{said} where {expected} was expected"),
             Self::Malformed => f.write_str("an answer that cannot be read"),
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut { after } if after.subsec_nanos() == 0 => {

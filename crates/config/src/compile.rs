@@ -11,6 +11,7 @@ mod outlier;
 mod passthrough;
 mod place;
 mod pool;
+mod probe;
 mod retries;
 mod route;
 mod said;

@@ -33,7 +33,9 @@ pub(crate) use pool::{
     RawDrain, RawHealth, RawHealthCheck, RawPool, RawPoolLimits, RawPoolTimeouts, RawServer,
     RawStatus,
 };
-pub(crate) use retries::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, RetryMethod};
+pub(crate) use retries::{
+    RawBackoff, RawHedge, RawRetries, RawRetryOn, RawRouteRetries, RetryMethod,
+};
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,
 };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rules::{Cidr, Filter, HostPattern, RouteTable, Scratch};
+use wire::grpc::Code;
 
 use crate::labels::Labels;
 
@@ -475,6 +476,8 @@ pub struct Retries {
     pub per_try_timeout: Option<Duration>,
     /// Statuses after which another server is tried, as inclusive ranges.
     pub statuses: Vec<(u16, u16)>,
+    /// Codes of gRPC after which a call is tried again at another server; bit 14 is `UNAVAILABLE`.
+    pub codes: u32,
     /// Waits before a request that was sent is sent again.
     pub backoff: Option<Backoff>,
     /// POST may be done twice.
@@ -489,7 +492,20 @@ impl Retries {
     /// Whether a server is ever given up that has not failed: for its slowness, or for its answer.
     #[must_use]
     pub fn gives_up(&self) -> bool {
-        self.attempts > 0 && (self.per_try_timeout.is_some() || !self.statuses.is_empty())
+        self.attempts > 0
+            && (self.per_try_timeout.is_some() || !self.statuses.is_empty() || self.codes != 0)
+    }
+
+    /// Whether a call of gRPC may be tried again because of the code that a server answered, whatever its method.
+    #[must_use]
+    pub fn repeats_calls(&self) -> bool {
+        self.attempts > 0 && self.codes != 0
+    }
+
+    /// Whether another server is tried after an answer with this code of gRPC.
+    #[must_use]
+    pub fn is_code_retried(&self, code: Code) -> bool {
+        self.codes >> code.number() & 1 == 1
     }
 
     /// Whether another server is tried after an answer with `status`.
@@ -566,6 +582,19 @@ pub enum Probe {
     Tcp,
     /// One HTTP/1.1 request on a new connection.
     Http(HttpProbe),
+    /// One `grpc.health.v1.Health/Check` on a new connection.
+    Grpc(GrpcProbe),
+}
+
+/// One gRPC probe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrpcProbe {
+    /// What is asked about; empty for the server as a whole.
+    pub service: String,
+    /// `:authority`; the server's address when not given.
+    pub host: Option<String>,
+    /// Further metadata.
+    pub headers: Vec<(String, String)>,
 }
 
 /// One HTTP probe.

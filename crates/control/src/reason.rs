@@ -1,5 +1,7 @@
 //! The closed list of reasons: why Evenkeel answered, or ended a connection, itself.
 
+use wire::grpc::Code;
+
 /// Why an answer was made here. The text of each is what `x-evenkeel-reason`, the access log and
 /// `evenkeel_errors_total` carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,8 @@ pub enum Reason {
     FirstByteTimeout,
     /// The response stopped coming, or the whole request took too long.
     ResponseTimeout,
+    /// The time that a gRPC client gave for its call was over.
+    DeadlineExceeded,
     /// The server closed the connection before it answered.
     ServerClosed,
     /// The server reset the connection.
@@ -79,7 +83,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -100,6 +104,7 @@ impl Reason {
         Self::ServerHandshake,
         Self::FirstByteTimeout,
         Self::ResponseTimeout,
+        Self::DeadlineExceeded,
         Self::ServerClosed,
         Self::ServerReset,
         Self::BadResponse,
@@ -141,6 +146,7 @@ impl Reason {
             Self::ServerHandshake => "server_handshake",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::ResponseTimeout => "response_timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::ServerClosed => "server_closed",
             Self::ServerReset => "server_reset",
             Self::BadResponse => "bad_response",
@@ -188,10 +194,33 @@ impl Reason {
             | Self::AffinityServerUnavailable
             | Self::Draining
             | Self::Overloaded => 503,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ResponseTimeout => 504,
+            Self::ConnectTimeout
+            | Self::FirstByteTimeout
+            | Self::ResponseTimeout
+            | Self::DeadlineExceeded => 504,
             Self::VersionNotSupported => 505,
             // The route's own status is used.
             Self::Filter => 200,
+        }
+    }
+
+    /// The status of the same answer to a call of gRPC.
+    #[must_use]
+    pub fn grpc(self) -> Code {
+        match self {
+            Self::BadFraming | Self::BadRequest | Self::Internal => Code::Internal,
+            Self::NoRoute | Self::MethodRefused | Self::NotImplemented => Code::Unimplemented,
+            Self::HeaderTooLarge | Self::UriTooLong | Self::BodyTooLarge => Code::ResourceExhausted,
+            Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::FirstByteTimeout
+            | Self::ResponseTimeout
+            | Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::ClientClosed => Code::Cancelled,
+            other => match other.status() {
+                502..=504 => Code::Unavailable,
+                _ => Code::Unknown,
+            },
         }
     }
 
@@ -241,6 +270,7 @@ impl Reason {
             Self::ResponseTimeout => {
                 "the response stopped for longer than `timeouts.idle`, or the request took longer than `timeouts.request`"
             }
+            Self::DeadlineExceeded => "the time that a gRPC client gave by `grpc-timeout` was over",
             Self::ServerClosed => "the server closed the connection before a whole response",
             Self::ServerReset => "the server reset the connection before a whole response",
             Self::BadResponse => "the server's response was not HTTP that can be passed on",
@@ -280,8 +310,9 @@ pub fn reference() -> String {
          Every answer that Evenkeel makes itself carries `x-evenkeel-reason`, the access log has the same word, and\n\
          `evenkeel_errors_total{reason}` counts it. The body is text, or by `Accept` JSON:\n\
          `{\"status\":503,\"reason\":\"no_usable_server\",\"request_id\":\"…\"}`. Neither names a server or pool to the\n\
-         client; the log says for each server why it could not be used.\n\n\
-         | reason | status | meaning |\n| --- | --- | --- |\n",
+         client; the log says for each server why it could not be used. A call of gRPC is answered by 200 with the status of\n\
+         gRPC beside it (docs/grpc.md); log and metrics show it as the status of HTTP.\n\n\
+         | reason | status | gRPC | meaning |\n| --- | --- | --- | --- |\n",
     );
     for reason in Reason::ALL {
         let status = match reason {
@@ -289,11 +320,22 @@ pub fn reference() -> String {
             reason => reason.status().to_string(),
         };
         text.push_str(&format!(
-            "| `{reason}` | {status} | {} |\n",
+            "| `{reason}` | {status} | {} | {} |\n",
+            grpc_word(reason),
             reason.meaning()
         ));
     }
     text
+}
+
+fn grpc_word(reason: Reason) -> &'static str {
+    match reason {
+        // As a filter says it, or never sent.
+        Reason::Filter | Reason::PlainHttp | Reason::HandshakeFailed | Reason::HandshakeTimeout => {
+            ""
+        }
+        reason => reason.grpc().name(),
+    }
 }
 
 impl std::fmt::Display for Reason {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::LogFormat;
+use wire::grpc::Code;
 
 use crate::affinity::End;
 use crate::metrics::RetryCause;
@@ -38,6 +39,8 @@ pub struct Record {
     pub version: &'static str,
     /// Status of the answer; 499 when the client left, 0 for TCP.
     pub status: u16,
+    /// How a call of gRPC ended, as far as that is known.
+    pub grpc: Option<Code>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -92,6 +95,9 @@ impl Record {
         text(&mut line, "target", &self.target);
         text(&mut line, "version", self.version);
         let _ = write!(line, "\"status\":{},", self.status);
+        if let Some(code) = self.grpc {
+            let _ = write!(line, "\"grpc_status\":{},", code.number());
+        }
         if let Some(reason) = self.reason {
             text(&mut line, "reason", reason.name());
         }
@@ -251,6 +257,7 @@ mod tests {
             host: "example.com".into(),
             version: "HTTP/1.1",
             status: 200,
+            grpc: None,
             bytes_in: 0,
             bytes_out: 5,
             reason: None,
@@ -286,6 +293,14 @@ mod tests {
         .line(LogFormat::Json);
         let part = r#""status":200,"failed":[{"server":"a","cause":"per_try_timeout"},{"server":"b\"","cause":"status"}],"tries":3,"#;
         assert!(line.contains(part), "{line}");
+    }
+
+    #[test]
+    fn the_end_of_a_call_is_shown() {
+        let mut record = record();
+        record.grpc = Some(Code::Unavailable);
+        let line = record.line(LogFormat::Json);
+        assert!(line.contains(r#""status":200,"grpc_status":14,"#), "{line}");
     }
 
     #[test]

@@ -141,6 +141,8 @@ fn probes(check: Option<&HealthCheck>) -> String {
     let what = match &check.probe {
         Probe::Tcp => "TCP only: probed by connect".to_owned(),
         Probe::Http(http) => format!("probed by {} {}", http.method, http.path),
+        Probe::Grpc(grpc) if grpc.service.is_empty() => "probed by gRPC".to_owned(),
+        Probe::Grpc(grpc) => format!("probed by gRPC for {}", grpc.service),
     };
     let port = check
         .port

@@ -356,6 +356,7 @@ fn filter(
 
 fn filter_name(filter: &Filter) -> &'static str {
     match filter {
+        Filter::GrpcWeb => "grpc_web",
         Filter::StripPrefix(_) => "strip_prefix",
         Filter::SetHeader(_) => "set_header",
         Filter::RemoveHeader(_) => "remove_header",

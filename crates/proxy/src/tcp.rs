@@ -153,6 +153,7 @@ pub(crate) async fn serve(
             host: String::new(),
             version: "TCP",
             status: 0,
+            grpc: None,
             bytes_in: bytes.0,
             bytes_out: bytes.1,
             reason,

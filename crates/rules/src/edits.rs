@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use wire::grpc::Dialect;
+
 /// Whose fields a filter edits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum On {
@@ -25,6 +27,7 @@ pub struct Edits {
     fields: Vec<FieldEdit>,
     /// Names and values of `fields`.
     bytes: Vec<u8>,
+    web: Option<Dialect>,
 }
 
 #[derive(Debug, Clone)]
@@ -56,6 +59,17 @@ impl Edits {
         }
         self.fields.clear();
         self.bytes.clear();
+        self.web = None;
+    }
+
+    /// What a call of gRPC-Web, whose head is edited to be one of gRPC, is written in.
+    pub fn web(&self) -> Option<Dialect> {
+        self.web
+    }
+
+    /// Says that the request is a call of gRPC-Web, and is to become one of gRPC.
+    pub(crate) fn translate(&mut self, from: Dialect) {
+        self.web = Some(from);
     }
 
     /// Whether nothing changes.

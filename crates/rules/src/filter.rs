@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use wire::grpc::{Dialect, content_type};
+
 use crate::edits::{Edits, On};
 use crate::path::{self, TargetError};
 use crate::{Request, fields};
@@ -12,6 +14,8 @@ use crate::{Request, fields};
 /// A step applied to what matches a route.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
+    /// `grpc_web`: a call of gRPC-Web becomes one of gRPC; any other request stays.
+    GrpcWeb,
     /// `strip_prefix`
     StripPrefix(StripPrefix),
     /// `set_header`
@@ -336,6 +340,10 @@ impl Filter {
 
     fn apply<'f>(&'f self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
         match self {
+            Filter::GrpcWeb => {
+                translate(request, edits);
+                Outcome::Continue
+            }
             Filter::StripPrefix(filter) => filter.apply(request, edits),
             Filter::SetHeader(filter) => {
                 edits.edit(
@@ -352,6 +360,26 @@ impl Filter {
             Filter::Redirect(filter) => filter.apply(request, edits),
             Filter::Respond(filter) => filter.apply(edits),
         }
+    }
+}
+
+/// The head of a call of gRPC-Web; its body and its answer are translated by whoever relays them.
+fn translate(request: &Request<'_>, edits: &mut Edits) {
+    let value = request.header("content-type");
+    let Some((dialect, suffix)) = value.and_then(content_type) else {
+        return;
+    };
+    if request.method != b"POST" || !dialect.is_web() {
+        return;
+    }
+    edits.translate(dialect);
+    edits.edit_with(On::Request, b"content-type", |_, to| {
+        to.extend_from_slice(Dialect::Grpc.media_type().as_bytes());
+        to.extend_from_slice(suffix);
+    });
+    if dialect == Dialect::WebText {
+        // Of the text, not of what it stands for.
+        edits.edit(On::Request, b"content-length", None);
     }
 }
 

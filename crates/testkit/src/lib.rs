@@ -12,6 +12,7 @@
 mod dir;
 mod evenkeel;
 mod foreign;
+mod grpc;
 mod http;
 mod load;
 mod origin;
@@ -26,6 +27,7 @@ mod wait;
 pub use dir::TempDir;
 pub use evenkeel::Evenkeel;
 pub use foreign::Foreign;
+pub use grpc::{GrpcServer, script};
 pub use http::{Headers, Interim, Request, Response};
 pub use load::{Failure, Load, LoadPlan, LoadReport};
 pub use origin::{Conn, Origin, reply};

@@ -4,7 +4,7 @@ use crate::http::Response;
 use crate::process::run;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,22 @@ pub fn program(name: &str) -> Option<PathBuf> {
     places.find(|place| place.is_file())
 }
 
+/// Python with the packages that the tests speak to (`python/requirements.txt`): `./test` installs it in `target`.
+pub(crate) fn python() -> Option<PathBuf> {
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python");
+    let installed = std::fs::read_to_string(venv.join("installed.txt")).ok()?;
+    let wanted = include_str!("../python/requirements.txt");
+    (installed == wanted).then(|| venv.join("bin/python"))
+}
+
+/// Whether a program is there, or one of Python's packages.
+fn is_there(name: &str) -> bool {
+    match name {
+        "grpcio" | "websockets" => python().is_some(),
+        program_name => program(program_name).is_some(),
+    }
+}
+
 /// For the top of a test: `if missing("nginx") { return; }`. With `CI=true` a missing program
 /// fails the test; elsewhere the skip is said loudly, past the test harness's capture. Programs
 /// that `./test` could not install are listed in `EVENKEEL_TEST_MISSING`.
@@ -28,7 +44,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// With `CI=true`, when the program is missing.
 pub fn missing(name: &str) -> bool {
     let listed = std::env::var("EVENKEEL_TEST_MISSING").unwrap_or_default();
-    if program(name).is_some() && !listed.split_whitespace().any(|other| other == name) {
+    if is_there(name) && !listed.split_whitespace().any(|other| other == name) {
         return false;
     }
     let ci = std::env::var("CI").is_ok_and(|value| value == "true");

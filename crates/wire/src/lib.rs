@@ -22,4 +22,5 @@
 
 pub mod agent_check;
 pub mod client_hello;
+pub mod grpc;
 pub mod http1;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Algorithm;
-use rules::{Filter, On};
 
 use super::adaptive::compile_adaptive;
 use super::affinity::compile_affinity;
 use super::destination::compile_labels;
 use super::outlier::compile_outlier;
+use super::probe::{self, Kinds};
 use super::retries::compile_retries;
 use super::tls::Keys;
 use super::{address_error, check_unique, place, said, section_or_absent, wait_or_off};
@@ -22,11 +22,11 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Address, Balance, HashKey, HealthCheck, HttpProbe, InitialHealth, Pool, PoolTls, Probe, Queue,
-    Server, ServerTimeouts,
+    Address, Balance, HashKey, HealthCheck, InitialHealth, Pool, PoolTls, Probe, Queue, Server,
+    ServerTimeouts,
 };
 use crate::units::{Wait, show_duration};
-use crate::values::{self, Named, Off, Text, Whole};
+use crate::values::{self, Named, Off, Whole};
 use crate::{Source, defaults};
 
 /// Probes of one server are at least this far apart.
@@ -262,34 +262,15 @@ fn compile_health(
     tls: Option<Arc<PoolTls>>,
     report: &mut Report,
 ) -> Option<HealthCheck> {
-    let (raw, tagged) = match raw.map(|raw| raw.value) {
-        None => (Box::new(RawHealthCheck::absent()), Some(false)),
+    let (raw, tag) = match raw.map(|raw| raw.value) {
+        None => (Box::new(RawHealthCheck::absent()), Some(Kinds::Tcp)),
         Some(RawHealth::Off) => return None,
-        Some(RawHealth::Tcp(raw)) => (raw, Some(false)),
-        Some(RawHealth::Http(raw)) => (raw, Some(true)),
+        Some(RawHealth::Tcp(raw)) => (raw, Some(Kinds::Tcp)),
+        Some(RawHealth::Http(raw)) => (raw, Some(Kinds::Http)),
+        Some(RawHealth::Grpc(raw)) => (raw, Some(Kinds::Grpc)),
         Some(RawHealth::Either(raw)) => (raw, None),
     };
-    let http_key = [
-        raw.path.as_ref().map(|key| key.key),
-        raw.method.as_ref().map(|key| key.key),
-        raw.host.as_ref().map(|key| key.key),
-        raw.headers.as_ref().map(|key| key.key),
-        raw.status.as_ref().map(|key| key.key),
-        raw.body.as_ref().map(|key| key.key),
-        raw.drain_status.as_ref().map(|key| key.key),
-        raw.drain_header.as_ref().map(|key| key.key),
-        raw.maintenance_status.as_ref().map(|key| key.key),
-        raw.maintenance_header.as_ref().map(|key| key.key),
-    ];
-    let http_key = http_key.into_iter().flatten().next();
-    if let (Some(false), Some(span)) = (tagged, http_key) {
-        report.error(
-            Kind::Conflict,
-            span,
-            "a TCP probe sends nothing: this key is only for HTTP",
-        );
-    }
-    let http = tagged.unwrap_or(http_key.is_some());
+    let kind = probe::kind(&raw, tag, report);
     let (port, interval, timeout) = (
         raw.port.as_ref().map(|port| port.value.u16()),
         raw.interval.as_ref(),
@@ -319,66 +300,12 @@ fn compile_health(
         let message = format!("probes come at most every {}", show_duration(INTERVAL_MIN));
         report.error(Kind::Value, interval.span, message);
     }
-    if !http {
-        return Some(health);
-    }
     Some(HealthCheck {
-        probe: Probe::Http(compile_probe(*raw, report)),
+        probe: match kind {
+            Kinds::Tcp => Probe::Tcp,
+            Kinds::Http => Probe::Http(probe::compile_http(*raw, report)),
+            Kinds::Grpc => Probe::Grpc(probe::compile_grpc(*raw, report)),
+        },
         ..health
     })
-}
-
-fn probe_path(raw: At<Text>, report: &mut Report) -> String {
-    let Text(path) = raw.value;
-    if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = "the path of a probe begins with `/` and holds no blank";
-        report.error(Kind::Value, raw.span, message);
-    }
-    path
-}
-
-fn probe_method(raw: At<Text>, report: &mut Report) -> String {
-    let method = raw.value.0.to_ascii_uppercase();
-    let letters = method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-    if method.is_empty() || !letters || method == "CONNECT" {
-        let message = format!("`{}` is no method of a probe", raw.value.0);
-        report.error(Kind::Value, raw.span, message);
-    }
-    method
-}
-
-fn compile_probe(raw: RawHealthCheck, report: &mut Report) -> HttpProbe {
-    let path = raw.path.map(|path| probe_path(path, report));
-    let method = raw.method.map(|method| probe_method(method, report));
-    let mut check = |name: &str, value: &str, span| {
-        if let Err(error) = Filter::set_header(name, value, On::Request) {
-            report.error(Kind::Value, span, error.to_string());
-        }
-    };
-    let host = raw.host.map(|host| {
-        check("host", &host.value.0, host.span);
-        host.value.0
-    });
-    let raw_headers = raw
-        .headers
-        .map(|headers| headers.value.items)
-        .unwrap_or_default();
-    let headers = raw_headers.into_iter().map(|(name, value)| {
-        check(&name, &value.value.0, value.span);
-        (name, value.value.0)
-    });
-    let headers = headers.collect();
-    let status = raw.status.map(|status| said::ranges(status.value));
-    let drain = said::compile_mark(raw.drain_status, raw.drain_header);
-    let maintenance = said::compile_mark(raw.maintenance_status, raw.maintenance_header);
-    HttpProbe {
-        path: path.unwrap_or_else(|| defaults::HEALTH_PATH.to_owned()),
-        method: method.unwrap_or_else(|| defaults::HEALTH_METHOD.to_owned()),
-        host,
-        headers,
-        status: status.unwrap_or_else(|| vec![defaults::HEALTH_STATUS]),
-        body: raw.body.map(|body| body.value.0),
-        drain,
-        maintenance,
-    }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
-use crate::raw::{RawBackoff, RawHedge, RawRetries, RawRouteRetries, RawStatus, RetryMethod};
+use crate::raw::{
+    RawBackoff, RawHedge, RawRetries, RawRetryOn, RawRouteRetries, RawStatus, RetryMethod,
+};
 use crate::read::At;
 use crate::snapshot::{Backoff, Hedge, Pool, Retries, Target};
 use crate::units::{Wait, show_duration};
@@ -37,6 +39,7 @@ pub(crate) fn compile_retries(
         budget_percent: defaults::RETRY_BUDGET,
         per_try_timeout: None,
         statuses: Vec::new(),
+        codes: 0,
         backoff: None,
         repeats_post: false,
         repeats_patch: false,
@@ -97,6 +100,7 @@ fn turn_off(policy: &mut Retries) {
     policy.attempts = 0;
     policy.per_try_timeout = None;
     policy.statuses.clear();
+    policy.codes = 0;
     policy.hedge = None;
 }
 
@@ -104,7 +108,7 @@ fn turn_off(policy: &mut Retries) {
 struct Written<'a> {
     attempts: Option<u32>,
     per_try_timeout: Option<&'a Off<Wait>>,
-    on: Option<&'a Many<RawStatus>>,
+    on: Option<&'a Many<RawRetryOn>>,
     backoff: Option<&'a Off<RawBackoff>>,
     methods: Option<&'a Many<RetryMethod>>,
 }
@@ -118,8 +122,13 @@ impl Written<'_> {
             policy.per_try_timeout = time.clone().on().map(|time| time.0);
         }
         if let Some(on) = self.on {
-            let items = on.0.items.iter();
-            policy.statuses = items.map(|item| (item.value.0, item.value.1)).collect();
+            (policy.statuses, policy.codes) = (Vec::new(), 0);
+            for item in &on.0.items {
+                match item.value {
+                    RawRetryOn::Status(RawStatus(from, to)) => policy.statuses.push((from, to)),
+                    RawRetryOn::Code(code) => policy.codes |= 1 << code.number(),
+                }
+            }
         }
         if let Some(backoff) = self.backoff {
             policy.backoff = match backoff {
@@ -135,7 +144,9 @@ impl Written<'_> {
 
     fn check(&self, report: &mut Report) {
         for status in self.on.iter().flat_map(|on| &on.0.items) {
-            if !STATUSES.contains(&status.value.0) || !STATUSES.contains(&status.value.1) {
+            if let RawRetryOn::Status(RawStatus(from, to)) = status.value
+                && !(STATUSES.contains(&from) && STATUSES.contains(&to))
+            {
                 let message = "only after statuses from 400 to 599 another server is tried";
                 report.error(Kind::Value, status.span, message);
             }

@@ -241,6 +241,7 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
         Err(error) => report.error(Kind::Value, span, error.to_string()),
     };
     match raw {
+        RawFilter::GrpcWeb => made.push(Filter::GrpcWeb),
         RawFilter::StripPrefix(prefix) => take(Filter::strip_prefix(&prefix.value.0), prefix.span),
         RawFilter::SetHeader(headers) | RawFilter::SetResponseHeader(headers) => {
             let on = if matches!(raw, RawFilter::SetHeader(_)) {

@@ -125,15 +125,15 @@ section! {
 }
 
 section! {
-    /// How servers are probed. With any key of HTTP it is an HTTP probe, else a TCP connect.
+    /// How servers are probed. With `service` it is a gRPC probe, with any key of HTTP an HTTP probe, else a TCP connect.
     RawHealthCheck "health_check" {
         /// Target of the request; HTTP.
         "path" path: Text = or(defaults::HEALTH_PATH),
         /// Method of the request; HTTP.
         "method" method: Text = or(defaults::HEALTH_METHOD),
-        /// `Host` of the request; HTTP.
+        /// `Host` of the request; HTTP and gRPC.
         "host" host: Text = or("the server's address"),
-        /// Further headers of the request; HTTP.
+        /// Further headers of the request; HTTP and gRPC.
         "headers" headers: Named<Text> = or("none"),
         /// Statuses that are success: a number, a range `200-299`, or a list of them; HTTP.
         "status" status: Many<RawStatus> = or("200-299"),
@@ -147,6 +147,8 @@ section! {
         "maintenance_status" maintenance_status: Many<RawStatus> = or("none"),
         /// Fields by which it does; HTTP.
         "maintenance_header" maintenance_header: Many<RawMark> = or("none"),
+        /// What `grpc.health.v1.Health/Check` is asked about; empty for the server as a whole; gRPC.
+        "service" service: Text = or("the server as a whole"),
         /// Probe this port instead of the server's own.
         "port" port: Whole<1, 65_535> = or("the server's"),
         /// Between two probes of a server that is up.
@@ -173,6 +175,7 @@ pub(crate) enum RawHealth {
     Off,
     Tcp(Box<RawHealthCheck>),
     Http(Box<RawHealthCheck>),
+    Grpc(Box<RawHealthCheck>),
     /// A map without a tag: its keys tell which.
     Either(Box<RawHealthCheck>),
 }
@@ -188,6 +191,7 @@ impl Read for RawHealth {
                 match entry.key.as_str() {
                     "tcp" => Box::read(&entry.value, report).map(Self::Tcp),
                     "http" => Box::read(&entry.value, report).map(Self::Http),
+                    "grpc" => Box::read(&entry.value, report).map(Self::Grpc),
                     _ => Box::read(node, report).map(Self::Either),
                 }
             }
@@ -197,20 +201,16 @@ impl Read for RawHealth {
             }) => {
                 let absent = || Box::new(RawHealthCheck::absent());
                 Some(
-                    match crate::read::word(
-                        node,
-                        "a health check",
-                        &["off", "tcp", "http"],
-                        report,
-                    )? {
+                    match crate::read::word(node, "a health check", HEALTH_WORDS, report)? {
                         "off" => Self::Off,
                         "tcp" => Self::Tcp(absent()),
+                        "grpc" => Self::Grpc(absent()),
                         _ => Self::Http(absent()),
                     },
                 )
             }
             _ => {
-                wrong_type(node, "`off`, `tcp`, `http` or a map", report);
+                wrong_type(node, "`off`, `tcp`, `http`, `grpc` or a map", report);
                 None
             }
         }
@@ -218,12 +218,15 @@ impl Read for RawHealth {
 
     fn shape() -> Shape {
         Shape::Any(vec![
-            Shape::Words(&["off", "tcp", "http"]),
+            Shape::Words(HEALTH_WORDS),
             Shape::OneKey(probes),
             RawHealthCheck::shape(),
         ])
     }
 }
+
+/// A health check by its bare name.
+const HEALTH_WORDS: &[&str] = &["off", "tcp", "http", "grpc"];
 
 fn probes() -> Table {
     Table {
@@ -234,6 +237,11 @@ fn probes() -> Table {
             choice(
                 "http",
                 "An HTTP request on a new connection.",
+                RawHealthCheck::shape(),
+            ),
+            choice(
+                "grpc",
+                "A `grpc.health.v1.Health/Check` on a new connection of HTTP/2: success is `SERVING`.",
                 RawHealthCheck::shape(),
             ),
         ],

@@ -1,8 +1,10 @@
 //! Retries and hedging as written, of pools and of routes.
 
+use wire::grpc::Code;
+
 use super::{RawStatus, words};
 use crate::defaults;
-use crate::diagnostic::Report;
+use crate::diagnostic::{Kind, Report};
 use crate::read::{At, Read, Shape, or, required, section, unsupported};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
@@ -21,8 +23,8 @@ section! {
         "budget" budget: Percent = or(format!("{}%", defaults::RETRY_BUDGET)),
         /// A try without a response head in this time after the request was sent is given up for another server; it goes on where no other one may be tried.
         "per_try_timeout" per_try_timeout: Off<Wait> = or("off"),
-        /// Statuses, 400-599, after which another server is tried: numbers or ranges. What no other server may be asked for passes to the client as it is.
-        "on" on: Many<RawStatus> = or("none"),
+        /// Statuses, 400-599, after which another server is tried: numbers or ranges; and codes of gRPC, such as `unavailable`, after which a call is, whatever `methods` says, if its server answered with nothing else. What no other server may be asked for passes to the client as it is.
+        "on" on: Many<RawRetryOn> = or("none"),
         /// Waits before a try of a request that was sent already: at random up to `base`, doubled for each further try, at most `max`.
         "backoff" backoff: Off<RawBackoff> = or("off"),
         /// `POST` or `PATCH`, though a server may have acted on a request that got no answer: only where doing it twice does no harm.
@@ -37,8 +39,8 @@ section! {
         "attempts" attempts: Attempts = or("the pool's"),
         /// A try without a response head in this time after the request was sent is given up for another server.
         "per_try_timeout" per_try_timeout: Off<Wait> = or("the pool's"),
-        /// Statuses, 400-599, after which another server is tried; `[]` for none.
-        "on" on: Many<RawStatus> = or("the pool's"),
+        /// Statuses, 400-599, and codes of gRPC after which another server is tried; `[]` for none.
+        "on" on: Many<RawRetryOn> = or("the pool's"),
         /// Waits before a try of a request that was sent already.
         "backoff" backoff: Off<RawBackoff> = or("the pool's"),
         /// `POST` or `PATCH`: only where doing it twice does no harm; `[]` for none.
@@ -70,6 +72,58 @@ words! {
     /// A method that is not repeated unless it is named.
     RetryMethod "a method to repeat" ["POST", "PATCH"]
 }
+
+/// What is answered by a server that another one may do better.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RawRetryOn {
+    Status(RawStatus),
+    Code(Code),
+}
+
+impl Read for RawRetryOn {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if let Value::Scalar(Scalar {
+            kind: ScalarKind::Text,
+            text,
+        }) = &node.value
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        {
+            let known = CODES.contains(&text.as_str());
+            if !known {
+                let message =
+                    format!("`{text}` is no status of HTTP, and no code of gRPC to retry");
+                let codes = CODES.iter().copied();
+                report.not_among(Kind::Value, node.span, message, text, codes);
+            }
+            return Code::of_name(text).filter(|_| known).map(Self::Code);
+        }
+        RawStatus::read(node, report).map(Self::Status)
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![RawStatus::shape(), Shape::Words(CODES)])
+    }
+}
+
+/// Codes of gRPC as they are written, `ok` aside.
+const CODES: &[&str] = &[
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+];
 
 /// `retries: 3`, or the long form.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::{RawDestination, RawHedge, RawRouteRetries, RawSplit};
 use crate::defaults;
 use crate::diagnostic::Report;
 use crate::read::{
-    At, Read, Shape, Table, choice, one_key, or, required, section, word, wrong_type,
+    At, Read, Shape, Table, choice, entries, one_key, or, required, section, word, wrong_type,
 };
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
@@ -148,6 +148,7 @@ impl Read for MatchValue {
 /// One step of a route.
 #[derive(Debug)]
 pub(crate) enum RawFilter {
+    GrpcWeb,
     StripPrefix(At<Text>),
     SetHeader(At<Named<Text>>),
     RemoveHeader(At<Many<Text>>),
@@ -157,7 +158,11 @@ pub(crate) enum RawFilter {
     Respond(At<RawRespond>),
 }
 
+/// Filters without options, which may be written by their bare names.
+const BARE_FILTERS: &[&str] = &["grpc_web"];
+
 const FILTERS: &[&str] = &[
+    "grpc_web",
     "strip_prefix",
     "set_header",
     "remove_header",
@@ -169,8 +174,23 @@ const FILTERS: &[&str] = &[
 
 impl Read for RawFilter {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if let Value::Scalar(Scalar {
+            kind: ScalarKind::Text,
+            ..
+        }) = &node.value
+        {
+            let what = "a filter without options";
+            return word(node, what, BARE_FILTERS, report).map(|_| Self::GrpcWeb);
+        }
         let (name, entry) = one_key(node, "a filter", FILTERS, report)?;
         Some(match name {
+            "grpc_web" => {
+                if !entries(&entry.value, "nothing", report)?.is_empty() {
+                    wrong_type(&entry.value, "nothing", report);
+                    return None;
+                }
+                Self::GrpcWeb
+            }
             "strip_prefix" => Self::StripPrefix(At::entry(entry, report)?),
             "set_header" => Self::SetHeader(At::entry(entry, report)?),
             "remove_header" => Self::RemoveHeader(At::entry(entry, report)?),
@@ -182,7 +202,7 @@ impl Read for RawFilter {
     }
 
     fn shape() -> Shape {
-        Shape::OneKey(filters)
+        Shape::Any(vec![Shape::Words(BARE_FILTERS), Shape::OneKey(filters)])
     }
 }
 
@@ -193,6 +213,11 @@ fn filters() -> Table {
         name: "filter",
         about: "One step of a route: a map with exactly one of these keys.",
         keys: vec![
+            choice(
+                "grpc_web",
+                "Calls of gRPC-Web (`application/grpc-web`, `application/grpc-web-text`) go on as gRPC, and are answered in their own way; other requests stay as they are.",
+                Shape::Empty,
+            ),
             choice(
                 "strip_prefix",
                 "Takes this off the path: with `/api`, `/api/x` becomes `/x`.",

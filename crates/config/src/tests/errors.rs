@@ -327,7 +327,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ strip: /a }, { set_header: { 'a b': x } }, { remove_header: host }, { respond: 99 }], pool: p }]",
         &[
-            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
             "2:66: error[value]: \"a b\" is no header name",
             "2:97: error[value]: host can be set on a request, and neither removed nor set elsewhere",
             "2:116: error[value]: expected a whole number from 200 to 599",
@@ -344,7 +344,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ a: 1, b: 2 }], pool: p }]",
         &[
-            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
         ],
     );
 }
@@ -439,6 +439,26 @@ fn pools() {
     check_pool(
         "servers: [a:1], health_check: { tcp: { path: / } }",
         &["3:41: error[conflict]: a TCP probe sends nothing: this key is only for HTTP"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { tcp: { service: a } }",
+        &["3:41: error[conflict]: a TCP probe sends nothing: this key is only for gRPC"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { http: { service: a } }",
+        &["3:42: error[conflict]: this key is only for a gRPC probe"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { service: a, path: / }",
+        &["3:46: error[conflict]: this key is only for HTTP: a gRPC probe has `service`"],
+    );
+    check_pool(
+        "servers: [a:1], health_check: { grpc: { servise: a, headers: { te: x, grpc-timeout: 1S } } }",
+        &[
+            "3:42: error[unknown_key]: unknown key `servise` in `health_check` (did you mean `service`?)",
+            "3:69: error[value]: te belongs to the connection or the framing; only the proxy sets it",
+            "3:86: error[value]: grpc-timeout belongs to the call; only the probe sets it",
+        ],
     );
     check_pool(
         "servers: [a:1], health_check: { path: health, method: 'G T', host: 'a b', headers: { te: x }, status: [99, 300-200], interval: 1ms, initial: up }",
@@ -546,6 +566,14 @@ fn retries_and_hedging() {
             "3:119: error[value]: a time of 0 would end everything at once (`off`, where it is taken, means no limit)",
             "3:131: error[missing]: `hedge` lacks `after`",
             "3:138: error[value]: expected a whole number from 1 to 5",
+        ],
+    );
+    check_pool(
+        "servers: [a:1], retries: { on: [unavailible, ok, 14] }",
+        &[
+            "3:34: error[value]: `unavailible` is no status of HTTP, and no code of gRPC to retry (did you mean `unavailable`?)",
+            "3:47: error[value]: `ok` is no status of HTTP, and no code of gRPC to retry",
+            "3:51: error[value]: `14` is not a status such as `200` or a range such as `200-299`",
         ],
     );
     check_pool(

@@ -185,6 +185,7 @@ fn a_pools_defaults_are_those_of_the_table() {
             budget_percent: 20,
             per_try_timeout: None,
             statuses: Vec::new(),
+            codes: 0,
             backoff: None,
             repeats_post: false,
             repeats_patch: false,
@@ -270,6 +271,7 @@ fn every_key() {
         attempts: 0,
         per_try_timeout: None,
         statuses: Vec::new(),
+        codes: 0,
         hedge: None,
         ..snapshot.pools[0].retries.clone()
     };
@@ -329,6 +331,7 @@ fn every_key_of_a_pool() {
             budget_percent: 5,
             per_try_timeout: Some(Duration::from_millis(1500)),
             statuses: vec![(502, 503), (504, 504)],
+            codes: 1 << 14,
             backoff: Some(Backoff {
                 base: Duration::from_millis(10),
                 max: seconds(1).unwrap(),
@@ -448,6 +451,24 @@ fn spellings_of_balance() {
 }
 
 #[test]
+fn codes_of_grpc_to_retry() {
+    let check = |written: &str, statuses: &[(u16, u16)], codes: u32| {
+        let snapshot = snapshot(&format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ servers: [h:1], retries: {{ on: {written} }} }} }}\n"
+        ));
+        let retries = &snapshot.pools[0].retries;
+        assert_eq!((&retries.statuses[..], retries.codes), (statuses, codes));
+    };
+    check("unavailable", &[], 1 << 14);
+    check(
+        "[503, unavailable, cancelled]",
+        &[(503, 503)],
+        1 << 14 | 1 << 1,
+    );
+    check("500-599", &[(500, 599)], 0);
+}
+
+#[test]
 fn spellings_of_health_check() {
     let check = |written: &str, expected: Option<&str>| {
         let snapshot = snapshot(&format!(
@@ -465,12 +486,29 @@ fn spellings_of_health_check() {
                     http.status,
                     health.interval.as_secs()
                 ),
+                Probe::Grpc(grpc) => format!(
+                    "grpc {:?} {:?} {:?} {}",
+                    grpc.service,
+                    grpc.host,
+                    grpc.headers,
+                    health.interval.as_secs()
+                ),
             });
         assert_eq!(found.as_deref(), expected, "{written}");
     };
     check("off", None);
     check("tcp", Some("tcp 10"));
     check("http", Some("GET / [(200, 299)] 10"));
+    check("grpc", Some("grpc \"\" None [] 10"));
+    check("{ service: a.B }", Some("grpc \"a.B\" None [] 10"));
+    check(
+        "{ service: a.B, host: x, interval: 3s }",
+        Some("grpc \"a.B\" Some(\"x\") [] 3"),
+    );
+    check(
+        "{ grpc: { headers: { x-token: y } } }",
+        Some("grpc \"\" None [(\"x-token\", \"y\")] 10"),
+    );
     check("{ interval: 3s }", Some("tcp 3"));
     check("{ tcp: { interval: 3s } }", Some("tcp 3"));
     check("{ http: { path: /x } }", Some("GET /x [(200, 299)] 10"));

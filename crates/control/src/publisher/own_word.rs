@@ -118,7 +118,7 @@ impl OwnWord {
     pub(super) fn keep_check(&mut self, check: Option<&HealthCheck>) {
         let hears = check.is_some_and(|check| match &check.probe {
             Probe::Http(http) => !http.drain.is_empty() || !http.maintenance.is_empty(),
-            Probe::Tcp => false,
+            Probe::Tcp | Probe::Grpc(_) => false,
         });
         if !hears {
             self.check = None;

@@ -15,6 +15,7 @@ use control::message::Event;
 use control::publisher::{Action, Publisher};
 use control::world::World;
 use serde::{Deserialize, Serialize};
+use wire::grpc::Code;
 
 use super::Known;
 use crate::source;
@@ -318,6 +319,13 @@ fn retries(policy: &Retries) -> String {
             });
             let statuses: Vec<_> = statuses.collect();
             words.push(format!("after {}", statuses.join(" ")));
+        }
+        if policy.codes != 0 {
+            let codes = Code::ALL
+                .iter()
+                .filter(|code| policy.is_code_retried(**code));
+            let codes: Vec<_> = codes.map(|code| code.name()).collect();
+            words.push(format!("after {} of gRPC", codes.join(" ")));
         }
         if let Some(backoff) = policy.backoff {
             let (base, max) = (show_duration(backoff.base), show_duration(backoff.max));

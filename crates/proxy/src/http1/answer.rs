@@ -98,12 +98,23 @@ fn encode_answer(
         edits,
         request,
         retry_after,
+        call,
         ..
     } = block;
     out.clear();
-    encode::status_line(out, status, reason_phrase(status).as_bytes());
+    // Whoever calls by gRPC takes any other status for a fault of the way there.
+    let is_call = call.is_one() && matches!(content, Content::Reason(_));
+    let shown = if is_call { 200 } else { status };
+    encode::status_line(out, shown, reason_phrase(shown).as_bytes());
     conn.worker
         .with_date(|date| encode::field(out, b"Date", date.as_bytes()));
+    if let Content::Reason(reason) = content
+        && call.encode_fields(*reason, out)
+    {
+        log.grpc = Some(reason.grpc());
+        content_type = None;
+        body.clear();
+    }
     if let Some(content_type) = content_type {
         encode::field(out, b"Content-Type", content_type);
     }

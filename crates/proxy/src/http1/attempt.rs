@@ -14,7 +14,7 @@ use super::exchange::{Cx, Unserved};
 use super::log::Log;
 use super::respond::{self, Responded, Responding, ResponseBuffers, ResponseFault, Seen};
 use super::upload::{self, Upload, UploadBuffers, UploadFault};
-use super::{Block, Next, affinity, retry};
+use super::{Block, Next, affinity, grpc, retry};
 use crate::fault;
 use crate::net::{self, Deadline, First};
 use crate::outcome;
@@ -168,7 +168,9 @@ pub(super) async fn receive(
         until: cx.until,
         head_until: Cell::new(cx.until),
         retries,
-        elsewhere: Cell::new(retries.gives_up() && cx.repeats),
+        elsewhere: Cell::new(retries.gives_up() && (cx.repeats || cx.repeats_call)),
+        repeats: cx.repeats,
+        is_call: cx.is_call,
         seen: &seen,
     };
     let buffers = ResponseBuffers {
@@ -194,7 +196,8 @@ pub(super) async fn receive(
         && responding.elsewhere.get()
         && let Some(cause) = gives_up(&responding, fault)
     {
-        let next = retry::elsewhere(cx, upload, &mut block.tried, &sent.lease.member);
+        let answered = cause == RetryCause::Status;
+        let next = retry::elsewhere(cx, upload, &mut block.tried, &sent.lease.member, answered);
         if let Some(next) = next {
             return Err(give_up(cx, block, sent, &seen, cause, next));
         }
@@ -243,7 +246,12 @@ fn finish(
         Ok(responded) => responded,
         Err(fault) => return Err(response_fault(fault, seen, &lease, server.reused)),
     };
-    outcome::answered(&cx.conn.worker, &lease.member, log.status);
+    if cx.is_call {
+        let end = seen.end.get();
+        log.grpc = end.or_else(|| grpc::end_in_tail(&block.response_tail));
+    }
+    let status = grpc::status(log.status, log.grpc);
+    outcome::answered(&cx.conn.worker, &lease.member, status);
     // Let go of before anything else is read: what is left is the next request, or a tunnel's first bytes.
     upload.release(&mut block.client_in);
     if after == After::Upgrade {
@@ -280,6 +288,7 @@ fn keep(cx: &Cx<'_>, block: &Block, server: ServerStream) {
 fn await_head(cx: &Cx<'_>, responding: &Responding<'_>) {
     let first_byte = cx.config.timeouts.first_byte;
     if responding.elsewhere.get()
+        && cx.repeats
         && let Some(per_try) = cx.plan.retries.per_try_timeout
         && first_byte.is_none_or(|first_byte| per_try < first_byte)
     {
@@ -320,7 +329,7 @@ fn give_up(
     cell.record_latency(net::now(), took.saturating_sub(sent.at));
     let mut status = 0;
     if cause == RetryCause::Status {
-        status = seen.status.get();
+        status = grpc::status(seen.status.get(), seen.end.get());
         take_retry_after(block);
         if sent.whole && !cx.plan.closes && discard(block) {
             keep(cx, block, sent.server);

@@ -2,6 +2,7 @@
 
 use rules::forward::{Hop, Plan};
 use rules::{Edits, On};
+use wire::grpc::Dialect;
 use wire::http1::{
     Body, Field, Known, KnownSet, RequestHead, ResponseHead, Version, encode, named_by_connection,
     reason_phrase,
@@ -73,7 +74,7 @@ pub(super) fn request(
     }
     forwarding(out, head, bytes, parts);
     write_edits(out, parts.edits, On::Request);
-    if head.body == Body::Chunked {
+    if head.body == Body::Chunked || is_decoded(head.body, parts.edits) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if let Some(upgrade) = parts.upgrade {
@@ -81,6 +82,11 @@ pub(super) fn request(
         encode::field(out, b"Upgrade", upgrade);
     }
     out.extend_from_slice(encode::CRLF);
+}
+
+/// Whether the server gets not the body's own bytes, but what they stand for, in chunks.
+pub(super) fn is_decoded(body: Body, edits: &Edits) -> bool {
+    edits.web() == Some(Dialect::WebText) && body != Body::None
 }
 
 /// Writes the cookies that are not called `hidden`.

@@ -20,7 +20,7 @@ use super::log::Log;
 use super::plan::{self, Plan, Refused};
 use super::respond;
 use super::upload::Upload;
-use super::{Block, Conn, Next, Tunnel, affinity, hedge, retry};
+use super::{Block, Conn, Next, Tunnel, affinity, encode, grpc, hedge, retry};
 use crate::bounds::Counted;
 use crate::net::{self, Deadline};
 use crate::outcome;
@@ -40,8 +40,14 @@ pub(super) struct Cx<'a> {
     pub(super) plan: &'a Plan<'a>,
     /// When the whole request must have ended, on [`net::now`]'s clock.
     pub(super) until: Option<Duration>,
+    /// When the client of a call of gRPC no longer waits, on the same clock.
+    pub(super) call_until: Option<Duration>,
     /// Whether the request may be sent again once a server took a byte of it.
     pub(super) repeats: bool,
+    /// Whether it is a call of gRPC, which may be sent again after some of the codes that a server answers.
+    pub(super) repeats_call: bool,
+    /// Whether it is a call of gRPC.
+    pub(super) is_call: bool,
     /// Further tries of a request that was sent.
     pub(super) allowance: Allowance,
     /// Its place among those of the pool that are tried again, where these are bounded.
@@ -80,9 +86,15 @@ pub(super) async fn run(
     let body = block.request.body;
     let method = block.request.method;
     let repeats = planned.as_ref().is_ok_and(|plan| plan.repeats(method));
+    let is_call = block.call.is_one();
+    let repeats_call = is_call
+        && planned
+            .as_ref()
+            .is_ok_and(|plan| plan.retries.repeats_calls());
     let mut upload = match Upload::begin(
         body,
-        repeats,
+        repeats || repeats_call,
+        planned.is_ok() && encode::is_decoded(body, &block.edits),
         http,
         &mut block.client_in,
         &mut block.request_tail,
@@ -124,6 +136,11 @@ pub(super) async fn run(
     }
     let until = plan::request_timeout(plan.route, plan.config)
         .map(|limit| net::now().saturating_add(limit));
+    let call_until = block.call.until();
+    let until = match (until, call_until) {
+        (Some(until), Some(call)) => Some(until.min(call)),
+        (until, call) => until.or(call),
+    };
     let cx = Cx {
         conn,
         http,
@@ -132,7 +149,10 @@ pub(super) async fn run(
         tls: world.tls.of_pool(plan.to.pool),
         plan: &plan,
         until,
+        call_until,
         repeats,
+        repeats_call,
+        is_call,
         allowance: Allowance::new(plan.retries.attempts),
         retrying: RefCell::new(None),
     };
@@ -195,7 +215,7 @@ async fn forward(
         let lease = match picked {
             Ok(lease) => lease,
             Err(reason) => {
-                let reason = state.over(reason);
+                let reason = grpc::judged(state.over(reason), cx.call_until);
                 affinity::note_unserved(cx, reason, &mut log);
                 return Err((Unserved::new(reason), log));
             }
@@ -240,11 +260,13 @@ async fn forward(
                     log,
                 })));
             }
-            Err(Fault::Final(unserved)) => {
+            Err(Fault::Final(mut unserved)) => {
+                unserved.reason = grpc::judged(unserved.reason, cx.call_until);
                 log.count_end(unserved.reason);
                 return Err((unserved, log));
             }
             Err(Fault::Cut(reason)) => {
+                let reason = grpc::judged(reason, cx.call_until);
                 log.count_end(reason);
                 log.note(reason);
                 return Ok(Next::Reset);
@@ -274,6 +296,12 @@ fn not_connected(
     log: &mut Log,
 ) -> Result<(), Reason> {
     let (reason, cause) = no_connection.reason();
+    let judged = grpc::judged(reason, cx.call_until);
+    if judged != reason {
+        // The client had no more time for it: that says nothing of the server.
+        outcome::ended(&cx.conn.worker, member, judged, false);
+        return Err(judged);
+    }
     if let (Some(bond), NoConnection::Refused) = (&cx.plan.bond, no_connection) {
         bond.note_refused(member.id);
     }

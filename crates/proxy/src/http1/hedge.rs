@@ -20,7 +20,7 @@ use super::attempt::{self, Again, Done, Fault, Sent};
 use super::exchange::{self, Cx, Unserved};
 use super::log::Log;
 use super::upload::Upload;
-use super::{Block, respond, retry};
+use super::{Block, grpc, respond, retry};
 use crate::buffer::Buffer;
 use crate::net::{self, Deadline};
 use crate::outcome;
@@ -209,7 +209,7 @@ impl<'r> Race<'r> {
         if oldest.since.saturating_add(per_try) > net::now() {
             return None;
         }
-        let Some(lease) = retry::elsewhere(cx, upload, tried, &oldest.member.clone()) else {
+        let Some(lease) = retry::elsewhere(cx, upload, tried, &oldest.member.clone(), false) else {
             // It goes on, for want of another one; those after it have their time yet.
             self.running.rotate_left(1);
             if let Some(kept) = self.running.last_mut() {
@@ -295,6 +295,7 @@ impl Runner<'_> {
                 log.fail(member, again.cause);
             }
             Fault::Final(Unserved { reason, .. }) | Fault::Cut(reason) => {
+                let reason = grpc::judged(reason, cx.call_until);
                 outcome::ended(worker, member, reason, false);
                 log.fail(
                     member,

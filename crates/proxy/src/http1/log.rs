@@ -10,7 +10,9 @@ use control::live::{Member, PoolState, RouteState};
 use control::metrics::RetryCause;
 use control::reason::Reason;
 use control::record::Record;
+use wire::grpc::Code;
 
+use super::grpc;
 use crate::bounds::Counted;
 use crate::net;
 use crate::outcome;
@@ -28,6 +30,8 @@ pub(super) struct Log {
     pub(super) pool: Option<Arc<PoolState>>,
     pub(super) member: Option<Arc<Member>>,
     pub(super) status: u16,
+    /// How a call of gRPC ended, as far as that is known.
+    pub(super) grpc: Option<Code>,
     reason: Option<Reason>,
     pub(super) tries: u32,
     /// Tries that came to nothing.
@@ -70,6 +74,7 @@ impl Log {
             pool: None,
             member: None,
             status: 0,
+            grpc: None,
             reason: None,
             tries: 0,
             failed: Vec::new(),
@@ -162,6 +167,7 @@ impl Log {
             host: texts.host,
             version: texts.version,
             status: self.status,
+            grpc: self.grpc,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             reason: self.reason,
@@ -190,7 +196,7 @@ impl Drop for Log {
         let worker = self.worker.number;
         if let Some(route) = &self.route {
             let cells = route.stats.of(worker);
-            cells.classes.record(self.status);
+            cells.classes.record(grpc::status(self.status, self.grpc));
             cells.seconds.record(took);
         }
         if let Some((_, end)) = self.affinity

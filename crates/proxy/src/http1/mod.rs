@@ -8,12 +8,14 @@ mod answer;
 mod attempt;
 mod encode;
 mod exchange;
+mod grpc;
 mod hedge;
 mod log;
 mod plan;
 mod respond;
 mod retry;
 mod upload;
+mod web;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -70,6 +72,8 @@ pub(crate) struct Block {
     retry_after: Vec<u8>,
     /// Whether the client asked for JSON: what is answered here is then JSON too.
     wants_json: bool,
+    /// What it is to gRPC: what is answered here is then of gRPC too.
+    call: grpc::Call,
 }
 
 impl Block {
@@ -99,6 +103,7 @@ impl Block {
         self.edits.clear();
         self.tried.clear();
         self.wants_json = false;
+        self.call.clear();
     }
 }
 
@@ -358,6 +363,7 @@ impl Conn {
         let is_whole = matches!(decoded, Ok(Decoded::Complete(())));
         if is_whole {
             plan::take_texts(&block.request, block.client_in.filled(), log);
+            block.call.read(&block.request, block.client_in.filled());
             block.client_in.consume(block.request.len);
         } else {
             block.request = RequestHead::default();

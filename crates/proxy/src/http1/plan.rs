@@ -69,11 +69,13 @@ pub(super) fn plan<'w>(
         host,
         wants_json,
         request_id,
+        call,
         ..
     } = block;
     let bytes = client_in.filled();
     edits.clear();
     *wants_json = head.present.contains(Known::Accept) && prefers_json(head, bytes);
+    call.read(head, bytes);
     let client = Client::of(conn, world, listener, head, bytes);
     log.source = Some(client.source);
     let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);

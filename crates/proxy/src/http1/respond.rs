@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use config::Retries;
 use control::reason::Reason;
+use wire::grpc::Code;
 use wire::http1::{
     Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
 };
 
-use super::Conn;
 use super::encode::{self, After};
+use super::{Conn, grpc, web};
 use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::net::{self, Conduit, Deadline, Push};
 use crate::outcome;
@@ -54,11 +55,15 @@ pub(super) struct Responding<'a> {
     pub(super) retries: &'a Retries,
     /// Whether another server may be asked instead of this one.
     pub(super) elsewhere: Cell<bool>,
+    /// Whether the request may be sent again whatever the answer is.
+    pub(super) repeats: bool,
+    /// Whether it is a call of gRPC.
+    pub(super) is_call: bool,
     pub(super) seen: &'a Seen,
 }
 
 impl Responding<'_> {
-    fn parts(&self) -> encode::ResponseParts<'_> {
+    pub(super) fn parts(&self) -> encode::ResponseParts<'_> {
         encode::ResponseParts {
             version: self.version,
             edits: self.edits,
@@ -87,6 +92,8 @@ pub(super) struct Seen {
     /// What `sent_up` was when silence of the server was last judged.
     judged_at: Cell<u64>,
     pub(super) status: Cell<u16>,
+    /// How a call of gRPC ended, if its head says so.
+    pub(super) end: Cell<Option<Code>>,
 }
 
 /// The buffers of a response.
@@ -177,10 +184,25 @@ pub(super) async fn respond(
         }
     }
     on.seen.head_at.set(Some(net::now()));
-    if on.elsewhere.get() && on.upload_done.get() && on.retries.is_retried(head.status) {
+    if on.is_call {
+        on.seen.end.set(grpc::end_in_head(head, server_in.filled()));
+    }
+    if on.elsewhere.get() && on.upload_done.get() && is_retried(on, head.status) {
         return Err(ResponseFault::Retried);
     }
+    if let Some(dialect) = on.edits.web()
+        && web::is_answer(head, server_in.filled())
+    {
+        // Boxed, so that other answers do not carry its state.
+        return Box::pin(web::relay(on, dialect, server_in, head, out)).await;
+    }
     relay_final(on, server_in, head, out, tail).await
+}
+
+/// Whether another server may do better than one that answers so.
+fn is_retried(on: &Responding<'_>, status: u16) -> bool {
+    let by_code = |code: Code| status == 200 && on.retries.is_code_retried(code);
+    on.repeats && on.retries.is_retried(status) || on.seen.end.get().is_some_and(by_code)
 }
 
 async fn relay_final(
@@ -196,13 +218,7 @@ async fn relay_final(
         Body::Chunked => chunked,
         Body::UntilClose => false,
     };
-    // A server that answers early and closes will not take the rest of the request.
-    let abandoned = !on.upload_done.get() && !head.keep_alive;
-    let after = if on.keep && delimited && !abandoned && !on.conn.is_leaving() {
-        After::Keep
-    } else {
-        After::Close
-    };
+    let after = after(on, head, delimited);
     encode::response(out, head, server_in.filled(), chunked, after, &on.parts());
     server_in.consume(head.len);
 
@@ -272,7 +288,18 @@ async fn relay_final(
     }
 }
 
-fn broken(on: &Responding<'_>, error: &impl std::fmt::Display) -> ResponseFault {
+/// How the client's connection goes on; `delimited`: the end of the body is not that of the connection.
+pub(super) fn after(on: &Responding<'_>, head: &ResponseHead, delimited: bool) -> After {
+    // A server that answers early and closes will not take the rest of the request.
+    let abandoned = !on.upload_done.get() && !head.keep_alive;
+    if on.keep && delimited && !abandoned && !on.conn.is_leaving() {
+        After::Keep
+    } else {
+        After::Close
+    }
+}
+
+pub(super) fn broken(on: &Responding<'_>, error: &impl std::fmt::Display) -> ResponseFault {
     if on.seen.sent.get() {
         ResponseFault::Broken(Reason::BadResponse)
     } else {
@@ -317,7 +344,7 @@ async fn read_head(
     }
 }
 
-async fn read(
+pub(super) async fn read(
     on: &Responding<'_>,
     server_in: &mut Buffer,
 ) -> Result<io::Result<usize>, ResponseFault> {
@@ -408,7 +435,7 @@ async fn splice(
 }
 
 /// The server has done its part, however long the client takes to read the rest. Says how the last bytes are sent.
-fn let_go(on: &Responding<'_>) -> Push {
+pub(super) fn let_go(on: &Responding<'_>) -> Push {
     on.lease.release();
     on.deadline.tag(0);
     if on.closes {
@@ -419,7 +446,11 @@ fn let_go(on: &Responding<'_>) -> Push {
 }
 
 /// Writes a part of the final response.
-async fn write(on: &Responding<'_>, parts: [&[u8]; 3], push: Push) -> Result<u64, ResponseFault> {
+pub(super) async fn write(
+    on: &Responding<'_>,
+    parts: [&[u8]; 3],
+    push: Push,
+) -> Result<u64, ResponseFault> {
     let (taken, written) = send(on, parts, push).await;
     if taken > 0 {
         on.seen.sent.set(true);

@@ -15,7 +15,7 @@ use crate::upstream::Lease;
 
 /// Whether a request that was sent, and got no byte of an answer, may be sent to another server.
 pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<(), Reason> {
-    let repeatable = may_repeat(cx, upload);
+    let repeatable = may_repeat(cx, upload, false);
     if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
         return Err(Reason::RetryBudget);
     }
@@ -25,19 +25,20 @@ pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<
 }
 
 /// Whether what a server took of the request may be, and can be, sent to another one.
-pub(super) fn may_repeat(cx: &Cx<'_>, upload: &Upload) -> bool {
-    cx.repeats && upload.can_replay && !is_past(cx.until)
+fn may_repeat(cx: &Cx<'_>, upload: &Upload, answered: bool) -> bool {
+    (cx.repeats || answered) && upload.can_replay && !is_past(cx.until)
 }
 
 /// Another server for a request whose try at `member` may be given up for it: one that was not tried, within attempts
-/// and budget.
+/// and budget. `answered`: for an answer after which it may be, which was looked at already.
 pub(super) fn elsewhere(
     cx: &Cx<'_>,
     upload: &Upload,
     tried: &mut Vec<u32>,
     member: &Member,
+    answered: bool,
 ) -> Option<Lease> {
-    let repeatable = may_repeat(cx, upload);
+    let repeatable = may_repeat(cx, upload, answered);
     if repeatable && cx.allowance.left() > 0 && !claim_place(cx) {
         return None;
     }
@@ -56,7 +57,7 @@ pub(super) fn beside(
     tried: &mut Vec<u32>,
     member: &Member,
 ) -> Option<Lease> {
-    let repeatable = may_repeat(cx, upload);
+    let repeatable = may_repeat(cx, upload, false);
     if repeatable && !claim_place(cx) {
         return None;
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use config::HttpListener;
 use control::reason::Reason;
-use wire::http1::{Body, Keep};
+use wire::grpc::Base64Decoder;
+use wire::http1::{Body, Keep, encode};
 
 use super::respond::Seen;
 use crate::buffer::{BUFFER_BYTES, Buffer, Buffers};
@@ -28,6 +29,8 @@ pub(super) struct Upload {
     pub(super) bytes: u64,
     max: Option<u64>,
     replayable: bool,
+    /// Set where the body is base64, and the server gets what it stands for.
+    text: Option<Box<Base64Decoder>>,
     /// Whether everything sent so far can be sent again.
     pub(super) can_replay: bool,
 }
@@ -48,29 +51,65 @@ impl Upload {
     pub(super) fn begin(
         body: Body,
         replayable: bool,
+        decoded: bool,
         http: &HttpListener,
         client_in: &mut Buffer,
         tail: &mut Vec<u8>,
     ) -> Result<Self, Reason> {
         tail.clear();
-        let mut framing = Framing::new(body, Keep::Framing);
+        let keep = if decoded {
+            Keep::DataOnly
+        } else {
+            Keep::Framing
+        };
+        let mut framing = Framing::new(body, keep);
         let held = framing
             .take(client_in.filled_mut(), tail)
             .map_err(|_| Reason::BadFraming)?;
-        let upload = Self {
+        let mut upload = Self {
             framing,
             held,
             writing: false,
             bytes: held.data as u64,
             max: http.limits.body_bytes,
             replayable,
+            text: decoded.then(Box::default),
             can_replay: true,
         };
+        if decoded {
+            upload.decode(client_in, tail)?;
+        }
         if upload.is_too_large() {
             Err(Reason::BodyTooLarge)
         } else {
             Ok(upload)
         }
+    }
+
+    /// Where the body is base64: what the held piece stands for is then in `tail`, as a chunk, and nothing else goes on.
+    #[cold]
+    fn decode(&mut self, client_in: &Buffer, tail: &mut Vec<u8>) -> Result<(), Reason> {
+        let Some(decoder) = &mut self.text else {
+            return Ok(());
+        };
+        let mut data = Vec::new();
+        let piece = client_in.filled().get(..self.held.kept).unwrap_or_default();
+        let decoded = decoder.decode(piece, &mut data);
+        decoded.map_err(|_| Reason::BadRequest)?;
+        self.held.kept = 0;
+        if !data.is_empty() {
+            encode::chunk_head(tail, data.len() as u64);
+            tail.extend_from_slice(&data);
+            tail.extend_from_slice(encode::CRLF);
+        }
+        if self.framing.is_done() {
+            if !decoder.is_whole() {
+                return Err(Reason::BadRequest);
+            }
+            tail.extend_from_slice(encode::LAST_CHUNK);
+            tail.extend_from_slice(encode::CRLF);
+        }
+        Ok(())
     }
 
     fn is_too_large(&self) -> bool {
@@ -144,12 +183,17 @@ pub(super) async fn relay_rest(
         free,
     } = buffers;
     upload.keep_held(client_in, replay);
+    if upload.text.is_some() {
+        // What was decoded is not kept.
+        upload.can_replay = false;
+    }
     let deadline = Deadline::new();
     let mut since_yield = 0;
     while !upload.is_done() {
         if client_in.is_in_bulk()
             && upload.framing.is_bulk()
             && !upload.can_replay
+            && upload.text.is_none()
             && let Some(sides) = client.plain().zip(server.plain())
             && let Some(conduit) = free.conduit()
         {
@@ -179,6 +223,10 @@ pub(super) async fn relay_rest(
         upload.bytes += upload.held.data as u64;
         if upload.is_too_large() {
             return Err(UploadFault::Client(Reason::BodyTooLarge));
+        }
+        if upload.text.is_some() {
+            let decoded = upload.decode(client_in, tail);
+            decoded.map_err(UploadFault::Client)?;
         }
         let parts = [upload.first(client_in), tail];
         let taken = write_piece(server, parts, &deadline, write_idle, seen).await?;

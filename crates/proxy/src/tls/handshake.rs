@@ -221,6 +221,7 @@ fn record(
         host: String::new(),
         version: "TLS",
         status: if reason == Reason::PlainHttp { 400 } else { 0 },
+        grpc: None,
         bytes_in: 0,
         bytes_out: 0,
         reason: Some(reason),

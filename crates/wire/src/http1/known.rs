@@ -60,6 +60,8 @@ pub enum Known {
     UserAgent,
     Origin,
     Referer,
+    GrpcStatus,
+    GrpcTimeout,
 }
 
 impl Known {
@@ -98,8 +100,10 @@ impl Known {
             (10, b'k') => (b"keep-alive", Known::KeepAlive),
             (10, b's') => (b"set-cookie", Known::SetCookie),
             (10, b'u') => (b"user-agent", Known::UserAgent),
+            (11, b'g') => (b"grpc-status", Known::GrpcStatus),
             (11, b'r') => (b"retry-after", Known::RetryAfter),
             (12, b'c') => (b"content-type", Known::ContentType),
+            (12, b'g') => (b"grpc-timeout", Known::GrpcTimeout),
             (12, b'm') => (b"max-forwards", Known::MaxForwards),
             (12, b'x') => (b"x-request-id", Known::XRequestId),
             (13, b'a') => (b"authorization", Known::Authorization),
@@ -340,12 +344,14 @@ mod tests {
         "User-Agent",
         "Origin",
         "Referer",
+        "Grpc-Status",
+        "Grpc-Timeout",
     ];
 
     #[test]
     fn every_name_is_found_in_any_case_and_nothing_else_is() {
-        assert_eq!(NAMES.len(), Known::Referer as usize);
-        const { assert!((Known::Referer as u8) < 64) };
+        assert_eq!(NAMES.len(), Known::GrpcTimeout as usize);
+        const { assert!((Known::GrpcTimeout as u8) < 64) };
         for (i, name) in NAMES.iter().enumerate() {
             for name in [name.to_string(), name.to_lowercase(), name.to_uppercase()] {
                 assert_eq!(Known::of(name.as_bytes()) as usize, i + 1, "{name}");

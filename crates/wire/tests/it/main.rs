@@ -7,4 +7,5 @@ mod checks;
 
 mod corpus;
 mod desync;
+mod grpc;
 mod properties;
