@@ -1,13 +1,13 @@
 //! Keeps totals from falling: what a scrape has shown is remembered for as long as its labels may come back.
 //!
 //! A reload may replace a server or a pool by one of the same name, whose cells begin at zero; and a route may come when
-//! a thousand others have a label of their own already.
+//! a thousand others have a label of their own already. What is gone is kept as bare numbers: its cells are freed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use control::live::{Member, RouteState};
-use control::metrics::{PerWorker, PoolCells};
+use control::metrics::{PerWorker, PoolCells, RouteCells};
 use control::world::World;
 
 /// Routes with a label of their own; the rest share [`OTHER`].
@@ -24,9 +24,9 @@ type Names = (Arc<str>, Arc<str>);
 pub(crate) struct Ledger {
     pub(crate) servers: Totals<Names, Member>,
     pub(crate) pools: Totals<Arc<str>, PerWorker<PoolCells>>,
-    /// The same cells, for the families of queues.
-    pub(crate) queues: Totals<Arc<str>, PerWorker<PoolCells>>,
     routes: BTreeMap<Names, RouteEntry>,
+    /// What routes without a label of their own came to that are gone, by listener.
+    gone: BTreeMap<Arc<str>, Arc<PerWorker<RouteCells>>>,
 }
 
 struct RouteEntry {
@@ -35,14 +35,23 @@ struct RouteEntry {
 }
 
 impl Ledger {
-    /// Takes in the routes that there are now, and gives the states behind each pair of labels.
-    pub(crate) fn routes(&mut self, world: &World) -> BTreeMap<Names, Vec<Arc<RouteState>>> {
+    /// Takes in the routes that there are now, and gives the cells behind each pair of labels.
+    pub(crate) fn routes(&mut self, world: &World) -> BTreeMap<Names, Vec<RouteTotals>> {
         let present = || world.routes.iter().flatten();
         let key = |route: &RouteState| -> Names { (route.listener.clone(), route.name.clone()) };
         let keys: std::collections::BTreeSet<Names> = present().map(|route| key(route)).collect();
-        // A label that is gone makes room; one of the rest stays counted, since their sum must not fall.
-        self.routes
-            .retain(|names, entry| !entry.named || keys.contains(names));
+        // A label that is gone makes room; what one of the rest came to stays counted, since their sum must not fall.
+        self.routes.retain(|names, entry| {
+            let stays = keys.contains(names) || (!entry.named && !is_let_go(&entry.state));
+            if !stays && !entry.named {
+                let sum = self.gone.entry(names.0.clone());
+                let sum = sum.or_insert_with(|| Arc::new(PerWorker::new(1)));
+                for cells in entry.state.stats.iter() {
+                    sum.of(0).add(cells);
+                }
+            }
+            stays
+        });
         let mut named = self.routes.values().filter(|entry| entry.named).count();
         for route in present() {
             self.routes.entry(key(route)).or_insert_with(|| {
@@ -54,17 +63,42 @@ impl Ledger {
                 }
             });
         }
-        let mut labels: BTreeMap<Names, Vec<Arc<RouteState>>> = BTreeMap::new();
+        let mut labels: BTreeMap<Names, Vec<RouteTotals>> = BTreeMap::new();
         for ((listener, name), entry) in &self.routes {
             let label = if entry.named {
                 name.clone()
             } else {
                 OTHER.into()
             };
-            let states = labels.entry((listener.clone(), label)).or_default();
-            states.push(entry.state.clone());
+            let totals = labels.entry((listener.clone(), label)).or_default();
+            totals.push(RouteTotals::Route(entry.state.clone()));
+        }
+        for (listener, sum) in &self.gone {
+            let totals = labels.entry((listener.clone(), OTHER.into())).or_default();
+            totals.push(RouteTotals::Gone(sum.clone()));
         }
         labels
+    }
+}
+
+/// Nobody counts in it any more: only who asks still holds it.
+fn is_let_go<T>(cells: &Arc<T>) -> bool {
+    Arc::strong_count(cells) == 1
+}
+
+/// Cells that count for a label.
+pub(crate) enum RouteTotals {
+    Route(Arc<RouteState>),
+    /// The sum of some that are gone.
+    Gone(Arc<PerWorker<RouteCells>>),
+}
+
+impl RouteTotals {
+    pub(crate) fn cells(&self) -> &PerWorker<RouteCells> {
+        match self {
+            Self::Route(route) => &route.stats,
+            Self::Gone(sum) => sum,
+        }
     }
 }
 
@@ -72,9 +106,10 @@ impl Ledger {
 pub(crate) struct Totals<K, T>(BTreeMap<K, Total<T>>);
 
 struct Total<T> {
-    cells: Arc<T>,
+    /// Those of now; `None` once nobody counts in them any more.
+    cells: Option<Arc<T>>,
     /// What the cells before these had come to.
-    before: Vec<u64>,
+    before: Box<[u64]>,
     seen: bool,
 }
 
@@ -93,26 +128,48 @@ impl<K: Ord, T> Totals<K, T> {
         read: impl Fn(&T) -> Vec<u64>,
     ) -> Vec<u64> {
         let total = self.0.entry(key).or_insert_with(|| Total {
-            cells: cells.clone(),
-            before: Vec::new(),
+            cells: None,
+            before: Box::default(),
             seen: true,
         });
-        if !Arc::ptr_eq(&total.cells, cells) {
-            total.before = sum(read(&total.cells), &total.before);
-            total.cells = cells.clone();
+        let is_same = |known: &Arc<T>| Arc::ptr_eq(known, cells);
+        if !total.cells.as_ref().is_some_and(is_same) {
+            total.fold(&read);
+            total.cells = Some(cells.clone());
         }
         total.seen = true;
         sum(read(cells), &total.before)
     }
 
-    /// To be called after each scrape: forgets names that are gone, once they are very many.
-    pub(crate) fn prune(&mut self) {
-        let gone = self.0.values().filter(|total| !total.seen).count();
+    /// To be called after each scrape: keeps the bare numbers of what is gone, and forgets them once they are very many.
+    pub(crate) fn prune(&mut self, read: impl Fn(&T) -> Vec<u64>) {
+        let mut gone = 0;
+        self.0.retain(|_, total| {
+            if total.seen {
+                return true;
+            }
+            gone += 1;
+            if total.cells.as_ref().is_none_or(is_let_go) {
+                total.fold(&read);
+                // What never counted anything begins anew as well as it goes on.
+                return total.before.iter().any(|number| *number > 0);
+            }
+            true
+        });
         if gone > GONE_MAX {
             self.0.retain(|_, total| total.seen);
         }
         for total in self.0.values_mut() {
             total.seen = false;
+        }
+    }
+}
+
+impl<T> Total<T> {
+    /// Lets go of the cells, whose numbers stay.
+    fn fold(&mut self, read: impl Fn(&T) -> Vec<u64>) {
+        if let Some(cells) = self.cells.take() {
+            self.before = sum(read(&cells), &self.before).into();
         }
     }
 }
@@ -128,15 +185,55 @@ fn sum(mut numbers: Vec<u64>, more: &[u64]) -> Vec<u64> {
 mod tests {
     use super::*;
 
+    type Cells = Vec<u64>;
+
+    fn read(cells: &Cells) -> Vec<u64> {
+        cells.clone()
+    }
+
     #[test]
     fn a_successor_goes_on_from_where_its_predecessor_was() {
-        let mut totals: Totals<&str, Vec<u64>> = Totals::default();
-        let read = |cells: &Vec<u64>| cells.clone();
+        let mut totals: Totals<&str, Cells> = Totals::default();
         let (first, second) = (Arc::new(vec![5, 1]), Arc::new(vec![2, 0]));
         assert_eq!(totals.read("a", &first, read), [5, 1]);
         assert_eq!(totals.read("b", &second, read), [2, 0]);
-        totals.prune();
+        totals.prune(read);
         assert_eq!(totals.read("a", &second, read), [7, 1]);
         assert_eq!(totals.read("a", &second, read), [7, 1]);
+    }
+
+    #[test]
+    fn cells_that_are_gone_are_freed_and_their_numbers_stay() {
+        let mut totals: Totals<&str, Cells> = Totals::default();
+        let (used, unused) = (Arc::new(vec![5, 1]), Arc::new(vec![0, 0]));
+        let freed = [Arc::downgrade(&used), Arc::downgrade(&unused)];
+        totals.read("used", &used, read);
+        totals.read("unused", &unused, read);
+        totals.prune(read);
+        // It is gone, and its last requests still count in it.
+        drop(unused);
+        totals.prune(read);
+        assert_eq!(freed[0].strong_count(), 2);
+        drop(used);
+        totals.prune(read);
+        assert!(freed.iter().all(|cells| cells.strong_count() == 0));
+        assert_eq!(totals.0.len(), 1);
+        totals.prune(read);
+        let next = Arc::new(vec![1, 1]);
+        assert_eq!(totals.read("used", &next, read), [6, 2]);
+        assert_eq!(totals.read("unused", &next, read), [1, 1]);
+    }
+
+    #[test]
+    fn very_many_that_are_gone_are_forgotten() {
+        let mut totals: Totals<usize, Cells> = Totals::default();
+        let here = Arc::new(vec![1]);
+        for name in 0..=GONE_MAX {
+            totals.read(name, &Arc::new(vec![1]), read);
+        }
+        totals.prune(read);
+        totals.read(usize::MAX, &here, read);
+        totals.prune(read);
+        assert_eq!(totals.0.len(), 1);
     }
 }

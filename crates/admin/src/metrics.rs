@@ -17,9 +17,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use balance::outlier::Cause;
 use control::crew::WorkerLoad;
-use control::live::Member;
+use control::live::{Member, PoolState};
 use control::metrics::{
-    BUCKETS_US, Classes, Counter, PauseCause, PoolCells, RetryCause, WorkerCells,
+    BUCKETS_US, Classes, Counter, PauseCause, PerWorker, PoolCells, RetryCause, WorkerCells,
 };
 use control::reason::Reason;
 use control::world::World;
@@ -28,7 +28,7 @@ pub use families::{FAMILIES, Family, Kind, reference};
 
 use crate::carried::{Carried, Totals};
 use crate::error::ApiError;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, RouteTotals};
 use crate::process::Process;
 use crate::{Admin, Shared, shape};
 use text::Text;
@@ -107,12 +107,12 @@ fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Tota
     let mut text = Text::new(carried.before.clone(), totals);
     routes(&mut text, &mut ledger, &world);
     servers(&mut text, &mut ledger, &world);
-    pools(&mut text, &mut ledger, &world);
+    let rows = pool_rows(&mut ledger, &world);
+    pools(&mut text, &rows, &world);
     capacity::capacity(&mut text, &world);
-    queues::queues(&mut text, &mut ledger, &world);
-    ledger.servers.prune();
-    ledger.pools.prune();
-    ledger.queues.prune();
+    queues::queues(&mut text, &rows, &world);
+    ledger.servers.prune(server_totals);
+    ledger.pools.prune(pool_totals);
     drop(ledger);
     listeners(&mut text, &world);
     workers(&mut text, admin);
@@ -123,28 +123,26 @@ fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Tota
 fn routes(text: &mut Text, ledger: &mut Ledger, world: &World) {
     let labels = ledger.routes(world);
     text.family("evenkeel_requests_total");
-    for ((listener, route), states) in &labels {
+    for ((listener, route), totals) in &labels {
         for (class, label) in Classes::LABELS.iter().enumerate() {
-            let one = |state: &Arc<control::live::RouteState>| {
-                state.stats.sum(|cells| cells.classes.get(class))
-            };
+            let one = |totals: &RouteTotals| totals.cells().sum(|cells| cells.classes.get(class));
             let labels = [
                 ("listener", &**listener),
                 ("route", route),
                 ("class", label),
             ];
-            text.sample(&labels, states.iter().map(one).sum::<u64>());
+            text.sample(&labels, totals.iter().map(one).sum::<u64>());
         }
     }
     text.family("evenkeel_request_seconds");
-    for ((listener, route), states) in &labels {
+    for ((listener, route), totals) in &labels {
         let mut buckets = [0; BUCKETS];
         let mut sum_us = 0;
-        for state in states {
+        for totals in totals {
             for (index, bucket) in buckets.iter_mut().enumerate() {
-                *bucket += state.stats.sum(|cells| cells.seconds.bucket(index));
+                *bucket += totals.cells().sum(|cells| cells.seconds.bucket(index));
             }
-            sum_us += state.stats.sum(|cells| cells.seconds.sum_us());
+            sum_us += totals.cells().sum(|cells| cells.seconds.sum_us());
         }
         text.histogram(
             &[("listener", listener), ("route", route)],
@@ -158,7 +156,7 @@ fn routes(text: &mut Text, ledger: &mut Ledger, world: &World) {
 struct ServerRow {
     pool: Arc<str>,
     name: Arc<str>,
-    /// By class, then its picks, then what failed.
+    /// Of [`server_totals`].
     totals: Vec<u64>,
     active: u32,
     sockets: u32,
@@ -170,17 +168,19 @@ struct ServerRow {
     effective_weight: f64,
 }
 
+/// By class, then its picks, then what failed.
+fn server_totals(member: &Member) -> Vec<u64> {
+    let classes = 0..Classes::LABELS.len();
+    classes
+        .map(|class| member.stats.sum(|cells| cells.classes.get(class)))
+        .chain([
+            member.cell.picks(),
+            member.stats.sum(|cells| cells.failed.get()),
+        ])
+        .collect()
+}
+
 fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
-    let read = |member: &Member| -> Vec<u64> {
-        let classes = 0..Classes::LABELS.len();
-        classes
-            .map(|class| member.stats.sum(|cells| cells.classes.get(class)))
-            .chain([
-                member.cell.picks(),
-                member.stats.sum(|cells| cells.failed.get()),
-            ])
-            .collect()
-    };
     let mut rows = Vec::new();
     for pool in &world.pools {
         let view = pool.view();
@@ -190,7 +190,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
             rows.push(ServerRow {
                 pool: member.pool.clone(),
                 name: member.name.clone(),
-                totals: ledger.servers.read(key, member, read),
+                totals: ledger.servers.read(key, member, server_totals),
                 active: member.cell.in_use(),
                 sockets: member.sockets.load(Relaxed),
                 limit: member.connections_max().unwrap_or(0),
@@ -244,40 +244,59 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     }
 }
 
-fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
-    let read = |cells: &control::metrics::PerWorker<PoolCells>| -> Vec<u64> {
-        let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.seconds.bucket(index)));
-        let sum_us = cells.sum(|cells| cells.seconds.sum_us());
-        let retries = (0..RetryCause::ALL.len())
-            .map(|cause| cells.sum(|cells| cells.retries.get(cause).map_or(0, Counter::get)));
-        let ejections = (0..Cause::LABELS.len())
-            .map(|cause| cells.sum(|cells| cells.ejections.get(cause).map_or(0, Counter::get)));
-        let agents: [fn(&PoolCells) -> u64; 3] = [
-            |cells| cells.agent_answers.get(),
-            |cells| cells.agent_failures.get(),
-            |cells| cells.agent_unknown_words.get(),
-        ];
-        let agents = agents.into_iter().map(|number| cells.sum(number));
-        buckets
-            .chain([sum_us])
-            .chain(retries)
-            .chain(ejections)
-            .chain(agents)
-            .chain([cells.sum(|cells| cells.failed.get())])
-            .collect()
+/// One pool's numbers for its families.
+struct PoolRow {
+    pool: Arc<str>,
+    /// Of its queue and bounds, as [`queues::read`] gives them.
+    queue: Vec<u64>,
+    /// The histogram, then retries, ejections, agent checks, and what failed.
+    totals: Vec<u64>,
+}
+
+/// All of them, those of the queue first.
+fn pool_totals(cells: &PerWorker<PoolCells>) -> Vec<u64> {
+    let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.seconds.bucket(index)));
+    let sum_us = cells.sum(|cells| cells.seconds.sum_us());
+    let retries = (0..RetryCause::ALL.len())
+        .map(|cause| cells.sum(|cells| cells.retries.get(cause).map_or(0, Counter::get)));
+    let ejections = (0..Cause::LABELS.len())
+        .map(|cause| cells.sum(|cells| cells.ejections.get(cause).map_or(0, Counter::get)));
+    let agents: [fn(&PoolCells) -> u64; 3] = [
+        |cells| cells.agent_answers.get(),
+        |cells| cells.agent_failures.get(),
+        |cells| cells.agent_unknown_words.get(),
+    ];
+    let agents = agents.into_iter().map(|number| cells.sum(number));
+    queues::read(cells)
+        .into_iter()
+        .chain(buckets)
+        .chain([sum_us])
+        .chain(retries)
+        .chain(ejections)
+        .chain(agents)
+        .chain([cells.sum(|cells| cells.failed.get())])
+        .collect()
+}
+
+fn pool_rows(ledger: &mut Ledger, world: &World) -> Vec<PoolRow> {
+    let row = |pool: &Arc<PoolState>| {
+        let pool_name = pool.name.clone();
+        let mut queue = ledger
+            .pools
+            .read(pool_name.clone(), &pool.stats, pool_totals);
+        let totals = queue.split_off(queues::NUMBERS.min(queue.len()));
+        PoolRow {
+            pool: pool_name,
+            queue,
+            totals,
+        }
     };
-    let rows: Vec<(&Arc<str>, Vec<u64>)> = world
-        .pools
-        .iter()
-        .map(|pool| {
-            (
-                &pool.name,
-                ledger.pools.read(pool.name.clone(), &pool.stats, read),
-            )
-        })
-        .collect();
+    world.pools.iter().map(row).collect()
+}
+
+fn pools(text: &mut Text, rows: &[PoolRow], world: &World) {
     text.family("evenkeel_pool_seconds");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         let (buckets, rest) = totals.split_at(BUCKETS);
         text.histogram(
             &[("pool", pool)],
@@ -286,17 +305,17 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
         );
     }
     text.family("evenkeel_pool_failed_total");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         text.sample(&[("pool", pool)], totals.last().unwrap_or(&0));
     }
     text.family("evenkeel_retries_total");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         for (cause, total) in RetryCause::ALL.iter().zip(totals.iter().skip(BUCKETS + 1)) {
             text.sample(&[("pool", pool), ("cause", cause.name())], total);
         }
     }
     text.family("evenkeel_ejections_total");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         let ejections = totals.iter().skip(BUCKETS + 1 + RetryCause::ALL.len());
         for (cause, total) in Cause::LABELS.iter().zip(ejections) {
             text.sample(&[("pool", pool), ("cause", cause)], total);
@@ -304,7 +323,7 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
     }
     let agents = BUCKETS + 1 + RetryCause::ALL.len() + Cause::LABELS.len();
     text.family("evenkeel_agent_checks_total");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         for (result, total) in ["answered", "failed"]
             .iter()
             .zip(totals.iter().skip(agents))
@@ -313,7 +332,7 @@ fn pools(text: &mut Text, ledger: &mut Ledger, world: &World) {
         }
     }
     text.family("evenkeel_agent_unknown_words_total");
-    for (pool, totals) in &rows {
+    for PoolRow { pool, totals, .. } in rows {
         text.sample(&[("pool", pool)], totals.get(agents + 2).unwrap_or(&0));
     }
     text.family("evenkeel_pool_panic");

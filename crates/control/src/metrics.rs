@@ -100,6 +100,17 @@ impl Classes {
     pub fn get(&self, class: usize) -> u64 {
         self.0.get(class).map_or(0, Counter::get)
     }
+
+    /// Adds what another one has counted.
+    pub fn add(&self, other: &Self) {
+        add_each(&self.0, &other.0);
+    }
+}
+
+fn add_each(to: &[Counter], from: &[Counter]) {
+    for (to, from) in to.iter().zip(from) {
+        to.add(from.get());
+    }
 }
 
 /// Upper bounds of the histograms' buckets, in microseconds.
@@ -135,6 +146,12 @@ impl Histogram {
     pub fn sum_us(&self) -> u64 {
         self.sum_us.get()
     }
+
+    /// Adds what another one has counted.
+    pub fn add(&self, other: &Self) {
+        add_each(&self.buckets, &other.buckets);
+        self.sum_us.add(other.sum_us.get());
+    }
 }
 
 /// What is counted for a route of a listener.
@@ -144,6 +161,14 @@ pub struct RouteCells {
     pub classes: Classes,
     /// From the first byte of the request to the last of the response.
     pub seconds: Histogram,
+}
+
+impl RouteCells {
+    /// Adds what another one has counted.
+    pub fn add(&self, other: &Self) {
+        self.classes.add(&other.classes);
+        self.seconds.add(&other.seconds);
+    }
 }
 
 /// What is counted for a pool.

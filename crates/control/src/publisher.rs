@@ -55,6 +55,8 @@ const PROBE_AGAIN: Duration = Duration::from_secs(1);
 const RESOLVE_MIN: Duration = Duration::from_secs(1);
 /// And after a failed look-up.
 const RESOLVE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Listeners, and routes, that no config has any more whose counts are kept.
+const GONE_MAX: usize = 10_000;
 /// Servers that one name may stand for.
 const ADDRESSES_MAX: usize = 256;
 
@@ -457,6 +459,16 @@ impl Publisher {
                 }
             }
             routes.push(of_listener);
+        }
+        // What a config has let go of is kept, since it may come back; but not without end.
+        if self.listeners.len() > listeners.len() + GONE_MAX {
+            self.listeners
+                .retain(|_, state| listeners.iter().any(|kept| Arc::ptr_eq(kept, state)));
+        }
+        if self.routes.len() > routes.iter().map(Vec::len).sum::<usize>() + GONE_MAX {
+            let kept: BTreeSet<_> = routes.iter().flatten().map(Arc::as_ptr).collect();
+            self.routes
+                .retain(|_, state| kept.contains(&Arc::as_ptr(state)));
         }
         (listeners, routes)
     }

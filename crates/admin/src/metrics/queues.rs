@@ -1,50 +1,63 @@
 //! The families of queues, bounds and bonds: who waits while a pool's servers are full, what the pool refuses, and what
 //! came of clients that are bound to a server.
 
-use std::sync::Arc;
-
 use control::affinity::End;
 use control::metrics::{Counter, Overflow, PerWorker, PoolCells, WaitEnd};
 use control::world::World;
 
-use super::{BUCKETS, Text};
-use crate::ledger::Ledger;
+use super::{BUCKETS, PoolRow, Text};
 
-pub(super) fn queues(text: &mut Text, ledger: &mut Ledger, world: &World) {
+/// How many [`read`] gives.
+pub(super) const NUMBERS: usize =
+    WaitEnd::ALL.len() + BUCKETS + 1 + Overflow::ALL.len() + End::ALL.len();
+
+pub(super) fn queues(text: &mut Text, rows: &[PoolRow], world: &World) {
     text.family("evenkeel_queue_length");
     for pool in &world.pools {
         text.sample(&[("pool", &pool.name)], pool.gate.waiting());
     }
-    let rows: Vec<(&Arc<str>, Vec<u64>)> = world
-        .pools
-        .iter()
-        .map(|pool| {
-            let key = pool.name.clone();
-            (&pool.name, ledger.queues.read(key, &pool.stats, read))
-        })
-        .collect();
     text.family("evenkeel_queue_waits_total");
-    for (pool, totals) in &rows {
+    for PoolRow {
+        pool,
+        queue: totals,
+        ..
+    } in rows
+    {
         for (end, total) in WaitEnd::ALL.iter().zip(totals) {
             text.sample(&[("pool", pool), ("end", end.name())], total);
         }
     }
     text.family("evenkeel_queue_seconds");
-    for (pool, totals) in &rows {
+    for PoolRow {
+        pool,
+        queue: totals,
+        ..
+    } in rows
+    {
         let rest = totals.get(WaitEnd::ALL.len()..).unwrap_or_default();
         let (buckets, sum_us) = rest.split_at(BUCKETS.min(rest.len()));
         let sum_us = sum_us.first().copied().unwrap_or(0);
         text.histogram(&[("pool", pool)], buckets, sum_us);
     }
     text.family("evenkeel_overflows_total");
-    for (pool, totals) in &rows {
+    for PoolRow {
+        pool,
+        queue: totals,
+        ..
+    } in rows
+    {
         let overflows = totals.iter().skip(WaitEnd::ALL.len() + BUCKETS + 1);
         for (overflow, total) in Overflow::ALL.iter().zip(overflows) {
             text.sample(&[("pool", pool), ("limit", overflow.name())], total);
         }
     }
     text.family("evenkeel_affinity_requests_total");
-    for ((pool, totals), config) in rows.iter().zip(&world.snapshot.pools) {
+    for (row, config) in rows.iter().zip(&world.snapshot.pools) {
+        let PoolRow {
+            pool,
+            queue: totals,
+            ..
+        } = row;
         let before = WaitEnd::ALL.len() + BUCKETS + 1 + Overflow::ALL.len();
         let ends = totals.iter().skip(before);
         for (end, total) in End::ALL.iter().zip(ends) {
@@ -57,7 +70,7 @@ pub(super) fn queues(text: &mut Text, ledger: &mut Ledger, world: &World) {
 }
 
 /// Waits by how they ended, then the histogram, then overflows, then what came of bonds.
-fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
+pub(super) fn read(cells: &PerWorker<PoolCells>) -> Vec<u64> {
     let waits = (0..WaitEnd::ALL.len())
         .map(|end| cells.sum(|cells| cells.waits.get(end).map_or(0, Counter::get)));
     let buckets = (0..BUCKETS).map(|index| cells.sum(|cells| cells.queue_seconds.bucket(index)));
