@@ -282,6 +282,17 @@ impl Outlier {
         self.window = Window::default();
     }
 
+    /// Its probes had failed and pass again. An ejection for silence ends, since they met the same silence and know that
+    /// it is over; one for bad answers goes on, since probes may get good ones all the while. What ends does so with the
+    /// next [`handle_timeout`](Self::handle_timeout), as if its time were over.
+    pub fn handle_probes_pass(&mut self, now: Duration) {
+        if let Some(ejection) = &mut self.ejection
+            && !ejection.cause.answers()
+        {
+            ejection.until = ejection.until.min(now);
+        }
+    }
+
     /// Forgets all that traffic said: an operator wants the server in service, or the feature was turned off.
     /// True if something changed.
     pub fn forgive(&mut self, now: Duration) -> bool {

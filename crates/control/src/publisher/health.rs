@@ -127,6 +127,9 @@ impl Publisher {
             if transition.to == balance::health::Verdict::Healthy {
                 slot.outlier.handle_recovery();
                 slot.member.forget_streaks();
+                if transition.from == balance::health::Verdict::Unhealthy {
+                    slot.outlier.handle_probes_pass(now);
+                }
             }
             self.actions
                 .push_back(Action::Log(notice(&pool, slot, &transition)));

@@ -265,6 +265,14 @@ impl Known {
         false
     }
 
+    /// Its probes had failed, and pass again: if it was ejected for silence, that is over.
+    pub(super) fn hear_silence_end(&mut self, now: Duration) {
+        if let Some(ejected) = self.ejected.as_mut().filter(|it| !it.answers) {
+            ejected.until = ejected.until.min(now);
+            ejected.other.1 = ejected.other.1.min(now);
+        }
+    }
+
     /// An ejection is over.
     pub(super) fn come_back(&mut self, now: Duration) {
         self.ejected = None;

@@ -222,6 +222,9 @@ impl Shadow {
                 known.successes += 1;
                 known.answers = true;
                 if known.successes >= known.needed && known.verdict != Verdict::Healthy {
+                    if known.verdict == Verdict::Unhealthy {
+                        known.hear_silence_end(now);
+                    }
                     known.verdict = Verdict::Healthy;
                     known.recover();
                 }

@@ -148,6 +148,37 @@ fn with_probes_a_server_that_died_is_back_with_its_first_success() {
     }
 }
 
+/// A network that swallows packets: connects time out before the probes have failed, and all is well as soon as it is.
+#[test]
+fn an_ejection_for_silence_ends_when_probes_that_met_it_pass_again() {
+    for (last, back_soon) in [
+        (Failure::ConnectTimeout, true),
+        (Failure::Timeout, true),
+        (Failure::Status(503), false),
+    ] {
+        let mut scene = Scene::running(&pool(3, "health_check: { tcp: { interval: 1s } }"));
+        scene.fate("a", refused());
+        scene.fail("a", 5, last);
+        assert!(scene.health("a").starts_with("ejected: 5 gateway errors"));
+        scene.pass(5000);
+        assert_eq!(scene.health("a"), "unhealthy: connection refused");
+        scene.fate("a", Outcome::Success);
+        scene.log.clear();
+        scene.pass(4000);
+        let usable = scene.usable().contains(&"a".to_owned());
+        assert_eq!(usable, back_soon, "{last:?}: {:?}", scene.log);
+        if !back_soon {
+            continue;
+        }
+        assert!(scene.sixteenths("a") < 8, "it begins with little");
+        assert!(scene.member("a").is_half_open());
+        // Its probes pass, and it fails: the next one is longer, and no success of a probe ends it.
+        scene.fail("a", 1, last);
+        scene.pass(31_000);
+        assert_eq!(scene.usable(), ["b", "c"], "{last:?}");
+    }
+}
+
 #[test]
 fn without_probes_a_refused_server_is_tried_again_soon() {
     let mut scene = Scene::running(&pool(2, "health_check: off"));
