@@ -104,6 +104,20 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Claims a slot of a server that a reload has taken away with its pool, for a worker that has yet to hear of it.
+    ///
+    /// # Errors
+    /// As [`Lease::take`].
+    #[cold]
+    pub(crate) fn take_leaving(member: &Arc<Member>) -> Result<Self, Refused> {
+        let max = member.limit().own();
+        member.cell.acquire_by_affinity(max, OnDrain::Keep)?;
+        let gate = &member.gate;
+        gate.lease(member).ok_or_else(|| gate.take_back(member))
+    }
+}
+
 /// The waiting requests of one pool, and its own bound. Outlives configs, as the pool's servers do.
 #[derive(Debug, Default)]
 pub struct Gate {

@@ -169,6 +169,9 @@ impl LocalPool {
                     full = false;
                     continue;
                 }
+                if !full && let Some(lease) = self.pick_leaving(tried.get(..before)) {
+                    return Ok(lease);
+                }
                 return Err(if full {
                     Reason::ServerLimit
                 } else {
@@ -189,6 +192,20 @@ impl LocalPool {
                 }
             }
         }
+    }
+
+    /// The least busy server of a pool that a reload has taken away: its servers drain, and until this worker has heard of
+    /// it they serve what is still sent there.
+    #[cold]
+    fn pick_leaving(&self, tried: Option<&[u32]>) -> Option<Lease> {
+        let members = &self.view.members;
+        if !members.first()?.is_retired() || !members.iter().all(|member| member.is_retired()) {
+            return None;
+        }
+        let tried = tried.unwrap_or_default();
+        let left = members.iter().filter(|member| !tried.contains(&member.id));
+        let least = left.min_by_key(|member| member.cell.in_use())?;
+        Lease::take_leaving(least).ok()
     }
 
     /// Counts what a bound of the pool refused.

@@ -516,6 +516,10 @@ pub(crate) async fn tunnel(
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
             net::yield_now().await;
+            // One that never waits for either side learns here that it is to end.
+            if deadline.is_over() {
+                break TunnelEnd::Idle;
+            }
         }
     };
     buffers.give(std::mem::take(&mut up.buffer));

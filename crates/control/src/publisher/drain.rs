@@ -13,8 +13,12 @@ use crate::message::{Answer, Cut, Receipt, Reply};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A drain of a server that keeps its bound clients ends when none of them has come for this long.
 const QUIET: Duration = Duration::from_secs(5);
+/// Workers have heard of a reload by then, as a rule.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long what was cut has to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
+/// What was between two steps of its own when the word came has not heard it: it is said again after this long.
+const CUT_AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) struct PendingDrain {
     /// Several when a name stands for several addresses.
@@ -23,8 +27,14 @@ pub(super) struct PendingDrain {
     began: Duration,
     /// When what still runs is cut.
     deadline: Option<Duration>,
-    cut_until: Option<Duration>,
+    cutting: Option<Cutting>,
     pub(super) look_at: Duration,
+}
+
+/// The deadline has come, and not all has ended.
+struct Cutting {
+    again_at: Duration,
+    until: Duration,
 }
 
 /// A server that the config has let go of, and how long what it holds may take.
@@ -97,7 +107,7 @@ impl Publisher {
             reply: Some(reply),
             began: now,
             deadline: timeout.map(|timeout| now.saturating_add(timeout)),
-            cut_until: None,
+            cutting: None,
             look_at: now,
         });
         self.mark_dirty(&name, now);
@@ -105,19 +115,24 @@ impl Publisher {
         self.look_at_drains(now);
     }
 
-    /// Drains servers that the config has let go of, with nobody who waits for a receipt.
-    pub(super) fn drain_removed(&mut self, leaving: Vec<Leaving>, now: Duration) {
+    /// Drains servers that the config has let go of, with nobody who waits for a receipt. `with_pool`: their pool went
+    /// with them, and workers that have yet to hear of it still pick them.
+    pub(super) fn drain_removed(&mut self, leaving: Vec<Leaving>, with_pool: bool, now: Duration) {
         for Leaving { member, timeout } in leaving {
             member.set_drained(true);
             let held = Held::new(member, None);
-            if held.in_use > 0 {
+            if held.in_use > 0 || with_pool {
                 self.drains.push(PendingDrain {
                     members: vec![held],
                     reply: None,
                     began: now,
                     deadline: timeout.map(|timeout| now.saturating_add(timeout)),
-                    cut_until: None,
-                    look_at: now,
+                    cutting: None,
+                    look_at: now.saturating_add(if with_pool {
+                        HEARD_WITHIN
+                    } else {
+                        Duration::ZERO
+                    }),
                 });
             }
         }
@@ -132,14 +147,22 @@ impl Publisher {
             if now > drain.began {
                 drain.members.iter_mut().for_each(Held::note_picks);
             }
-            let over = drain.cut_until.is_some();
+            let over = drain.cutting.is_some();
             let idle = drain.members.iter_mut().all(|held| held.is_done(over, now));
-            if idle || drain.cut_until.is_some_and(|until| until <= now) {
+            if idle || drain.cutting.as_ref().is_some_and(|it| it.until <= now) {
                 actions.extend(drain.end(now));
                 return false;
             }
-            if drain.cut_until.is_none() && drain.deadline.is_some_and(|deadline| deadline <= now) {
-                drain.cut_until = Some(now.saturating_add(CUT_WAIT));
+            if let Some(cutting) = &mut drain.cutting {
+                if cutting.again_at <= now {
+                    cutting.again_at = now.saturating_add(CUT_AGAIN);
+                    actions.extend(drain.members.iter().filter_map(Held::cut_again));
+                }
+            } else if drain.deadline.is_some_and(|deadline| deadline <= now) {
+                drain.cutting = Some(Cutting {
+                    again_at: now.saturating_add(CUT_AGAIN),
+                    until: now.saturating_add(CUT_WAIT),
+                });
                 for held in &mut drain.members {
                     held.member.set_drained(true);
                     held.cut = u64::from(held.member.cell.in_use());
@@ -224,6 +247,10 @@ impl Held {
             (*picks, *last) = (come, now);
         }
         idle && now.saturating_sub(*last) >= QUIET
+    }
+
+    fn cut_again(&self) -> Option<Action> {
+        (self.member.cell.in_use() > 0).then_some(Action::Cut(self.member.id))
     }
 
     fn note_picks(&mut self) {

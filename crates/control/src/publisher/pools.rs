@@ -284,7 +284,7 @@ impl Publisher {
         self.build_due_views(now);
         // Those of pools that are gone: no view without them will come.
         for leaving in std::mem::take(&mut self.leaving).into_values() {
-            self.drain_removed(leaving, now);
+            self.drain_removed(leaving, true, now);
         }
     }
 
@@ -630,7 +630,7 @@ impl Publisher {
             }
             // Only now: whoever finds one of them draining finds the view without it.
             if let Some(leaving) = self.leaving.remove(&pool) {
-                self.drain_removed(leaving, now);
+                self.drain_removed(leaving, false, now);
             }
         }
     }

@@ -254,7 +254,7 @@ async fn relay_final(
         outcome::serves(&on.conn.worker, &on.lease.member);
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
-            net::yield_now().await;
+            yield_now(on).await?;
         }
         if server_in.room().is_empty() && !server_in.grow(2 * crate::buffer::BUFFER_BYTES) {
             return Err(ResponseFault::Broken(Reason::BadResponse));
@@ -428,10 +428,19 @@ async fn splice(
         since_yield += taken;
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
-            net::yield_now().await;
+            yield_now(on).await?;
         }
     }
     Ok(SpliceEnd::Rest)
+}
+
+/// Lets others run. A stream that never waits for either side learns here that its server is to be left.
+async fn yield_now(on: &Responding<'_>) -> Result<(), ResponseFault> {
+    net::yield_now().await;
+    if on.lease.member.is_cut() || on.server_is_crashed() {
+        return Err(ResponseFault::TimedOut);
+    }
+    Ok(())
 }
 
 /// The server has done its part, however long the client takes to read the rest. Says how the last bytes are sent.
@@ -474,8 +483,10 @@ async fn send(
 /// What it means that the client took no more.
 fn to_client(on: &Responding<'_>, fault: WriteFault) -> ResponseFault {
     match fault {
-        // Cut by a drill: the client waits for what will not come.
-        WriteFault::TimedOut if on.server_is_crashed() => ResponseFault::TimedOut,
+        // Cut by a drill, or at a drain's deadline: the client waits for what will not come.
+        WriteFault::TimedOut if on.server_is_crashed() || on.lease.member.is_cut() => {
+            ResponseFault::TimedOut
+        }
         _ => ResponseFault::ClientGone,
     }
 }

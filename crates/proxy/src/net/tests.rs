@@ -135,6 +135,24 @@ fn a_tag_makes_its_deadlines_fire_and_leaves_the_others() {
 }
 
 #[test]
+fn what_expired_stays_over_until_it_is_tagged_anew() {
+    let (set_anew, tagged_anew) = on_worker(|_| async {
+        let deadline = Deadline::new();
+        deadline.tag(7);
+        deadline.set(Some(Duration::from_secs(60)));
+        // Between two waits, as a task is that has just been woken.
+        expire(7);
+        deadline.set(Some(Duration::from_secs(60)));
+        let set_anew = deadline.guard(std::future::pending::<()>()).await;
+        deadline.tag(7);
+        deadline.set(Some(Duration::from_secs(60)));
+        (set_anew, deadline.guard(yield_now()).await)
+    });
+    assert_eq!(set_anew, Err(Elapsed));
+    assert_eq!(tagged_anew, Ok(()));
+}
+
+#[test]
 fn bytes_and_the_end_arrive_however_they_are_cut() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");

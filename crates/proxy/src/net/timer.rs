@@ -25,6 +25,8 @@ const SLOTS: u64 = 8192;
 const WORDS: usize = (SLOTS / 64) as usize;
 /// No deadline.
 const NEVER: u64 = u64::MAX;
+/// The tag of what [`expire`] has made fire: over until it is given another one.
+const EXPIRED: u32 = u32::MAX - 1;
 
 struct Entry {
     /// Tick at which it fires.
@@ -99,6 +101,9 @@ impl Deadline {
             let Some(entry) = wheel.entries.get_mut(self.key) else {
                 return;
             };
+            if entry.tag == EXPIRED {
+                return;
+            }
             entry.at = at;
             if at < entry.armed {
                 wheel.arm(self.key);
@@ -106,10 +111,13 @@ impl Deadline {
         });
     }
 
-    /// Marks what is waited for, so that [`expire`] finds it.
+    /// Marks what is waited for, so that [`expire`] finds it; one that it had found is off, and can be set again.
     pub(crate) fn tag(&self, tag: u32) {
         WHEEL.with_borrow_mut(|wheel| {
             if let Some(entry) = wheel.entries.get_mut(self.key) {
+                if entry.tag == EXPIRED {
+                    entry.at = NEVER;
+                }
                 entry.tag = tag;
             }
         });
@@ -166,12 +174,14 @@ impl Drop for Deadline {
     }
 }
 
-/// Makes every deadline of this thread that carries `tag` fire now.
+/// Makes every deadline of this thread that carries `tag` fire now, and stay over until it is given another tag: a task
+/// that is between two waits, and sets it anew, finds it over at the next one.
 pub(crate) fn expire(tag: u32) {
     WHEEL.with_borrow_mut(|wheel| {
         for (_, entry) in &mut wheel.entries {
             if entry.tag == tag {
                 entry.at = 0;
+                entry.tag = EXPIRED;
                 if let Some(waker) = entry.waker.take() {
                     waker.wake();
                 }

@@ -333,6 +333,56 @@ fn connections_are_affected_when_their_listener_goes_or_speaks_something_else() 
 }
 
 #[test]
+fn a_removed_pool_serves_workers_that_have_not_heard_of_it() {
+    let two = |first: &str| {
+        format!(
+            "
+listeners: {{ web: {{ bind: '127.0.0.1:8080', pool: {first} }} }}
+pools: {{ {first}: {{ drain: {{ timeout: 5s }}, {SITE} }} }}
+"
+        )
+    };
+    let mut scene = Scene::running(&two("site"));
+    let (a, b) = (scene.member("a"), scene.member("b"));
+    let mut behind = crate::pick::LocalPool::new(scene.world.pool("site").unwrap().1, 1);
+    scene.reload(&two("other"));
+    assert!(a.cell.acquire(None).is_err(), "its servers drain");
+    let mut pick = |tried: &[u32]| {
+        let picked = behind.pick(None, &mut tried.to_vec(), Duration::ZERO);
+        picked.map(|lease| (lease.member.name.to_string(), lease))
+    };
+    let (first, lease) = pick(&[]).unwrap();
+    assert_ne!(first, pick(&[]).unwrap().0, "the least busy one");
+    assert!(pick(&[a.id, b.id]).is_err(), "nobody is asked twice");
+    // What came after the reload ends at the deadline as well.
+    scene.pass(4900);
+    assert!(scene.cuts.is_empty());
+    scene.pass(200);
+    assert_eq!(scene.cuts, [lease.member.id]);
+    drop(lease);
+    assert_eq!((a.cell.in_use(), b.cell.in_use()), (0, 0));
+}
+
+#[test]
+fn what_no_config_has_any_more_is_kept_within_a_bound() {
+    let mut scene = Scene::start(&routed("      - { name: first, pool: site }"));
+    let first = scene.world.routes[0][0].clone();
+    let routes = |from: usize| {
+        let route = |n| format!("      - {{ name: r{n}, match: {{ path: /{n} }}, pool: site }}");
+        let all: Vec<String> = (from..from + 2000).map(route).collect();
+        routed(&all.join("\n"))
+    };
+    scene.reload(&routes(0));
+    scene.reload(&routed("      - { name: first, pool: site }"));
+    assert!(Arc::ptr_eq(&first, &scene.world.routes[0][0]));
+    for turn in 1..=6 {
+        scene.reload(&routes(turn * 2000));
+        assert!(scene.publisher.routes.len() <= 2000 + super::super::GONE_MAX);
+    }
+    assert_eq!(Arc::strong_count(&first), 1);
+}
+
+#[test]
 fn a_removed_server_drains_until_its_pools_deadline() {
     let with = |more: &str| {
         site(&format!("{SITE}, drain: {{ timeout: 5s }}").replace("}]", &format!("}}{more}]")))
