@@ -82,7 +82,7 @@ impl Responding<'_> {
 pub(super) struct Seen {
     /// A byte of it was read from the server.
     pub(super) begun: Cell<bool>,
-    /// A byte of the final one was sent to the client: nothing else can be answered any more.
+    /// A byte of the final one was sent to the client, or may be at this moment: nothing else can be answered any more.
     pub(super) sent: Cell<bool>,
     /// When its final head came, on [`net::clock`].
     pub(super) head_at: Cell<Option<Duration>>,
@@ -460,9 +460,11 @@ pub(super) async fn write(
     parts: [&[u8]; 3],
     push: Push,
 ) -> Result<u64, ResponseFault> {
+    // Set before: while this waits for the client the upload may fail, and a part of it may have gone out.
+    let had_sent = on.seen.sent.replace(true);
     let (taken, written) = send(on, parts, push).await;
-    if taken > 0 {
-        on.seen.sent.set(true);
+    if taken == 0 {
+        on.seen.sent.set(had_sent);
     }
     written.map(|()| taken)
 }
