@@ -64,6 +64,7 @@ pub(crate) fn parse_bind(text: &str) -> Result<Bind, AddressError> {
         Ok(Bind::Tcp {
             address: SocketAddr::new(ip, port),
             dual_stack,
+            listener: None,
         })
     };
     match host {
@@ -226,10 +227,12 @@ pub(crate) fn conflict(a: &Bind, b: &Bind) -> bool {
             Bind::Tcp {
                 address: a,
                 dual_stack: dual_a,
+                ..
             },
             Bind::Tcp {
                 address: b,
                 dual_stack: dual_b,
+                ..
             },
         ) => {
             let (ip_a, ip_b) = (a.ip().to_canonical(), b.ip().to_canonical());
@@ -296,7 +299,8 @@ mod tests {
                 parse_bind(text),
                 Ok(Bind::Tcp {
                     address: address.parse().unwrap(),
-                    dual_stack
+                    dual_stack,
+                    listener: None,
                 }),
                 "{text}"
             );

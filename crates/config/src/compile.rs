@@ -263,6 +263,7 @@ fn compile_admin(
         bind: Bind::Tcp {
             address,
             dual_stack,
+            listener: None,
         },
         span: bind.span,
         owner,

@@ -124,9 +124,27 @@ pub enum Bind {
         address: SocketAddr,
         /// Whether IPv4 arrives on the same socket.
         dual_stack: bool,
+        /// Whose it is, with port 0: each listener has a port of its own. `None` with any other port.
+        listener: Option<Arc<str>>,
     },
     /// A Unix socket path.
     Unix(String),
+}
+
+impl Bind {
+    /// Whether both ask the kernel for a port at the same address, each for its own listener.
+    #[must_use]
+    pub fn is_same_but_for_owner(&self, other: &Self) -> bool {
+        let without = |bind: &Self| match bind.clone() {
+            Self::Tcp {
+                address,
+                dual_stack,
+                listener: Some(_),
+            } => Some((address, dual_stack)),
+            _ => None,
+        };
+        without(self).is_some() && without(self) == without(other)
+    }
 }
 
 /// What a listener speaks.

@@ -26,6 +26,7 @@ pub(crate) fn bind(bind: &Bind) -> String {
         Bind::Tcp {
             address,
             dual_stack: true,
+            ..
         } => format!(":{}", address.port()),
         Bind::Tcp { address, .. } => address.to_string(),
         Bind::Unix(path) => format!("unix:{path}"),

@@ -188,6 +188,13 @@ impl Engine {
         self.mailboxes
             .tls
             .publish(world.generation, prepared.tls, &alive);
+        let mut moved = Vec::new();
+        for (before, now) in sockets::renamed(&world.snapshot, &self.held) {
+            if let Some(bound) = self.held.remove(&before) {
+                self.held.insert(now, bound);
+                moved.push(before);
+            }
+        }
         self.held.extend(prepared.fresh);
         let mut start = Vec::new();
         let mut stop = Vec::new();
@@ -201,7 +208,7 @@ impl Engine {
             }
         }
         for number in 0..self.workers.len() {
-            self.post(number, world.clone(), &start, &stop);
+            self.post(number, world.clone(), &start, &stop, &moved);
         }
         for (absent, stand_in) in &self.absent {
             if let Some(stand_in) = stand_in {
@@ -230,14 +237,22 @@ impl Engine {
         shares
     }
 
-    /// Sends a worker a world, its descriptors of the sockets to accept from, and the binds to let go of.
-    fn post(&self, number: usize, world: Arc<World>, start: &[Bind], stop: &[Bind]) {
+    /// Sends a worker a world, its descriptors of the sockets to accept from, the binds to let go of, and those that are
+    /// known by another name now.
+    fn post(
+        &self,
+        number: usize,
+        world: Arc<World>,
+        start: &[Bind],
+        stop: &[Bind],
+        moved: &[Bind],
+    ) {
         let shares = self.shares_of(number, start);
-        let stop = stop.to_vec();
+        let (stop, moved) = (stop.to_vec(), moved.to_vec());
         if let Some(handle) = self.workers.get(number) {
             handle
                 .remote
-                .run(move || with_here(|here| here.take_up(world, shares, &stop)));
+                .run(move || with_here(|here| here.take_up(world, shares, &stop, &moved)));
         }
     }
 
@@ -441,7 +456,7 @@ fn same_protocol(before: &World, name: &str, now: &config::Listener) -> bool {
 }
 
 impl Here {
-    fn take_up(&mut self, world: Arc<World>, shares: Shares, stop: &[Bind]) {
+    fn take_up(&mut self, world: Arc<World>, shares: Shares, stop: &[Bind], moved: &[Bind]) {
         let before = self.worker.world();
         let mut known = std::mem::take(&mut *self.worker.listening.borrow_mut());
         let mut kept = BTreeMap::new();
@@ -472,11 +487,14 @@ impl Here {
         *self.worker.listening.borrow_mut() = kept;
         self.worker.set_world(world);
         self.accepting.retain(|(bind, _), accepting| {
-            let stays = !stop.contains(bind);
-            if !stays {
+            let (stops, moves) = (stop.contains(bind), moved.contains(bind));
+            if moves {
+                // What is queued is the new one's.
+                accepting.hand_over();
+            } else if stops {
                 accepting.stop();
             }
-            stays
+            !stops && !moves
         });
         for (socket, name, share) in shares {
             self.start_accepting(socket, &name, share);

@@ -7,7 +7,7 @@ mod inherited;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -179,6 +179,23 @@ fn polled(count: usize, worker: usize, workers: usize) -> impl Iterator<Item = u
     (first..count).step_by(workers)
 }
 
+/// Addresses with port 0 that are the same under another listener's name, before and now: they keep their port.
+pub(crate) fn renamed<T>(snapshot: &Snapshot, held: &BTreeMap<Bind, T>) -> Vec<(Bind, Bind)> {
+    let binds = || snapshot.listeners.iter().flat_map(|it| &it.binds);
+    let wanted: BTreeSet<&Bind> = binds().collect();
+    let mut free: Vec<&Bind> = held.keys().filter(|bind| !wanted.contains(bind)).collect();
+    let mut renamed = Vec::new();
+    for bind in binds().filter(|bind| !held.contains_key(bind)) {
+        if let Some(at) = free
+            .iter()
+            .position(|held| held.is_same_but_for_owner(bind))
+        {
+            renamed.push((free.remove(at).clone(), bind.clone()));
+        }
+    }
+    renamed
+}
+
 /// Binds what `snapshot` needs and `held` does not hold; all failures are reported, and then nothing stays bound.
 pub(crate) fn bind_new(
     snapshot: &Snapshot,
@@ -186,11 +203,15 @@ pub(crate) fn bind_new(
     workers: usize,
     inherited: &mut Inherited,
 ) -> Result<BTreeMap<Bind, Bound>, Vec<BindError>> {
+    let renamed: BTreeSet<Bind> = renamed(snapshot, held)
+        .into_iter()
+        .map(|(_, now)| now)
+        .collect();
     let mut fresh = BTreeMap::new();
     let mut errors = Vec::new();
     for listener in &snapshot.listeners {
         for bind in &listener.binds {
-            if held.contains_key(bind) || fresh.contains_key(bind) {
+            if held.contains_key(bind) || fresh.contains_key(bind) || renamed.contains(bind) {
                 continue;
             }
             let opened = match inherited.take(bind) {
@@ -276,6 +297,7 @@ fn open(
         Bind::Tcp {
             address,
             dual_stack,
+            ..
         } => {
             let ours = held
                 .values()

@@ -121,6 +121,7 @@ fn compile_binds(
         let tls = own.or_else(|| shared.clone()).flatten();
         match parse_bind(&bind.value.address) {
             Ok(parsed) => {
+                let parsed = own_port(parsed, name, &binds);
                 let owner = format!("the listener `{name}`");
                 all.push(PlacedBind {
                     bind: parsed.clone(),
@@ -137,6 +138,24 @@ fn compile_binds(
         all_tls.clear();
     }
     (binds, all_tls)
+}
+
+/// What asks the kernel for a port says whose it is: otherwise two listeners would share one.
+fn own_port(mut bind: Bind, name: &str, before: &[Bind]) -> Bind {
+    if let Bind::Tcp {
+        address, listener, ..
+    } = &mut bind
+        && address.port() == 0
+    {
+        let is_one =
+            |bind: &&Bind| matches!(bind, Bind::Tcp { address, .. } if address.port() == 0);
+        let own = match before.iter().filter(is_one).count() {
+            0 => name.into(),
+            number => format!("{name}/{number}").into(),
+        };
+        *listener = Some(own);
+    }
+    bind
 }
 
 /// A route's host that no certificate bears: clients that ask for it will refuse what they are shown.

@@ -113,7 +113,8 @@ fn defaults_are_those_of_the_table() {
         listener.binds,
         [Bind::Tcp {
             address: "[::]:1".parse().unwrap(),
-            dual_stack: true
+            dual_stack: true,
+            listener: None,
         }]
     );
     assert_eq!(listener.connections_max, None);

@@ -61,6 +61,64 @@ fn reloads_that_replace_every_server_lose_nothing() {
     assert_eq!(report.connects, 16, "a client's connection was closed");
 }
 
+#[test]
+fn reloads_that_replace_every_pool_lose_nothing() {
+    if missing("nginx") {
+        return;
+    }
+    let servers = nginxes(["a", "b"]);
+    let addresses = servers.each_ref().map(|it| it.address());
+    let config = |turn: usize| {
+        let named = format!("site-{turn}");
+        let one = site(&addresses[turn % 2..][..1], "");
+        let named = one.replace("  site:", &format!("  {named}:"));
+        format!(
+            "workers: 4\n{}",
+            named.replace("pool: site }", &format!("pool: site-{turn} }}"))
+        )
+    };
+    let evenkeel = start(&config(0));
+    let load = Load::to(web(&evenkeel)).clients(16).start();
+    for turn in 1..=60 {
+        reload(&evenkeel, &config(turn));
+        load.wait_ok(20, SOON).expect("traffic");
+    }
+    let report = load.stop();
+    report.assert_none_failed();
+    assert_eq!(report.connects, 16, "a client's connection was closed");
+}
+
+#[test]
+fn each_listener_at_port_0_has_a_port_of_its_own() {
+    let origins = ["one", "two"].map(|name| {
+        let origin = Origin::http(move |_| reply(200, name));
+        origin.expect("an origin")
+    });
+    let listener = |name: &str| format!("  {name}: {{ bind: '127.0.0.1:0', pool: {name} }}\n");
+    let pool = |name: &str, origin: &Origin| {
+        let address = origin.address();
+        format!("  {name}: {{ health_check: off, servers: ['{address}'] }}\n")
+    };
+    let pools = pool("one", &origins[0]) + &pool("two", &origins[1]);
+    let config = |listeners: &str| {
+        format!("admin: {{ bind: '127.0.0.1:0' }}\nlisteners:\n{listeners}pools:\n{pools}")
+    };
+    let evenkeel = start(&config(&(listener("one") + &listener("two"))));
+    let check = |name: &str, address: SocketAddr| {
+        let answer = connect(address).get("/").expect("an answer");
+        assert_eq!(answer.text(), name);
+    };
+    let of = |name| evenkeel.address(name).expect("an address");
+    let (one, two) = (of("one"), of("two"));
+    assert_ne!(one, two);
+    check("one", one);
+    check("two", two);
+    // One that goes takes nothing of the other's along.
+    reload(&evenkeel, &config(&listener("two")));
+    assert_eq!(of("two"), two);
+    check("two", two);
+}
+
 /// Names of one nginx, so that each is a server of its own to everybody but it.
 fn named(names: std::ops::Range<usize>, address: SocketAddr, settings: &str) -> String {
     let server = |name| format!("{{ name: s{name}, address: '{address}' }}");

@@ -276,7 +276,7 @@ impl Engine {
         }
         if let Some(world) = self.worlds.last() {
             let binds: Vec<_> = self.held.keys().cloned().collect();
-            self.post(number, world.clone(), &binds, &[]);
+            self.post(number, world.clone(), &binds, &[], &[]);
         }
         self.return_of(number);
         notices.push(Notice::Replaced { worker: number });

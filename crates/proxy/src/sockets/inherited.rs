@@ -80,14 +80,25 @@ impl Inherited {
     }
 
     pub(crate) fn take(&mut self, bind: &Bind) -> Option<HandedOver> {
-        self.sockets
+        let handed = self
+            .sockets
             .remove(bind)
-            .filter(|handed| !handed.sockets.is_empty())
+            .or_else(|| self.sockets.remove(&shared(bind)?));
+        handed.filter(|handed| !handed.sockets.is_empty())
     }
 
     /// Whether one of the sockets has this port: binding it anew meets nobody foreign.
     pub(crate) fn has_port(&self, port: u16) -> bool {
         self.ports.contains(&port)
+    }
+}
+
+/// How a version named an address with port 0 that gave all listeners there one port.
+fn shared(bind: &Bind) -> Option<Bind> {
+    let mut bind = bind.clone();
+    match &mut bind {
+        Bind::Tcp { listener, .. } => listener.take().map(|_| bind),
+        Bind::Unix(_) => None,
     }
 }
 
@@ -103,6 +114,7 @@ fn local(socket: &OwnedFd) -> io::Result<Bind> {
         return Ok(Bind::Tcp {
             address,
             dual_stack: wildcard && !socket.only_v6()?,
+            listener: None,
         });
     }
     let path = address.as_pathname().and_then(std::path::Path::to_str);

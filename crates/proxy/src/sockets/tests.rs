@@ -30,6 +30,7 @@ fn a_foreign_socket_is_known_by_the_address_that_it_has() {
     let bind = |dual_stack| Bind::Tcp {
         address,
         dual_stack,
+        listener: None,
     };
     assert!(inherited.take(&bind(true)).is_none());
     assert_eq!(inherited.left(), BTreeSet::from([bind(false)]));

@@ -4,6 +4,7 @@
 //! `readable_by` are for a change that this cannot bridge.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use admin::Totals;
 use config::Bind;
@@ -41,6 +42,9 @@ pub(crate) struct Sockets {
     address: Option<SocketAddr>,
     /// Whether IPv4 arrives on the same socket.
     dual_stack: bool,
+    /// Whose it is, with port 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listener: Option<Arc<str>>,
     /// Of a Unix socket.
     path: Option<String>,
     /// Whether the path is removed with the listener.
@@ -142,9 +146,11 @@ impl Sockets {
             Bind::Tcp {
                 address,
                 dual_stack,
+                listener,
             } => {
                 sockets.address = Some(*address);
                 sockets.dual_stack = *dual_stack;
+                sockets.listener.clone_from(listener);
             }
             Bind::Unix(path) => sockets.path = Some(path.clone()),
         }
@@ -158,6 +164,7 @@ impl Sockets {
             (None, Some(address)) => Some(Bind::Tcp {
                 address,
                 dual_stack: self.dual_stack,
+                listener: self.listener.clone(),
             }),
             (None, None) => None,
         }
@@ -185,7 +192,8 @@ mod tests {
             [
                 Some(Bind::Tcp {
                     address: "[::]:80".parse().expect("it works"),
-                    dual_stack: true
+                    dual_stack: true,
+                    listener: None,
                 }),
                 Some(Bind::Unix("/run/web.sock".to_owned())),
             ]
