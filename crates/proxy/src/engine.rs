@@ -438,7 +438,7 @@ pub(crate) fn take_handed() {
     let Some(worker) = here() else {
         return;
     };
-    for handed in worker.mailboxes.take(&worker.hub.crew, worker.number) {
+    for handed in worker.mailboxes.take(worker.number) {
         listener::start_handed(&worker, handed);
     }
 }

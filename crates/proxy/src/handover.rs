@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use control::crew::Crew;
 use control::live::ListenerState;
 use control::world::World;
 
@@ -100,15 +99,15 @@ impl Mailboxes {
     }
 
     /// The worker's thread has ended: gives what it did not take up.
-    pub(crate) fn close(&self, crew: &Crew, worker: usize) -> Vec<Handed> {
+    pub(crate) fn close(&self, worker: usize) -> Vec<Handed> {
         if let Some(mut mailbox) = self.of(worker) {
             mailbox.remote = None;
         }
-        self.take(crew, worker)
+        self.take(worker)
     }
 
-    /// Gives a connection to a worker; comes back when that has no thread.
-    pub(crate) fn give(&self, crew: &Crew, to: usize, handed: Handed) -> Result<(), Box<Handed>> {
+    /// Gives a connection to a worker, which is claimed for it; comes back when that has no thread.
+    pub(crate) fn give(&self, to: usize, handed: Handed) -> Result<(), Box<Handed>> {
         let Some(mut mailbox) = self.of(to) else {
             return Err(Box::new(handed));
         };
@@ -116,7 +115,6 @@ impl Mailboxes {
             return Err(Box::new(handed));
         };
         let is_first = mailbox.waiting.is_empty();
-        crew.of(to).announce();
         mailbox.waiting.push(handed);
         drop(mailbox);
         if is_first {
@@ -135,15 +133,11 @@ impl Mailboxes {
         true
     }
 
-    /// All that waits for a worker.
-    pub(crate) fn take(&self, crew: &Crew, worker: usize) -> Vec<Handed> {
+    /// All that waits for a worker, each with its claim of that worker.
+    pub(crate) fn take(&self, worker: usize) -> Vec<Handed> {
         let waiting = self
             .of(worker)
             .map(|mut it| std::mem::take(&mut it.waiting));
-        let waiting = waiting.unwrap_or_default();
-        for _ in &waiting {
-            crew.of(worker).arrived();
-        }
-        waiting
+        waiting.unwrap_or_default()
     }
 }

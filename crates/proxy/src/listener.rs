@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use config::{Bind, Protocol};
-use control::crew::better_worker;
+use control::crew;
 use control::live::ListenerState;
 use control::memory::Level;
 use control::message::{Event, Message};
@@ -152,10 +152,10 @@ struct Open {
 }
 
 impl Open {
+    /// The worker is [claimed](crew::place) for it.
     fn new(worker: &Rc<Worker>, place: Place) -> Self {
         let stats = &place.listening.state.stats;
         stats.of(worker.number).accepted.increment();
-        worker.load().opened();
         Self {
             worker: worker.clone(),
             place,
@@ -167,7 +167,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let stats = &self.place.listening.state.stats;
         stats.of(self.worker.number).closed.increment();
-        self.worker.load().closed();
+        self.worker.load().release();
     }
 }
 
@@ -341,10 +341,12 @@ fn take_in(
         .cloned();
     let turn = worker.accepts.get();
     worker.accepts.set(turn.wrapping_add(1));
-    let Some(to) = better_worker(&worker.hub.crew, worker.number, turn) else {
+    let crew = &worker.hub.crew;
+    let to = crew::place(crew, worker.number, turn);
+    if to == worker.number {
         start(worker, place, socket, peer, tls);
         return;
-    };
+    }
     let handed = Handed {
         name: listening.name.clone(),
         place: place.pass_on(),
@@ -354,14 +356,18 @@ fn take_in(
         peer,
         tls,
     };
-    match worker.mailboxes.give(&worker.hub.crew, to, handed) {
+    match worker.mailboxes.give(to, handed) {
         Ok(()) => worker.cells().handed.increment(),
         // Its thread has just ended.
-        Err(handed) => start_handed(worker, *handed),
+        Err(handed) => {
+            crew.of(to).release();
+            crew.of(worker.number).claim();
+            start_handed(worker, *handed);
+        }
     }
 }
 
-/// Serves a connection that another worker accepted.
+/// Serves a connection that another worker accepted, and claimed this one for.
 pub(crate) fn start_handed(worker: &Rc<Worker>, handed: Handed) {
     let Handed {
         name,

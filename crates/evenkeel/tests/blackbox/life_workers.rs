@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::sync::Barrier;
 
 use testkit::{Evenkeel, Origin, Raw, reply, wait_until};
 
@@ -36,7 +37,7 @@ fn four_workers(config: &str) -> String {
     format!("workers: 4\n{config}")
 }
 
-/// A connection that has had an answer: the next one is accepted when all workers see where this one is.
+/// A connection that has had an answer.
 fn served(evenkeel: &Evenkeel) -> Raw {
     let mut client = connect(web(evenkeel));
     assert_eq!(client.get("/").expect("an answer").status, 200);
@@ -73,6 +74,35 @@ fn long_lived_http_connections_spread_evenly() {
 }
 
 #[test]
+fn connections_that_come_at_the_same_moment_spread_evenly() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let evenkeel = start(&four_workers(&site(&[origin.address()], "")));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let address = web(&evenkeel);
+    for _ in 0..5 {
+        let together = Barrier::new(CONNECTIONS);
+        let clients: Vec<Raw> = std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..CONNECTIONS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        together.wait();
+                        connect(address)
+                    })
+                })
+                .collect();
+            let opened = opening.into_iter().map(|it| it.join());
+            opened.map(|client| client.expect("a connection")).collect()
+        });
+        assert_even(&evenkeel);
+        drop(clients);
+        wait_until("all have ended", SOON, || {
+            per_worker(&evenkeel).iter().sum::<f64>() == 0.0
+        })
+        .expect("all have ended");
+    }
+}
+
+#[test]
 fn long_lived_tcp_connections_spread_evenly() {
     let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
     let config =
@@ -95,7 +125,6 @@ fn a_unix_socket_that_all_workers_poll_spreads_evenly_too() {
     let config = site(&[origin.address()], "").replace("bind: '127.0.0.1:0', pool: site }", &bind);
     let evenkeel = start(&four_workers(&config));
     wait_all(&evenkeel, &[origin.address()], "healthy");
-    // One after another: workers that accept at the same moment do not see what the others do just then.
     let _clients: Vec<UnixStream> = (0..CONNECTIONS)
         .map(|_| {
             let mut client = UnixStream::connect(&path).expect("a connection");

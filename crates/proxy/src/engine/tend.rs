@@ -207,7 +207,7 @@ impl Engine {
         load.deaths.increment();
         self.absent.insert(number, None);
         self.step_back(number);
-        let left = self.mailboxes.close(&self.hub.crew, number);
+        let left = self.mailboxes.close(number);
         self.pass_on(number, left);
         notices.push(Notice::Ended {
             worker: number,
@@ -230,7 +230,7 @@ impl Engine {
                 load.set_away(true);
                 load.stalls.increment();
                 self.absent.insert(number, None);
-                let left = self.mailboxes.take(&self.hub.crew, number);
+                let left = self.mailboxes.take(number);
                 self.pass_on(number, left);
                 notices.push(Notice::Stuck {
                     worker: number,
@@ -326,10 +326,15 @@ impl Engine {
 
     /// Gives connections that a worker was handed, and did not take up, to others.
     fn pass_on(&self, absent: usize, left: Vec<Handed>) {
+        let crew = &self.hub.crew;
         for handed in left {
-            if let Some(to) = stand_in(&self.hub.crew, absent) {
+            crew.of(absent).release();
+            if let Some(to) = stand_in(crew, absent) {
+                crew.of(to).claim();
                 // Refused only by one whose thread has just ended too.
-                let _ = self.mailboxes.give(&self.hub.crew, to, handed);
+                if self.mailboxes.give(to, handed).is_err() {
+                    crew.of(to).release();
+                }
             }
         }
     }
