@@ -63,6 +63,8 @@ pub const BACKOFF_BASE: Duration = Duration::from_millis(25);
 pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Further tries beside a slow one, where they are asked for.
 pub const HEDGE_MAX: u32 = 1;
+/// The shortest wait before them that follows from a percentile.
+pub const HEDGE_AT_LEAST: Duration = Duration::from_millis(10);
 /// Percent of the room that is left without the biggest server or zone.
 pub const CAPACITY_ALARM: u32 = 100;
 /// How long a drain waits.

@@ -34,7 +34,8 @@ pub(crate) use pool::{
     RawStatus,
 };
 pub(crate) use retries::{
-    RawBackoff, RawHedge, RawRetries, RawRetryOn, RawRouteRetries, RetryMethod,
+    HedgeAfter, RawBackoff, RawHedge, RawHedgeMap, RawRetries, RawRetryOn, RawRouteRetries,
+    RetryMethod,
 };
 pub(crate) use route::{
     MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,

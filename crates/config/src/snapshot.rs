@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use balance::Percentile;
 use rules::{Cidr, Filter, HostPattern, RouteTable, Scratch};
 use wire::grpc::Code;
 
@@ -556,9 +557,40 @@ impl Backoff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hedge {
     /// How long the response head of the try before may take.
-    pub after: Duration,
+    pub after: HedgeAfter,
     /// Such tries of one request, at most.
     pub max: u32,
+}
+
+/// How long a try goes on alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// So long.
+    Time(Duration),
+    /// As long as most answers took.
+    Measured(Measured),
+}
+
+/// A time that follows from what was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// The share of answers that came sooner.
+    pub percentile: Percentile,
+    /// No sooner than this.
+    pub at_least: Duration,
+    /// No later than this, which also holds until enough was measured; `None`: until then there is no further try.
+    pub at_most: Option<Duration>,
+    /// A route's own: measured on its requests, not on those of the pool.
+    pub of_route: bool,
+}
+
+impl Measured {
+    /// The wait, with what was `found` up to now; `None`: not known yet.
+    #[must_use]
+    pub fn wait(&self, found: Option<Duration>) -> Option<Duration> {
+        let wait = found.or(self.at_most)?.max(self.at_least);
+        Some(self.at_most.map_or(wait, |most| wait.min(most)))
+    }
 }
 
 /// Active probes of a pool's servers.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use balance::Quantile;
 use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 use config::Labels;
@@ -538,6 +539,8 @@ pub struct PoolState {
     pub gate: Arc<Gate>,
     /// Totals; the pool's.
     pub stats: Arc<PerWorker<PoolCells>>,
+    /// How long its servers take until their response heads; the pool's. Only kept where hedging asks for it.
+    pub head_times: Arc<Quantile>,
     view: ArcSwap<PoolView>,
     version: AtomicU64,
     outlook: ArcSwapOption<Outlook>,
@@ -566,6 +569,7 @@ impl PoolState {
             budget,
             gate,
             stats,
+            head_times: Arc::default(),
             view: ArcSwap::from_pointee(view),
             version: AtomicU64::new(0),
             outlook: ArcSwapOption::empty(),
@@ -578,6 +582,7 @@ impl PoolState {
         Self {
             labels: Some(labels),
             group,
+            head_times: self.head_times.clone(),
             ..Self::new(self.name.clone(), budget, gate, self.stats.clone())
         }
     }
@@ -649,6 +654,8 @@ pub struct RouteState {
     pub stats: PerWorker<RouteCells>,
     /// Position in the rotation over the arms of a split.
     pub rotation: AtomicU64,
+    /// How long servers take until their response heads. Only kept where the route's own hedging asks for it.
+    pub head_times: Quantile,
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use balance::State;
+use balance::{Quantile, State};
 use config::{AgentCheck, HealthCheck, Secret, Snapshot};
 
 use crate::capacity::Outlook;
@@ -453,6 +453,7 @@ impl Publisher {
                             name: route.name.clone(),
                             stats: PerWorker::new(self.workers),
                             rotation: 0.into(),
+                            head_times: Quantile::new(),
                         })
                     });
                     of_listener.push(state.clone());

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::raw::{
-    RawBackoff, RawHedge, RawRetries, RawRetryOn, RawRouteRetries, RawStatus, RetryMethod,
+    HedgeAfter as RawHedgeAfter, RawBackoff, RawHedge, RawHedgeMap, RawRetries, RawRetryOn,
+    RawRouteRetries, RawStatus, RetryMethod,
 };
 use crate::read::At;
-use crate::snapshot::{Backoff, Hedge, Pool, Retries, Target};
+use crate::snapshot::{Backoff, Hedge, HedgeAfter, Measured, Pool, Retries, Target};
 use crate::units::{Wait, show_duration};
 use crate::values::{Many, Off};
 
@@ -57,7 +58,7 @@ pub(crate) fn compile_retries(
             written.apply(&mut policy);
         }
     }
-    policy.hedge = hedge.and_then(|hedge| compile_hedge(&hedge.value));
+    policy.hedge = hedge.and_then(|hedge| compile_hedge(&hedge.value, false, report));
     policy
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn compile_route_retries(
     if retries.is_none() && hedge.is_none() {
         return Vec::new();
     }
+    let own_hedge = hedge.map(|hedge| compile_hedge(&hedge.value, true, report));
     let led_to: BTreeSet<usize> = target.destinations().iter().map(|to| to.pool).collect();
     let policy = |index: usize| {
         let mut policy = pools.get(index)?.retries.clone();
@@ -87,8 +89,8 @@ pub(crate) fn compile_route_retries(
             (None, Some(_)) => turn_off(&mut policy),
             (None, None) => {}
         }
-        if let Some(hedge) = hedge {
-            policy.hedge = compile_hedge(&hedge.value);
+        if let Some(hedge) = own_hedge {
+            policy.hedge = hedge;
         }
         Some((index, policy))
     };
@@ -186,15 +188,48 @@ fn compile_backoff(raw: &RawBackoff) -> Backoff {
     }
 }
 
-fn compile_hedge(raw: &Off<RawHedge>) -> Option<Hedge> {
+fn compile_hedge(raw: &Off<RawHedge>, of_route: bool, report: &mut Report) -> Option<Hedge> {
     let Off::On(RawHedge(raw)) = raw else {
         return None;
     };
+    let max = raw.max.as_ref();
     Some(Hedge {
-        after: raw.after.as_ref()?.value.0.0,
-        max: raw
-            .max
-            .as_ref()
-            .map_or(defaults::HEDGE_MAX, |max| max.value.u32()),
+        after: compile_after(raw, of_route, report)?,
+        max: max.map_or(defaults::HEDGE_MAX, |max| max.value.u32()),
     })
+}
+
+fn compile_after(raw: &RawHedgeMap, of_route: bool, report: &mut Report) -> Option<HedgeAfter> {
+    let percentile = match raw.after.as_ref()?.value {
+        RawHedgeAfter::Percentile(percentile) => percentile,
+        RawHedgeAfter::Time(time) => {
+            let least = raw.at_least.as_ref().map(|time| time.span);
+            let most = raw.at_most.as_ref().map(|time| time.span);
+            for span in [least, most].into_iter().flatten() {
+                let message = "only with a percentile: this `after` is a time";
+                report.error(Kind::Conflict, span, message);
+            }
+            return Some(HedgeAfter::Time(time.0));
+        }
+    };
+    let at_most = raw.at_most.as_ref();
+    let most = at_most.and_then(|time| time.value.clone().on().map(|time| time.0));
+    let by_default = most.map_or(defaults::HEDGE_AT_LEAST, |most| {
+        most.min(defaults::HEDGE_AT_LEAST)
+    });
+    let at_least = raw.at_least.as_ref();
+    let least = at_least.map_or(by_default, |time| time.value.0);
+    if let (Some(written), Some(most)) = (at_most, most)
+        && most < least
+    {
+        let least = show_duration(least);
+        let message = format!("`at_most` is below `at_least`, which is {least}");
+        report.error(Kind::Conflict, written.span, message);
+    }
+    Some(HedgeAfter::Measured(Measured {
+        percentile,
+        at_least: least,
+        at_most: most,
+        of_route,
+    }))
 }

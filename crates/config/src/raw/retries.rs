@@ -1,11 +1,12 @@
 //! Retries and hedging as written, of pools and of routes.
 
+use balance::Percentile;
 use wire::grpc::Code;
 
 use super::{RawStatus, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
-use crate::read::{At, Read, Shape, or, required, section, unsupported};
+use crate::read::{At, Read, Shape, or, required, section};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Percent, Wait, show_duration};
@@ -59,10 +60,14 @@ section! {
 }
 
 section! {
-    /// A second try beside a slow first one, long form: the first response head wins, the other try is given up. For idempotent requests whose body, if any, came with the head; within `retries.budget`.
+    /// A second try beside a slow first one, long form: the first response head wins, the other try is given up. For idempotent requests whose body, if any, is kept whole for another try; within `retries.budget`.
     RawHedgeMap "hedge" {
-        /// How long the first server may take until its response head.
+        /// How long the first server may take until its response head: a time, or a percentile of what was measured, `p50` to `p99.99`. That of a route's own `hedge` is measured on the route, else on the pool; nothing is hedged until 100 answers were seen, unless `at_most` is set.
         "after" after: HedgeAfter = required(),
+        /// With a percentile: the shortest wait.
+        "at_least" at_least: Wait = or(show_duration(defaults::HEDGE_AT_LEAST)),
+        /// With a percentile: the longest wait, and the one until enough was measured.
+        "at_most" at_most: Off<Wait> = or("off"),
         /// Further tries at once, each as much later.
         "max" max: Whole<1, 5> = or(defaults::HEDGE_MAX),
     } later []
@@ -181,13 +186,16 @@ impl Read for RawHedge {
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![Wait::shape(), RawHedgeMap::shape()])
+        Shape::Any(vec![HedgeAfter::shape(), RawHedgeMap::shape()])
     }
 }
 
-/// A time; a percentile of what was measured is not taken yet.
+/// A time, or a percentile of what was measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HedgeAfter(pub(crate) Wait);
+pub(crate) enum HedgeAfter {
+    Time(Wait),
+    Percentile(Percentile),
+}
 
 impl Read for HedgeAfter {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
@@ -195,18 +203,41 @@ impl Read for HedgeAfter {
             kind: ScalarKind::Text,
             text,
         }) = &node.value
-            && let Some(percentile) = text.strip_prefix('p')
-            && percentile.parse::<f64>().is_ok()
+            && let Some(number) = text.strip_prefix('p')
         {
-            unsupported(node.span, &format!("after: {text}"), report);
-            return None;
+            let percentile = percentile(number);
+            if percentile.is_none() {
+                let message = format!("`{text}` is not a percentile from `p50` to `p99.99`");
+                report.error(Kind::Value, node.span, message);
+            }
+            return percentile.map(Self::Percentile);
         }
-        Wait::read(node, report).map(Self)
+        Wait::read(node, report).map(Self::Time)
     }
 
     fn shape() -> Shape {
-        Wait::shape()
+        Shape::Any(vec![
+            Wait::shape(),
+            Shape::Text {
+                what: "percentile",
+                pattern: Some("^p[5-9][0-9]([.][0-9]{1,2})?$"),
+            },
+        ])
     }
+}
+
+/// `95` or `99.9`, to two digits behind the point.
+fn percentile(number: &str) -> Option<Percentile> {
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| {
+        let is_number = matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| text.parse::<u16>().ok())?
+    };
+    let hundredths = digits(part)? * if part.len() == 1 { 10 } else { 1 };
+    let parts = digits(whole)? * 100 + hundredths;
+    (5_000..10_000)
+        .contains(&parts)
+        .then(|| Percentile::new(parts))
 }
 
 fn is_section(node: &Node) -> bool {

@@ -578,9 +578,28 @@ fn retries_and_hedging() {
     );
     check_pool(
         "servers: [a:1], retries: many, hedge: p95",
+        &["3:27: error[type]: expected a whole number from 0 to 100, found the text `many`"],
+    );
+    check_pool(
+        "servers: [a:1], hedge: { after: p95.123, at_least: 0 }",
         &[
-            "3:27: error[type]: expected a whole number from 0 to 100, found the text `many`",
-            "3:40: error[unsupported]: `after: p95` is not supported by this version",
+            "3:34: error[value]: `p95.123` is not a percentile from `p50` to `p99.99`",
+            "3:53: error[value]: a time of 0 would end everything at once (`off`, where it is taken, means no limit)",
+        ],
+    );
+    check_pool(
+        "servers: [a:1], hedge: p100",
+        &["3:25: error[value]: `p100` is not a percentile from `p50` to `p99.99`"],
+    );
+    check_pool(
+        "servers: [a:1], hedge: { after: p99.9, at_least: 2s, at_most: 1s }",
+        &["3:64: error[conflict]: `at_most` is below `at_least`, which is 2s"],
+    );
+    check_pool(
+        "servers: [a:1], hedge: { after: 1s, at_least: 2s, at_most: off }",
+        &[
+            "3:48: error[conflict]: only with a percentile: this `after` is a time",
+            "3:61: error[conflict]: only with a percentile: this `after` is a time",
         ],
     );
 }

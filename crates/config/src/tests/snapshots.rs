@@ -297,7 +297,12 @@ fn every_key() {
     assert_eq!(
         to_pg.hedge,
         Some(Hedge {
-            after: Duration::from_secs(1),
+            after: HedgeAfter::Measured(Measured {
+                percentile: balance::Percentile::new(9_500),
+                at_least: Duration::from_millis(20),
+                at_most: seconds(1),
+                of_route: true,
+            }),
             max: 1
         })
     );
@@ -340,7 +345,7 @@ fn every_key_of_a_pool() {
             repeats_post: true,
             repeats_patch: false,
             hedge: Some(Hedge {
-                after: Duration::from_millis(100),
+                after: HedgeAfter::Time(Duration::from_millis(100)),
                 max: 2,
             }),
         }
@@ -635,4 +640,60 @@ pools:
     let pool = &self::snapshot(&long).pools[0];
     assert_eq!(pool.slow_start, Some(slow(60, 2.0, 0.2)));
     assert_eq!(pool.prefer_zone, None);
+}
+
+#[test]
+fn each_listener_at_port_0_has_a_port_of_its_own() {
+    let snapshot = snapshot(
+        "listeners:
+  a: { bind: ['127.0.0.1:0', '127.0.0.1:0'], pool: p }
+  b: { bind: '127.0.0.1:0', pool: p }
+pools: { p: { servers: ['10.0.0.1:80'] } }
+",
+    );
+    let binds: std::collections::BTreeSet<_> =
+        snapshot.listeners.iter().flat_map(|it| &it.binds).collect();
+    assert_eq!(binds.len(), 3, "{binds:?}");
+}
+
+#[test]
+fn hedging_after_a_percentile() {
+    let snapshot = snapshot(
+        "listeners: { web: { bind: ':80', routes: [{ hedge: { after: p99.9, at_most: 5ms }, pool: p }] } }
+pools: { p: { servers: [a:1], hedge: p95 } }
+",
+    );
+    let pool = &snapshot.pools[0].retries;
+    let route = &http(&snapshot.listeners[0]).routes[0].retries[0].1;
+    let measured = |policy: &Retries| match policy.hedge {
+        Some(Hedge {
+            after: HedgeAfter::Measured(measured),
+            max: 1,
+        }) => measured,
+        other => panic!("{other:?}"),
+    };
+    let (of_pool, of_route) = (measured(pool), measured(route));
+    assert_eq!(
+        (
+            of_pool.percentile.parts(),
+            of_pool.of_route,
+            of_pool.at_most
+        ),
+        (9_500, false, None)
+    );
+    assert_eq!(
+        (of_route.percentile.parts(), of_route.of_route),
+        (9_990, true)
+    );
+    let millis = |millis| Some(Duration::from_millis(millis));
+    for (measured, found, wait) in [
+        (of_pool, None, None),
+        (of_pool, millis(40), millis(40)),
+        (of_pool, millis(3), millis(10)),
+        (of_route, None, millis(5)),
+        (of_route, millis(3), millis(5)),
+        (of_route, millis(40), millis(5)),
+    ] {
+        assert_eq!(measured.wait(found), wait);
+    }
 }

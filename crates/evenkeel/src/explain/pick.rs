@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use balance::{Algorithm, Local, Refused, State};
 use config::{
-    Address, Destination, HashKey, Labels, Pool, Retries, Route, Snapshot, show_duration,
+    Address, Destination, HashKey, HedgeAfter, Labels, Pool, Retries, Route, Snapshot,
+    show_duration,
 };
 use control::decide::{self, Against, WouldPick};
-use control::live::{PoolState, Standing};
+use control::live::{LimitedBy, PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
 use control::world::World;
@@ -341,10 +342,26 @@ fn retries(policy: &Retries) -> String {
         }
     }
     if let Some(hedge) = policy.hedge {
-        let after = show_duration(hedge.after);
+        let after = hedged_after(hedge.after);
         words.push(format!("hedged {} times after {after}", hedge.max).replace("1 times", "once"));
     }
     words.join(", ")
+}
+
+fn hedged_after(after: HedgeAfter) -> String {
+    let measured = match after {
+        HedgeAfter::Time(time) => return show_duration(time),
+        HedgeAfter::Measured(measured) => measured,
+    };
+    let of = if measured.of_route { "route" } else { "pool" };
+    let least = show_duration(measured.at_least);
+    let most = measured.at_most.map_or_else(String::new, |most| {
+        format!(" and at most {}", show_duration(most))
+    });
+    format!(
+        "the {} of the {of}'s answers (at least {least}{most})",
+        measured.percentile
+    )
 }
 
 fn is_hashing(algorithm: &Algorithm) -> bool {

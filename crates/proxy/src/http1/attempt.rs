@@ -14,7 +14,7 @@ use super::exchange::{Cx, Unserved};
 use super::log::Log;
 use super::respond::{self, Responded, Responding, ResponseBuffers, ResponseFault, Seen};
 use super::upload::{self, Upload, UploadBuffers, UploadFault};
-use super::{Block, Next, affinity, grpc, retry};
+use super::{Block, Next, affinity, grpc, hedge, retry};
 use crate::fault;
 use crate::net::{self, Deadline, First};
 use crate::outcome;
@@ -190,7 +190,17 @@ pub(super) async fn receive(
             free: &conn.worker.buffers,
         };
         // Cold against requests without a body, or with a small one: boxed, so that they do not carry its state.
-        Box::pin(both_ways(cx, &responding, buffers, upload, uploads)).await?
+        let hedged = cx.plan.retries.hedge.as_ref().zip(hedge::after(cx, log));
+        let both = both_ways(cx, &responding, buffers, upload, uploads, hedged.is_some());
+        let both = Box::pin(both).await?;
+        match (both, hedged) {
+            (Some(responded), _) => responded,
+            (None, Some(hedge)) => {
+                let first = hedge::First::Sent(sent);
+                return Box::pin(hedge::attempt(cx, hedge, block, upload, first, log)).await;
+            }
+            (None, None) => return Err(Fault::Final(Unserved::new(Reason::Internal))),
+        }
     };
     if let Err(fault) = &responded
         && responding.elsewhere.get()
@@ -234,10 +244,11 @@ fn finish(
     } = sent;
     log.add_bytes(upload.bytes, seen.bytes.get());
     if let Some(head_at) = seen.head_at.get() {
-        lease
-            .member
-            .cell
-            .record_latency(net::now(), head_at.saturating_sub(sent_at));
+        let took = head_at.saturating_sub(sent_at);
+        lease.member.cell.record_latency(net::now(), took);
+        if cx.plan.retries.hedge.is_some() {
+            hedge::measure(cx, took, log);
+        }
     }
     if seen.sent.get() {
         log.status = seen.status.get();
@@ -414,14 +425,16 @@ pub(super) async fn send_parts(
     }
 }
 
-/// Relays the rest of the request body and the response at the same time.
+/// Relays the rest of the request body and the response at the same time. With `hedged` it ends with `None` once the
+/// body is sent, could be sent again, and nothing of a response has come.
 async fn both_ways(
     cx: &Cx<'_>,
     responding: &Responding<'_>,
     buffers: ResponseBuffers<'_>,
     upload: &mut Upload,
     uploads: UploadBuffers<'_>,
-) -> Result<Result<Responded, ResponseFault>, Fault> {
+    hedged: bool,
+) -> Result<Option<Result<Responded, ResponseFault>>, Fault> {
     responding.deadline.set_at(cx.until);
     let mut response = std::pin::pin!(respond::respond(responding, buffers));
     let body_idle = cx.http.timeouts.body_idle;
@@ -436,10 +449,13 @@ async fn both_ways(
         responding.seen,
     );
     let uploaded = match net::race(rest, response.as_mut()).await {
-        First::Right(responded) => return Ok(responded),
+        First::Right(responded) => return Ok(Some(responded)),
         First::Left(uploaded) => uploaded,
     };
     match uploaded {
+        Ok(()) if hedged && !responding.seen.begun.get() && hedge::is_due(cx, upload) => {
+            return Ok(None);
+        }
         Ok(()) => responding.upload_done.set(true),
         Err(UploadFault::Client(reason)) => {
             return Err(if responding.seen.sent.get() {
@@ -461,7 +477,7 @@ async fn both_ways(
     if !responding.seen.begun.get() {
         await_head(cx, responding);
     }
-    Ok(response.await)
+    Ok(Some(response.await))
 }
 
 fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool) -> Fault {

@@ -1,7 +1,7 @@
 //! One exchange: pick a server, forward the request, relay the response, and try another server where nothing was
 //! lost by the first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(super) struct Cx<'a> {
     pub(super) allowance: Allowance,
     /// Its place among those of the pool that are tried again, where these are bounded.
     pub(super) retrying: RefCell<Option<Counted>>,
+    /// A try of it was not waited for alone.
+    pub(super) hedged: Cell<bool>,
 }
 
 /// A request that is answered here.
@@ -155,6 +157,7 @@ pub(super) async fn run(
         is_call,
         allowance: Allowance::new(plan.retries.attempts),
         retrying: RefCell::new(None),
+        hedged: Cell::new(false),
     };
     match forward(&cx, block, &mut upload, log).await {
         Ok(next) => next,
@@ -240,14 +243,18 @@ async fn forward(
                 }
             }
         };
-        let tried = match &cx.plan.retries.hedge {
+        let hedged = match &cx.plan.retries.hedge {
             Some(hedge) if hedge::is_due(cx, upload) => {
-                Box::pin(hedge::attempt(
-                    cx, hedge, block, upload, server, lease, &mut log,
-                ))
-                .await
+                hedge::after(cx, &log).map(|after| (hedge, after))
             }
-            _ => attempt(cx, block, upload, server, lease, &mut log).await,
+            _ => None,
+        };
+        let tried = match hedged {
+            Some(hedge) => {
+                let first = hedge::First::Connected(server, lease);
+                Box::pin(hedge::attempt(cx, hedge, block, upload, first, &mut log)).await
+            }
+            None => attempt(cx, block, upload, server, lease, &mut log).await,
         };
         match tried {
             Ok(Done::Next(next)) => return Ok(next),

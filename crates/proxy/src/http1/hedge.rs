@@ -1,7 +1,8 @@
 //! Hedging: a further try beside a slow one, and the first response head wins.
 //!
-//! Only heads are raced for; the response itself is relayed as ever. Nothing here is touched by a request without
-//! `hedge`.
+//! Only heads are raced for; the response itself is relayed as ever. A body that comes in pieces goes to the first server
+//! alone; once that has it whole, and it is kept whole for another try, the race begins. Nothing here is touched by a
+//! request without `hedge`.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use config::Hedge;
+use balance::Quantile;
+use config::{Hedge, HedgeAfter, Measured};
 use control::live::Member;
 use control::metrics::RetryCause;
 use control::reason::Reason;
@@ -32,17 +34,72 @@ pub(super) fn is_due(cx: &Cx<'_>, upload: &Upload) -> bool {
     cx.repeats && upload.is_done() && upload.can_replay && !cx.plan.upgrade
 }
 
-/// As [`attempt::attempt`], with further tries beside the first.
+/// How long the tries of a request may be waited for alone; `None`: not hedged, or nobody can tell yet.
+pub(super) fn after(cx: &Cx<'_>, log: &Log) -> Option<Duration> {
+    match &cx.plan.retries.hedge?.after {
+        HedgeAfter::Time(time) => Some(*time),
+        HedgeAfter::Measured(measured) => {
+            measured.wait(with_times(cx, measured, log, Quantile::estimate)?)
+        }
+    }
+}
+
+/// Takes in how long a server took until its response head, where a percentile of that is hedged by.
+pub(super) fn measure(cx: &Cx<'_>, took: Duration, log: &Log) {
+    if let Some(Hedge {
+        after: HedgeAfter::Measured(measured),
+        ..
+    }) = &cx.plan.retries.hedge
+        && !cx.hedged.get()
+    {
+        let percentile = measured.percentile;
+        with_times(cx, measured, log, |times| times.record(percentile, took));
+    }
+}
+
+/// One was not waited for alone: it would have taken longer. The answer that the request gets tells no more.
+fn note_slow(cx: &Cx<'_>, hedge: &Hedge, waited: Duration, log: &Log) {
+    if let HedgeAfter::Measured(measured) = &hedge.after
+        && !cx.hedged.replace(true)
+    {
+        let percentile = measured.percentile;
+        with_times(cx, measured, log, |times| {
+            times.record_longer(percentile, waited);
+        });
+    }
+}
+
+/// The times of the route or of the pool, as the config asks for.
+fn with_times<T>(
+    cx: &Cx<'_>,
+    measured: &Measured,
+    log: &Log,
+    ask: impl FnOnce(&Quantile) -> T,
+) -> Option<T> {
+    if measured.of_route {
+        return log.route.as_ref().map(|route| ask(&route.head_times));
+    }
+    Some(ask(&cx.pool.borrow().state.head_times))
+}
+
+/// Where a race of tries begins.
+pub(super) enum First {
+    /// With a connection, and nothing sent.
+    Connected(ServerStream, Lease),
+    /// With a request that a server has got whole, and not answered.
+    Sent(Sent),
+}
+
+/// As [`attempt::attempt`], with further tries beside the first, each `after` the one before.
 pub(super) async fn attempt(
     cx: &Cx<'_>,
-    hedge: &Hedge,
+    (hedge, after): (&Hedge, Duration),
     block: &mut Block,
     upload: &mut Upload,
-    server: ServerStream,
-    lease: Lease,
+    first: First,
     log: &mut Log,
 ) -> Result<Done, Fault> {
-    let won = race(cx, hedge, block, upload, (server, lease), log).await?;
+    let won = race(cx, (hedge, after), block, upload, first, log).await?;
     let buffers = &cx.conn.worker.buffers;
     buffers.give(std::mem::replace(&mut block.server_in, won.server_in));
     cx.conn.deadline.tag(won.sent.lease.member.id);
@@ -67,6 +124,8 @@ struct Race<'r> {
     timer: Deadline,
     /// When the next one starts beside those that run.
     next_at: Option<Duration>,
+    /// How much later than the one before.
+    after: Duration,
     /// How many more may.
     left: u32,
 }
@@ -88,10 +147,10 @@ enum News {
 
 async fn race(
     cx: &Cx<'_>,
-    hedge: &Hedge,
+    (hedge, after): (&Hedge, Duration),
     block: &mut Block,
     upload: &Upload,
-    first: (ServerStream, Lease),
+    first: First,
     log: &mut Log,
 ) -> Result<Ready, Fault> {
     let mut tried = std::mem::take(&mut block.tried);
@@ -101,11 +160,14 @@ async fn race(
         running: Vec::new(),
         held: None,
         timer: Deadline::new(),
-        next_at: Some(net::now().saturating_add(hedge.after)),
+        next_at: Some(net::now().saturating_add(after)),
+        after,
         left: hedge.max,
     };
-    let (server, lease) = first;
-    race.start(cx, parts, method, Some(server), lease);
+    match first {
+        First::Connected(server, lease) => race.start(cx, parts, method, Some(server), lease),
+        First::Sent(sent) => race.go_on(cx, method, sent),
+    }
     let ended = loop {
         race.set_timer(cx);
         match poll_fn(|context| race.poll(context, cx)).await {
@@ -143,6 +205,17 @@ impl<'r> Race<'r> {
             member: lease.member.clone(),
             since: net::now(),
             future: Box::pin(run(cx, parts, method, server, lease)),
+        });
+    }
+
+    /// A try that has sent all of its request.
+    fn go_on(&mut self, cx: &'r Cx<'r>, method: Method, sent: Sent) {
+        let deadline = Deadline::new();
+        deadline.tag(sent.lease.member.id);
+        self.running.push(Runner {
+            member: sent.lease.member.clone(),
+            since: net::now(),
+            future: Box::pin(await_head(cx, method, sent, deadline)),
         });
     }
 
@@ -191,7 +264,8 @@ impl<'r> Race<'r> {
             return None;
         };
         self.left -= 1;
-        self.next_at = Some(now.saturating_add(hedge.after));
+        self.next_at = Some(now.saturating_add(self.after));
+        note_slow(cx, hedge, self.after, log);
         begin(cx, &lease, RetryCause::Hedge, log);
         Some(lease)
     }
@@ -341,18 +415,30 @@ async fn run(
             .map_err(no_connection)?,
     };
     let whole = attempt::send_parts(cx, parts, &server, &deadline).await?;
-    let at = net::clock();
+    let sent = Sent {
+        server,
+        lease,
+        at: net::clock(),
+        whole,
+    };
+    await_head(cx, method, sent, deadline).await
+}
+
+/// The rest of a try, once its request is sent.
+async fn await_head(
+    cx: &Cx<'_>,
+    method: Method,
+    sent: Sent,
+    deadline: Deadline,
+) -> Result<Ready, Fault> {
     deadline.set_at(respond::earliest(cx.config.timeouts.first_byte, cx.until));
     let mut server_in = cx.conn.worker.buffers.take();
-    let head = deadline.guard(read_head(&server, method, &mut server_in));
-    match head.await {
+    let head = deadline.guard(read_head(&sent.server, method, &mut server_in));
+    let head = head.await;
+    let (server, lease) = (&sent.server, &sent.lease);
+    match head {
         Ok(Ok(status)) => Ok(Ready {
-            sent: Sent {
-                server,
-                lease,
-                at,
-                whole,
-            },
+            sent,
             server_in,
             status,
         }),
