@@ -92,6 +92,20 @@ pub(crate) async fn set(
     }
 }
 
+/// What a command on a server that is there is asked with: a time of this name, and force; nothing in the body.
+async fn timed(
+    admin: &Admin,
+    (pool, server): (&str, &str),
+    query: Option<&str>,
+    name: &str,
+    body: Body,
+) -> Result<Timed, ApiError> {
+    expect_nothing(&read(body).await?)?;
+    let asked = parse_timed(query, name).map_err(|why| ApiError::new(400, why))?;
+    show(admin, pool, server)?;
+    Ok(asked)
+}
+
 /// `POST …/drain?timeout=30s&force=true`; answers the receipt when the drain has ended, or 409 with why it needs force.
 pub(crate) async fn drain(
     State(admin): Shared,
@@ -99,9 +113,7 @@ pub(crate) async fn drain(
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Answered {
-    expect_nothing(&read(body).await?)?;
-    let asked = parse_timed(query.as_deref(), "timeout").map_err(|why| ApiError::new(400, why))?;
-    show(&admin, &pool, &server)?;
+    let asked = timed(&admin, (&pool, &server), query.as_deref(), "timeout", body).await?;
     let command = Command::Drain {
         pool,
         server,
@@ -122,9 +134,7 @@ pub(crate) async fn drill(
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Answered {
-    expect_nothing(&read(body).await?)?;
-    let asked = parse_timed(query.as_deref(), "for").map_err(|why| ApiError::new(400, why))?;
-    show(&admin, &pool, &server)?;
+    let asked = timed(&admin, (&pool, &server), query.as_deref(), "for", body).await?;
     let command = Command::Drill {
         pool,
         server,

@@ -278,8 +278,7 @@ async fn splice(
     Ok(())
 }
 
-/// Moves to the server what a conduit holds; bytes taken. A server that takes nothing, but whose response goes on, is
-/// not stuck.
+/// Moves to the server what a conduit holds; bytes taken.
 async fn drain(
     server: &net::Stream,
     conduit: &Conduit,
@@ -287,26 +286,13 @@ async fn drain(
     idle: Option<Duration>,
     seen: &Seen,
 ) -> Result<u64, UploadFault> {
-    let mut all = 0;
-    loop {
-        let judged_at = seen.bytes.get();
-        let mut taken = 0;
-        let push = net::Push::Now;
-        let drained = relay::drain(server, conduit, deadline, idle, &mut taken, push).await;
-        all += taken;
-        seen.sent_up.set(seen.sent_up.get() + taken);
-        match drained {
-            Ok(()) => return Ok(all),
-            Err(WriteFault::Gone) => return Err(UploadFault::Server),
-            Err(WriteFault::TimedOut) if seen.bytes.get() == judged_at => {
-                return Err(UploadFault::ServerStuck);
-            }
-            Err(WriteFault::TimedOut) => {}
-        }
-    }
+    let step = async |taken: &mut u64| {
+        relay::drain(server, conduit, deadline, idle, taken, net::Push::Now).await
+    };
+    until_taken(seen, step).await
 }
 
-/// Writes a piece; bytes taken. A server that takes nothing, but whose response goes on, is not stuck.
+/// Writes a piece; bytes taken.
 async fn write_piece(
     server: &Stream,
     mut parts: [&[u8]; 2],
@@ -314,29 +300,36 @@ async fn write_piece(
     idle: Option<Duration>,
     seen: &Seen,
 ) -> Result<u64, UploadFault> {
+    let step = async |taken: &mut u64| {
+        let [first, second] = parts;
+        let all = [first, second, &[]];
+        let written = relay::write_all(server, all, deadline, idle, taken, net::Push::Now).await;
+        skip(&mut parts, *taken);
+        written
+    };
+    until_taken(seen, step).await
+}
+
+/// Repeats a step, which counts the bytes that were taken, until the server has taken all; bytes in all. One that takes
+/// nothing, but whose response goes on, is not stuck.
+async fn until_taken(
+    seen: &Seen,
+    mut step: impl AsyncFnMut(&mut u64) -> Result<(), WriteFault>,
+) -> Result<u64, UploadFault> {
     let mut all = 0;
     loop {
         let judged_at = seen.bytes.get();
         let mut taken = 0;
-        let [first, second] = parts;
-        let written = relay::write_all(
-            server,
-            [first, second, &[]],
-            deadline,
-            idle,
-            &mut taken,
-            net::Push::Now,
-        )
-        .await;
+        let ended = step(&mut taken).await;
         all += taken;
         seen.sent_up.set(seen.sent_up.get() + taken);
-        match written {
+        match ended {
             Ok(()) => return Ok(all),
             Err(WriteFault::Gone) => return Err(UploadFault::Server),
             Err(WriteFault::TimedOut) if seen.bytes.get() == judged_at => {
                 return Err(UploadFault::ServerStuck);
             }
-            Err(WriteFault::TimedOut) => skip(&mut parts, taken),
+            Err(WriteFault::TimedOut) => {}
         }
     }
 }
