@@ -42,6 +42,7 @@ pub(crate) fn run() -> Result<()> {
     step(&mut steps, "test", || {
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast"], &[])
     });
+    step(&mut steps, "model", || report(model()));
     // After the tests, which have built the binary that is asked.
     step(&mut steps, "reference", || report(tidy::reference()));
     step(&mut steps, "count", || report(count()));
@@ -60,6 +61,18 @@ pub(crate) fn run() -> Result<()> {
         .map(|step| step.name)
         .collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Every order of the steps of threads that share a queue.
+pub(crate) fn model() -> Result<()> {
+    let manifest = ["--manifest-path", "model/Cargo.toml"];
+    let target = ["--target-dir", "target/model"];
+    let well = cargo(
+        &[&["test", "--locked"], &manifest[..], &target].concat(),
+        &[],
+    );
+    ensure!(well, "a model failed");
     Ok(())
 }
 

@@ -17,7 +17,8 @@ const USAGE: &str = "\
 cargo xtask CHORE
 
   tidy               room rules: dependency arrows, unsafe, lint exceptions, sizes, licences, docs
-  ci                 what ./test runs: fmt, clippy, tidy, doc, test, with the seconds of each
+  ci                 what ./test runs: fmt, clippy, tidy, doc, test, model, with the seconds of each
+  model              every order of the steps of threads that share a queue, by loom
   stress NAME [-p CRATE] [--runs 20] [--limit SECONDS]
                      runs one test again and again beside a CPU hog on every core
   bench [--quick] [--scenario NAME,…] [--peer NAME,…] [--scale]
@@ -44,6 +45,7 @@ fn chore(args: &[&str]) -> Result<()> {
     match args {
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(),
+        ["model"] => ci::model(),
         ["bench", rest @ ..] => bench::run(&[], rest),
         ["count", rest @ ..] => bench::run(&["count"], rest),
         ["reliability", rest @ ..] => reliability::run(rest),

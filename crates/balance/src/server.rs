@@ -79,7 +79,7 @@ pub enum OnDrain {
 
 impl Server {
     /// A server that is ready, holds nothing, and was never picked or measured.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             word: Word::new(0),
             due: AtomicU64::new(0),
