@@ -96,6 +96,15 @@ pub struct Adaptive {
     latency: Duration,
 }
 
+/// What was found of one server, for another process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// Requests that may be in use at once.
+    pub limit: f64,
+    /// The latency that the server has without load.
+    pub base: Duration,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     /// Doubles while nothing queues.
@@ -151,6 +160,25 @@ impl Adaptive {
     /// When the last window was taken in.
     pub fn seen(&self) -> Duration {
         self.seen
+    }
+
+    /// What another process is to know; `None`: nothing was found yet.
+    pub fn found(&self) -> Option<Found> {
+        let limit = match self.phase {
+            Phase::Measuring { resume, .. } => resume,
+            Phase::Beginning | Phase::Steady => self.limit,
+        };
+        self.base().map(|base| Found { limit, base })
+    }
+
+    /// Goes on from what another process found. The base is measured again soon.
+    pub fn resume(&mut self, found: Found, settings: &Settings) {
+        let limit = found.limit;
+        self.limit = if limit.is_finite() { limit } else { FIRST };
+        self.base = Some((found.base.as_nanos() as f64).max(1.0));
+        self.phase = Phase::Steady;
+        self.clamp(settings);
+        self.highest = self.limit;
     }
 
     /// Takes up other bounds.

@@ -171,6 +171,8 @@ pub struct Outlier {
 pub struct Kept {
     /// Why it is out, and for how long yet.
     pub ejection: Option<(Cause, Duration)>,
+    /// Its ejection is over, and no request has succeeded since.
+    pub half_open: bool,
     /// Ejections that the length of the next one counts.
     pub level: u32,
     /// How long it has been in service.
@@ -311,6 +313,7 @@ impl Outlier {
         });
         Kept {
             ejection,
+            half_open: self.half_open,
             level: self.level,
             served: self.served(now),
             share: self.share,
@@ -334,7 +337,7 @@ impl Outlier {
                 cause,
                 until: now.saturating_add(left),
             }),
-            half_open: false,
+            half_open: kept.half_open,
             level: kept.level,
             in_service: now,
             served_before: kept.served,

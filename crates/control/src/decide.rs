@@ -72,7 +72,7 @@ pub struct WouldPick {
     pub view: Arc<PoolView>,
     /// The server; `None` when there is none, or none with room.
     pub member: Option<Arc<Member>>,
-    /// Whether all that might serve are full, or kept for those who wait: then a request waits, where the pool has a
+    /// Whether all that might serve are full, or the pool is, or they are kept for those who wait: then a request waits, where the pool has a
     /// queue.
     pub full: bool,
     /// A word for each of the view's candidates, in their order.
@@ -104,13 +104,22 @@ pub fn would_pick(state: &PoolState, local: &Local, key: Option<u64>, now: Durat
         let Some((index, picked)) = picked else {
             break explained;
         };
-        match picked.cell.would_refuse(picked.connections_max()) {
+        let pool_full = picked.limit().in_pool() && state.gate.is_full();
+        let refused = picked.cell.would_refuse(picked.connections_max());
+        match refused.or_else(|| pool_full.then_some(Refused::PoolFull)) {
             // Whoever comes now is let in: the watch ends with the next request.
             Some(Refused::Watched) if state.gate.waiting() == 0 => {}
             None => {}
             Some(refused) => {
-                full |= matches!(refused, Refused::Full | Refused::Watched);
+                full |= matches!(
+                    refused,
+                    Refused::Full | Refused::Watched | Refused::PoolFull
+                );
                 refusals.push((index, refused));
+                // No other one has room then.
+                if refused == Refused::PoolFull {
+                    break explained;
+                }
                 // With subsets others may have room though somebody waits.
                 if refused == Refused::Watched && !view.divided {
                     break explained;

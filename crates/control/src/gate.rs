@@ -347,7 +347,8 @@ impl Gate {
             .then(|| Lease::of(member, Held::ServerAndPool))
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether the pool's own bound is reached.
+    pub(crate) fn is_full(&self) -> bool {
         let in_use = self.in_use.load(Ordering::SeqCst);
         self.max().is_some_and(|max| in_use >= max)
     }

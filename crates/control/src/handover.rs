@@ -56,6 +56,19 @@ pub struct LiveServer {
     /// How far its slow start is; `None` as above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmth: Option<LiveWarmth>,
+    /// What its latency allows; `None`: nothing was found, or as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_limit: Option<LiveLimit>,
+}
+
+/// How many requests a server may have at once, as its latency answers to them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveLimit {
+    /// So many.
+    pub requests: f64,
+    /// Its latency without load, in nanoseconds.
+    pub base_ns: u64,
 }
 
 /// What a server's traffic showed. Without any of it, it serves with all of its weight.
@@ -65,6 +78,9 @@ pub struct LiveTraffic {
     /// It is out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejected: Option<LiveEjection>,
+    /// Its ejection is over, and no request has succeeded since.
+    #[serde(skip_serializing_if = "is_default")]
+    pub half_open: bool,
     /// Ejections that the length of the next one counts.
     #[serde(skip_serializing_if = "is_default")]
     pub ejections: u32,

@@ -281,6 +281,8 @@ pub enum DrillEnd {
     Operator,
     /// The config has let go of the server.
     Removed,
+    /// Another process has taken over: it knows of no drill.
+    Upgrade,
 }
 
 impl std::fmt::Display for DrillReport {

@@ -40,6 +40,7 @@ fn report_text(report: &Value) -> String {
     let ended = match text(report, "ended_by") {
         "operator" => ", ended by its operator",
         "removed" => ", ended because the config has let go of it",
+        "upgrade" => ", ended by an upgrade",
         _ => "",
     };
     let mut out = format!(

@@ -8,6 +8,7 @@ use config::Pool;
 use wire::agent_check::decode_agent_line;
 
 use super::handover::{millis, parse_state};
+use super::limits::Adapting;
 use super::pools::Slot;
 use crate::handover::{LiveEjection, LiveLessened, LiveSays, LiveServer, LiveTraffic};
 
@@ -32,6 +33,7 @@ impl Slot {
         });
         server.says = Some(self.own.tell());
         server.warmth = Some(self.warmth.tell(now));
+        server.latency_limit = self.adapting.as_ref().and_then(Adapting::tell);
     }
 
     /// Goes on from what another process saw of it so long `ago`, as far as its pool's config wants such things.
@@ -51,7 +53,12 @@ impl Slot {
             self.member
                 .set_streaks(traffic.gateway_errors, traffic.server_errors);
             self.take_outlier(pool.outlier_detection.as_ref(), now);
+            self.member.set_half_open(self.outlier.is_half_open());
         }
+        if let (Some(limit), Some(settings)) = (&given.latency_limit, &pool.adaptive_concurrency) {
+            self.resume_adaptive(limit, settings, now);
+        }
+        self.apply_limit(pool);
     }
 
     fn resume_says(&mut self, says: &LiveSays, pool: &Pool) {
@@ -72,6 +79,7 @@ fn traffic(kept: &Kept) -> LiveTraffic {
         ejected: kept
             .ejection
             .map(|(cause, left)| ejection(&cause, millis(left))),
+        half_open: kept.half_open,
         ejections: kept.level,
         served_ms: millis(kept.served),
         share: (!kept.share.is_full()).then(|| kept.share.factor()),
@@ -88,6 +96,7 @@ fn kept(traffic: &LiveTraffic) -> Kept {
             .ejected
             .as_ref()
             .map(|ejected| (cause(ejected), Duration::from_millis(ejected.left_ms))),
+        half_open: traffic.half_open,
         level: traffic.ejections,
         served: Duration::from_millis(traffic.served_ms),
         share: traffic.share.map_or(Share::FULL, Share::exact),

@@ -209,6 +209,14 @@ impl Publisher {
         self.drills = drills;
     }
 
+    /// Another process has taken over: drills end here, and their reports go out.
+    pub fn end_all_drills(&mut self, now: Duration) {
+        for mut drill in std::mem::take(&mut self.drills) {
+            drill.take_in(now);
+            self.end_drill(&mut drill, DrillEnd::Upgrade, now);
+        }
+    }
+
     /// Gives the servers back. What their traffic said of them was the drill's doing; their probes are asked at once.
     fn end_drill(&mut self, drill: &mut Drill, end: DrillEnd, now: Duration) {
         for Carries { member, .. } in &drill.out {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::Reading;
-use balance::adaptive::{Adaptive, Settings, Window};
+use balance::adaptive::{Adaptive, Found, Settings, Window};
 use config::Pool;
 
 use super::Publisher;
 use super::pools::{Place, PoolEntry, Slot};
+use crate::handover::LiveLimit;
 use crate::live::{LimitedBy, Member};
 
 /// How often the traffic of servers whose limit follows latency is looked at.
@@ -37,6 +38,15 @@ impl Adapting {
             in_use: 0,
             looks: 0,
         }
+    }
+
+    /// What was found, for another process.
+    pub(super) fn tell(&self) -> Option<LiveLimit> {
+        let found = self.adaptive.found()?;
+        Some(LiveLimit {
+            requests: found.limit,
+            base_ns: u64::try_from(found.base.as_nanos()).unwrap_or(u64::MAX),
+        })
     }
 
     /// Looks at a server's traffic; whether its limit has changed.
@@ -79,6 +89,23 @@ impl Slot {
             (Some(settings), adapting) => {
                 *adapting = Some(Adapting::new(&self.member, settings, now));
             }
+        }
+    }
+
+    /// Goes on from the limit that another process has found.
+    pub(super) fn resume_adaptive(
+        &mut self,
+        given: &LiveLimit,
+        settings: &Settings,
+        now: Duration,
+    ) {
+        self.take_adaptive(Some(settings), now);
+        if let Some(adapting) = &mut self.adapting {
+            let found = Found {
+                limit: given.requests,
+                base: Duration::from_nanos(given.base_ns),
+            };
+            adapting.adaptive.resume(found, settings);
         }
     }
 

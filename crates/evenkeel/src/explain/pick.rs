@@ -142,13 +142,21 @@ fn instead(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
         return "503 no_usable_server".to_owned();
     }
     let waiting = state.gate.waiting();
+    let is_pool = |said: &Against| *said == Against::Refused(Refused::PoolFull);
+    let (reason, why) = match state.gate.max() {
+        Some(max) if would.candidates.iter().any(is_pool) => (
+            "pool_limit",
+            format!("the pool is full ({} of {max} in use)", state.gate.in_use()),
+        ),
+        _ => ("server_limit", "every server is full".to_owned()),
+    };
     match pool.queue {
-        None => "503 server_limit: every server is full, and the pool has no queue".to_owned(),
+        None => format!("503 {reason}: {why}, and the pool has no queue"),
         Some(queue) if waiting >= queue.max as usize => {
-            format!("503 server_limit: every server is full, and {waiting} wait, as many as may")
+            format!("503 {reason}: {why}, and {waiting} wait, as many as may")
         }
         Some(queue) => format!(
-            "waits up to {} for its turn: every server is full, and {waiting} wait before it",
+            "waits up to {} for its turn: {why}, and {waiting} wait before it",
             show_duration(queue.wait)
         ),
     }
@@ -197,7 +205,8 @@ fn why(standing: &Standing, said: Option<Against>, live: Option<&LiveServer>) ->
                 standing.member.connections_max(),
             );
             let max = max.map_or_else(|| "no bound".to_owned(), |max| max.to_string());
-            noted(format!("at its limit: {in_use} of {max} in use"))
+            let by = standing.member.limited_by().map_or("", by_what);
+            noted(format!("at its limit: {in_use} of {max} in use{by}"))
         }
         Some(Against::Refused(refused)) => noted(refused.to_string()),
         None if standing.weight == 0 => "weight 0: takes no new traffic".to_owned(),
@@ -210,6 +219,16 @@ fn why(standing: &Standing, said: Option<Against>, live: Option<&LiveServer>) ->
                 (state, _) => format!("{state}: it says {}", standing.says),
             },
         },
+    }
+}
+
+/// What a limit comes from, where that is more than a number of the file.
+fn by_what(by: LimitedBy) -> &'static str {
+    match by {
+        LimitedBy::Sockets | LimitedBy::MaxConnections => "",
+        LimitedBy::Agent => ", as its agent says",
+        LimitedBy::HalfOpen => ", until one succeeds",
+        LimitedBy::Latency => ", as its latency allows",
     }
 }
 

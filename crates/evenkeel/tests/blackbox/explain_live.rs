@@ -117,6 +117,42 @@ fn words_of_the_operator_and_servers_that_are_full_are_told() {
 }
 
 #[test]
+fn a_pool_that_is_full_is_told_apart_from_its_servers() {
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one at a time");
+            wait.recv_timeout(SOON).ok();
+        }
+        reply(200, "here")
+    });
+    let (slow, other) = (slow.expect("an origin"), here());
+    let settings = "health_check: off, balance: round_robin, limits: { max_connections: 1 }";
+    let evenkeel = start(&site(&[slow.address(), other.address()], settings));
+    let server = format!("server    {}", slow.address());
+    says(&evenkeel, &[&server]);
+    let mut client = connect(web(&evenkeel));
+    client
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_until("it is there", SOON, || slow.requests() > 0).expect("it is there");
+    says(
+        &evenkeel,
+        &[
+            "server    none: waits up to 5s for its turn: the pool is full (1 of 1 in use), and 0 wait before it\n",
+            "in a pool at its limit",
+        ],
+    );
+    go.send(()).expect("sent");
+    assert_eq!(client.response().expect("an answer").status, 200);
+    wait_until("there is room again", SOON, || {
+        explain(&evenkeel, &[]).text().contains("server    127")
+    })
+    .expect("there is room again");
+}
+
+#[test]
 fn what_is_wrong_is_exit_1_and_nobody_there_is_exit_3() {
     let origin = here();
     let evenkeel = start(&site(&[origin.address()], ""));

@@ -58,6 +58,51 @@ fn who_was_ejected_stays_so_for_as_long_as_it_would_have() {
 }
 
 #[test]
+fn who_is_half_open_shows_in_the_next_process_that_it_has_recovered() {
+    let config = pool(3, "");
+    let mut scene = Scene::running(&config);
+    scene.fail("a", 5, Failure::Status(503));
+    scene.pass(31_000);
+    let mut next = next(&scene, &config);
+    let member = next.member("a");
+    assert!(member.is_half_open());
+    assert_eq!(member.connections_max(), Some(1));
+    assert!(
+        note(&next, "a").starts_with("half open"),
+        "{}",
+        note(&next, "a")
+    );
+    assert!(member.note_passed());
+    next.event(Event::Passed { member: member.id });
+    assert_eq!(member.connections_max(), Some(10_000));
+    // Nor does one that fails there get off lightly.
+    let mut other = self::next(&scene, &config);
+    other.fail("a", 1, Failure::Status(503));
+    assert_eq!(other.usable(), ["b", "c"]);
+    let without = self::next(&scene, &pool(3, "outlier_detection: off"));
+    assert!(!without.member("a").is_half_open());
+}
+
+#[test]
+fn a_limit_that_latency_has_found_goes_on() {
+    let config = pool(2, "adaptive_concurrency: gradient");
+    let mut scene = Scene::running(&config);
+    super::limits::work(&mut scene, "a", 10.0, 30);
+    let settled = scene.member("a").connections_max();
+    assert_ne!(settled, Some(20), "where it began");
+    let mut next = next(&scene, &config);
+    assert_eq!(next.member("a").connections_max(), settled);
+    assert_eq!(next.member("b").connections_max(), Some(20));
+    super::limits::work(&mut next, "a", 10.0, 10);
+    let later = next.member("a").connections_max();
+    assert!((8..=22).contains(&later.unwrap()), "{later:?}");
+    let bounded = self::next(&scene, &pool(2, "adaptive_concurrency: { max: 6 }"));
+    assert_eq!(bounded.member("a").connections_max(), Some(6));
+    let without = self::next(&scene, &pool(2, ""));
+    assert_eq!(without.member("a").connections_max(), Some(10_000));
+}
+
+#[test]
 fn the_count_of_ejections_falls_by_service_in_both_processes() {
     let config = pool(3, "health_check: off");
     let mut scene = Scene::running(&config);

@@ -104,6 +104,24 @@ fn an_operator_ends_it_and_so_does_a_config_without_the_server() {
 }
 
 #[test]
+fn an_upgrade_ends_it_and_the_next_process_finds_the_server() {
+    let config = site(SITE);
+    let mut scene = Scene::running(&config);
+    let answers = drill(&mut scene, "a", 60_000);
+    scene.pass(3500);
+    assert_eq!(scene.usable(), ["b"]);
+    let mut next = super::handovers::succeed(scene.publisher.live(scene.now), &config);
+    scene.publisher.end_all_drills(scene.now);
+    scene.take_actions();
+    let report = report(&answers);
+    assert_eq!(report.ended_by, DrillEnd::Upgrade);
+    assert!((1400..1600).contains(&report.out_ms), "{report:?}");
+    assert!(!next.member("a").is_crashed());
+    next.pass(5000);
+    assert_eq!(next.usable(), ["a", "b"]);
+}
+
+#[test]
 fn what_would_leave_nobody_needs_force_and_one_at_a_time_is_enough() {
     let mut scene = Scene::running(&site(SITE));
     let objection = |scene: &Scene, force| {

@@ -241,7 +241,7 @@ fn the_counts_end_it_too() {
 }
 
 /// Plays so many seconds of a server that works on `capacity` at once, 10 ms each, with as many clients as it takes.
-fn work(scene: &mut Scene, server: &str, capacity: f64, seconds: u32) {
+pub(super) fn work(scene: &mut Scene, server: &str, capacity: f64, seconds: u32) {
     let member = scene.member(server);
     let mut held: Vec<Lease> = Vec::new();
     for _ in 0..seconds * 10 {

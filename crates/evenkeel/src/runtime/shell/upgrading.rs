@@ -205,6 +205,7 @@ impl Shell {
             ..self.hub.world().snapshot.shutdown.clone()
         };
         self.ending = Some(Ending::new(shutdown, self.now()));
+        self.publisher.end_all_drills(self.now());
         self.upgrading.stage = Stage::HandedOver {
             successor,
             adopted: adopted.into_iter().collect(),
