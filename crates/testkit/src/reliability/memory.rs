@@ -50,7 +50,7 @@ fn memory(stage: &Stage) -> Result<Outcome> {
     let trial = Trial::with(Load::to(site.web()?).clients(CLIENTS), &[]);
     let turns = stage.pick(6, 40);
     let requests = stage.pick(20_000, 1_000_000) / turns as u64;
-    let mut before = 0.0;
+    let (mut before, mut middle) = (0.0, 0.0);
     for turn in 1..=turns {
         trial.load.wait_ok(requests, SOON * 4)?;
         let first = turn * REPLACED;
@@ -61,11 +61,16 @@ fn memory(stage: &Stage) -> Result<Outcome> {
         if turn == turns.div_ceil(10) {
             before = site.resident_mib()?;
         }
+        if turn == turns.div_ceil(2) {
+            middle = site.resident_mib()?;
+        }
     }
     trial.load.wait_ok(requests, SOON * 4)?;
     let after = site.resident_mib()?;
     let moved = turns * REPLACED;
-    let steps = format!("{moved} added, {moved} removed; {before:.1} → {after:.1} MiB");
+    let steps = format!(
+        "{moved} added, {moved} removed; {before:.1} → {middle:.1} → {after:.1} MiB, after a tenth, the half and all of it"
+    );
     let mut outcome = trial.end(&site, steps)?;
     outcome.promise(after - before <= GROWTH_MIB_MAX, || {
         format!("resident memory grew from {before:.1} to {after:.1} MiB")
