@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
-use crate::{Admin, ExplainRequest, Shared, metrics, shape};
+use crate::{Admin, ExplainRequest, Shared, certificates, metrics, shape};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -46,6 +46,10 @@ pub(crate) async fn listeners(State(admin): Shared) -> Response {
 
 pub(crate) async fn routes(State(admin): Shared) -> Response {
     Json(shape::routes(&admin.hub.world())).into_response()
+}
+
+pub(crate) async fn certificates(State(admin): Shared) -> Response {
+    Json(certificates::all(&admin.hub)).into_response()
 }
 
 pub(crate) async fn pools(State(admin): Shared) -> Response {

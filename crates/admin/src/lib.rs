@@ -6,6 +6,7 @@
 
 mod api;
 mod carried;
+mod certificates;
 pub mod client;
 mod error;
 mod guard;
@@ -159,6 +160,7 @@ fn routes(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/listeners", get(api::listeners))
         .route("/api/v1/routes", get(api::routes))
+        .route("/api/v1/certificates", get(api::certificates))
         .route("/api/v1/pools", get(api::pools))
         .route("/api/v1/pools/{pool}/servers", get(api::servers))
         .route("/api/v1/pools/{pool}/servers/{server}", get(api::server))
@@ -205,7 +207,7 @@ async fn nothing_here(request: Request) -> ApiError {
         404,
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
-             /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
+             /api/v1/certificates, /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
              POST /api/v1/pools/POOL/servers/SERVER/drain and …/drill, POST /api/v1/explain, /api/v1/reload (also POST) and \
              POST /api/v1/upgrade"
         ),

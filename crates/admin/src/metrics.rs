@@ -3,14 +3,13 @@
 //! It only reads cells; nothing is counted here. No series carries both a route and a server.
 
 mod capacity;
+mod certificates;
 mod families;
 mod queues;
 mod text;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header;
@@ -377,21 +376,6 @@ fn listeners(text: &mut Text, world: &World) {
     }
 }
 
-fn certificates(text: &mut Text, world: &World) {
-    text.family("evenkeel_certificate_expiry_seconds");
-    for listener in &world.snapshot.listeners {
-        let tls = listener.tls.iter().flatten();
-        let shown: BTreeMap<&str, Duration> = tls
-            .flat_map(|tls| &tls.certificates)
-            .map(|certificate| (&*certificate.file, certificate.not_after))
-            .collect();
-        for (file, not_after) in shown {
-            let labels = [("listener", &*listener.name), ("file", file)];
-            text.sample(&labels, not_after.as_secs());
-        }
-    }
-}
-
 fn workers(text: &mut Text, admin: &Admin) {
     let cells = &admin.hub.workers;
     text.family("evenkeel_errors_total");
@@ -446,7 +430,7 @@ fn workers(text: &mut Text, admin: &Admin) {
 }
 
 fn process(text: &mut Text, admin: &Admin, world: &World) {
-    certificates(text, world);
+    certificates::certificates(text, world, &admin.hub.certificates);
     text.single("evenkeel_config_generation", world.generation);
     text.family("evenkeel_build_info");
     text.sample(&[("version", admin.version)], 1);

@@ -3,6 +3,7 @@
 //! What a single value may be has been judged by its reader; a key that is `None` was either not
 //! written or is already reported, so its default stands in and nothing is said twice.
 
+mod acme;
 mod adaptive;
 mod affinity;
 mod destination;
@@ -24,7 +25,9 @@ use crate::address::{AddressError, conflict, parse_admin};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::labels::Labels;
-use crate::raw::{RawAccessLog, RawAdmin, RawConfig, RawPool, RawShutdown};
+use crate::raw::{
+    ProtocolWord, RawAccessLog, RawAdmin, RawConfig, RawListener, RawPool, RawShutdown,
+};
 use crate::read::At;
 use crate::snapshot::{AccessLog, Admin, Bind, LogFormat, LogTarget, Shutdown, Snapshot};
 use crate::units::Time;
@@ -43,7 +46,7 @@ pub(crate) fn compile(
         values::check_name(&zone.value.0, zone.span, report);
         Arc::from(zone.value.0)
     });
-    let mut keys = tls::Keys::new(source);
+    let mut keys = tls::Keys::new(source, has_plain_http(raw.listeners.as_ref()));
     let mut pools = pool::compile_pools(raw_pools, zone.as_ref(), source, &mut keys, report);
     let mut routes = route::named_lists(raw.routes);
     let raw_listeners = raw
@@ -91,6 +94,25 @@ pub(crate) fn compile(
         pools,
         files: report.files.paths(),
     })
+}
+
+/// Whether HTTP is spoken without TLS at some address.
+fn has_plain_http(listeners: Option<&At<Named<RawListener>>>) -> bool {
+    let mut all = listeners.iter().flat_map(|all| &all.value.items);
+    all.any(
+        |(
+            _,
+            At {
+                value: listener, ..
+            },
+        )| {
+            let protocol = listener.protocol.as_ref();
+            let binds = listener.bind.iter().flat_map(|bind| &bind.value.0.items);
+            protocol.is_none_or(|protocol| protocol.value == ProtocolWord::Http)
+                && listener.tls.is_none()
+                && binds.into_iter().any(|bind| bind.value.tls.is_none())
+        },
+    )
 }
 
 /// Pools by name, and which of them something leads to.

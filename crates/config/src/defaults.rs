@@ -13,6 +13,11 @@ pub const SHUTDOWN_IDLE_WAIT: Duration = Duration::from_secs(5);
 /// After this, what is left at the end is cut.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The directory of Let's Encrypt.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// Where accounts, keys and certificates are kept.
+pub const ACME_STORE: &str = "/var/lib/evenkeel/acme";
+
 /// A TLS handshake must be over within this.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A request head must be complete within this: slowloris.

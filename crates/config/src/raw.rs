@@ -3,6 +3,7 @@
 //! Each section is one list of keys that gives its struct, its reader, its part of the schema and
 //! of the reference. What values mean together is for `compile`.
 
+mod acme;
 mod adaptive;
 mod affinity;
 mod balance;
@@ -16,6 +17,7 @@ mod route;
 mod said;
 mod tls;
 
+pub(crate) use acme::{RawAcme, RawExternalAccount};
 pub(crate) use adaptive::{RawAdaptive, RawAdaptiveMap};
 pub(crate) use affinity::{
     OnDrainWord, RawAffinity, RawCookieAffinity, RawHashAffinity, RawHeaderAffinity,

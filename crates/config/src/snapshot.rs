@@ -13,9 +13,11 @@ use wire::grpc::Code;
 
 use crate::labels::Labels;
 
+mod acme;
 mod affinity;
 mod tls;
 
+pub use acme::{Acme, Challenge, ExternalAccount, Issuer};
 pub use affinity::{Affinity, AffinityKind, InsertedCookie, Secret, Strength};
 pub use tls::{
     Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,

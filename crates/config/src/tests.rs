@@ -1,5 +1,6 @@
 //! The whole way from text to snapshot or diagnostics, as tables.
 
+mod acme;
 mod affinity;
 mod errors;
 mod files;
@@ -67,7 +68,8 @@ impl Given {
         let given = given.file("etc/tls/cert.pem", include_str!("tests/tls/cert.pem"));
         let given = given.file("etc/tls/key.pem", include_str!("tests/tls/key.pem"));
         let given = given.file("etc/secret", "0123456789abcdef");
-        given.file("etc/tls/ocsp.der", "an answer of the authority")
+        let given = given.file("etc/tls/ocsp.der", "an answer of the authority");
+        given.file("etc/tls/hmac", "Zm9v\n")
     }
 
     fn file(mut self, path: &str, text: &str) -> Self {

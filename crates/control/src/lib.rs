@@ -5,6 +5,7 @@
 //! `admin` and the binary.
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod affinity;
 pub mod capacity;
 pub mod crew;

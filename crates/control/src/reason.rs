@@ -65,6 +65,8 @@ pub enum Reason {
     Overloaded,
     /// A filter of the route answered (`respond`, `redirect`).
     Filter,
+    /// An authority asked for the token of a certificate that it is to give (ACME).
+    AcmeChallenge,
     /// A client spoke HTTP where TLS is spoken.
     PlainHttp,
     /// A client's TLS handshake came to nothing. In the log only.
@@ -83,7 +85,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -113,6 +115,7 @@ impl Reason {
         Self::Draining,
         Self::Overloaded,
         Self::Filter,
+        Self::AcmeChallenge,
         Self::PlainHttp,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
@@ -155,6 +158,7 @@ impl Reason {
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
             Self::Filter => "filter",
+            Self::AcmeChallenge => "acme_challenge",
             Self::PlainHttp => "plain_http",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -200,7 +204,7 @@ impl Reason {
             | Self::DeadlineExceeded => 504,
             Self::VersionNotSupported => 505,
             // The route's own status is used.
-            Self::Filter => 200,
+            Self::Filter | Self::AcmeChallenge => 200,
         }
     }
 
@@ -285,6 +289,9 @@ impl Reason {
                 "the buffers of the process hold nearly as much as `limits.buffer_bytes` allows"
             }
             Self::Filter => "a filter of the route answered: `respond` or `redirect`",
+            Self::AcmeChallenge => {
+                "an authority asked for the token of a certificate that it is to give (ACME, HTTP-01)"
+            }
             Self::PlainHttp => "the client spoke HTTP without TLS on a port that speaks TLS",
             Self::HandshakeFailed => {
                 "the client's TLS handshake came to nothing (logged and counted, never sent)"
@@ -331,9 +338,11 @@ pub fn reference() -> String {
 fn grpc_word(reason: Reason) -> &'static str {
     match reason {
         // As a filter says it, or never sent.
-        Reason::Filter | Reason::PlainHttp | Reason::HandshakeFailed | Reason::HandshakeTimeout => {
-            ""
-        }
+        Reason::Filter
+        | Reason::AcmeChallenge
+        | Reason::PlainHttp
+        | Reason::HandshakeFailed
+        | Reason::HandshakeTimeout => "",
         reason => reason.grpc().name(),
     }
 }

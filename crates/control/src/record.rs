@@ -208,7 +208,9 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-fn rfc3339(wall: Duration) -> String {
+/// Wall time as RFC 3339 has it, in UTC.
+#[must_use]
+pub fn rfc3339(wall: Duration) -> String {
     let seconds = wall.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
     let of_day = seconds % 86_400;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use config::{Destination, Snapshot};
 
+use crate::acme::{Board, Challenges};
 use crate::crew::Crew;
 use crate::live::{ListenerState, PoolState, RouteState};
 use crate::memory::Memory;
@@ -75,6 +76,10 @@ pub struct Hub {
     pub workers: PerWorker<WorkerCells>,
     /// What each worker carries now. Blocks of their own: they are read by all when a connection comes.
     pub crew: Crew,
+    /// What authorities are answered that give certificates.
+    pub challenges: Challenges,
+    /// How those certificates stand.
+    pub certificates: Board,
     /// What buffers hold.
     pub memory: Memory,
     /// How many workers there are.
@@ -102,6 +107,8 @@ impl Hub {
             reloaded: ArcSwapOption::empty(),
             workers: PerWorker::new(workers),
             crew: Crew::new(workers),
+            challenges: Challenges::default(),
+            certificates: Board::default(),
             memory: Memory::default(),
             worker_count: workers,
             started,

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
                 }
                 return exit::wrong(diagnose::errors(errors.len()));
             }
-            exit::print(&summary(&snapshot));
+            exit::print(&(summary(&snapshot) + &certificates(&snapshot)));
             exit::WELL
         }
         Err(counts) => exit::wrong(counts),
@@ -58,6 +58,30 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect();
     out.push_str(&aligned(&rows, 0));
+    out
+}
+
+/// The certificates that would be asked for; nobody is asked.
+fn certificates(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    for (issuer, domains) in agents::acme::wanted(snapshot) {
+        let _ = writeln!(
+            out,
+            "certificates  {}  {}  {}",
+            issuer.directory,
+            issuer.challenge.name(),
+            issuer.folder
+        );
+        let rows = domains.iter().map(|domain| {
+            let found = match agents::acme::kept(&issuer, domain) {
+                Ok(Some(not_after)) => format!("kept, good until {}", describe::wall(not_after)),
+                Ok(None) => "would be asked for".to_owned(),
+                Err(why) => format!("would be asked for: {why}"),
+            };
+            vec![domain.to_string(), found]
+        });
+        out.push_str(&aligned(&rows.collect::<Vec<_>>(), 2));
+    }
     out
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use config::{Address, Bind, Snapshot, Target};
+use control::record::rfc3339;
 use rules::{Match, Pattern};
 
 /// What a route of TLS that is passed on takes.
@@ -114,6 +115,11 @@ pub(crate) fn duration(time: Duration) -> String {
         }
     }
     out
+}
+
+/// Wall time, to the second.
+pub(crate) fn wall(wall: Duration) -> String {
+    rfc3339(Duration::from_secs(wall.as_secs()))
 }
 
 #[cfg(test)]

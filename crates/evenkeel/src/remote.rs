@@ -13,6 +13,8 @@ use crate::cli::{RemoteArgs, ServerArgs, ServerCommand, UpgradeArgs, Which};
 use crate::exit;
 use crate::table::aligned;
 
+mod certificates;
+
 /// Variable with the token, so that it stands in no process list.
 const TOKEN: &str = "EVENKEEL_TOKEN";
 
@@ -64,9 +66,13 @@ impl From<ClientError> for Failed {
 pub(crate) fn status(args: &RemoteArgs) -> anyhow::Result<ExitCode> {
     with_client(args, async |client| {
         let (health, pools) = look(client).await?;
+        // A version before this one knows no such path.
+        let certificates = ask(client.get("/api/v1/certificates").await?, &[200, 404])?;
+        let certificates = Some(certificates).filter(|(_, status)| *status == 200);
+        let certificates = certificates.map_or_else(|| json!([]), |(certificates, _)| certificates);
         Ok(Done {
-            text: status_text(&health, &pools),
-            json: json!({ "health": health, "pools": pools }),
+            text: status_text(&health, &pools) + &certificates::table(&certificates),
+            json: json!({ "health": health, "pools": pools, "certificates": certificates }),
             code: exit::WELL,
         })
     })

@@ -4,6 +4,7 @@
 //! What a request meets is in `proxy`, what a config changes in `control`.
 
 mod access_log;
+mod acme;
 mod activation;
 mod admin_listener;
 mod ending;
@@ -28,7 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use admin::{AdminState, Console};
-use agents::{Agents, Resolver, Watch};
+use agents::{Acme, Agents, Resolver, Watch};
 use anyhow::Context as _;
 use config::{Diagnostic, Severity, Snapshot};
 use control::message::Message;
@@ -158,6 +159,13 @@ impl NotStarted {
         }
     }
 
+    fn all_wrong(errors: Vec<String>) -> Self {
+        Self {
+            errors,
+            ..Self::wrong("")
+        }
+    }
+
     fn refused(error: impl std::fmt::Display) -> Self {
         Self {
             code: exit::REFUSED,
@@ -253,6 +261,7 @@ async fn start(
     parts.console.carry(state.totals);
     parts.engine.take_ticket_secrets(&state.tickets.0);
     parts.engine.publish(parts.prepared, parts.world);
+    acme::take_up(&mut parts.acme, &parts.engine, &config.snapshot);
     parts.hub.set_phase(Phase::Running);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -289,7 +298,7 @@ async fn start(
     let agents = Agents::new(
         tokio::runtime::Handle::current(),
         Resolver::system(),
-        proxy::secure_probes(),
+        parts.secure,
         Arc::new(report),
     );
     let mut state_file = StateFile::default();
@@ -304,6 +313,7 @@ async fn start(
         hub: parts.hub,
         engine: parts.engine,
         agents,
+        acme: parts.acme,
         access_log: parts.access_log,
         console: parts.console,
         admin,
@@ -329,6 +339,8 @@ struct Parts {
     messages: UnboundedReceiver<Message>,
     access_log: AccessLog,
     engine: Engine,
+    acme: Acme,
+    secure: agents::Secure,
     prepared: Prepared,
     admin: Option<TcpListener>,
     addresses: admin::Addresses,
@@ -383,6 +395,9 @@ async fn prepare(
     let (access_log, records) = AccessLog::start(output).context("the access log")?;
     let engine = Engine::start(hub.clone(), limits::seed(), Some(records));
     let engine = engine.context("the workers cannot be started")?;
+    let secure = proxy::secure_probes();
+    let acme = acme::start(&hub, &engine, secure.clone(), &snapshot);
+    let acme = acme.map_err(NotStarted::all_wrong)?;
     let prepared = engine
         .prepare_with(&snapshot, sockets)
         .map_err(|why| match &why {
@@ -390,10 +405,7 @@ async fn prepare(
                 errors: not_prepared(&why),
                 ..NotStarted::refused("")
             },
-            NotPrepared::Tls(_) => NotStarted {
-                errors: not_prepared(&why),
-                ..NotStarted::wrong("")
-            },
+            NotPrepared::Tls(_) => NotStarted::all_wrong(not_prepared(&why)),
         })?;
     let admin = admin_listener::take(snapshot.admin.as_ref(), admin);
     let admin = admin.map_err(NotStarted::refused)?;
@@ -419,6 +431,8 @@ async fn prepare(
         messages,
         access_log,
         engine,
+        acme,
+        secure,
         prepared,
         admin,
         addresses,

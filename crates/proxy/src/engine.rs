@@ -18,7 +18,7 @@ use crate::http1::IDLE_TAG;
 use crate::listener::{self, At, Listening, StopAccepting};
 use crate::net::{self, Acceptor};
 use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
-use crate::tls::{Secrets, Tls, TlsError};
+use crate::tls::{Issued, Secrets, Tls, TlsError};
 use crate::worker::Worker;
 
 mod tend;
@@ -53,6 +53,8 @@ pub struct Engine {
     mailboxes: Arc<Mailboxes>,
     /// What tickets of TLS sessions are made with.
     secrets: Arc<Secrets>,
+    /// Certificates that authorities have given.
+    issued: Arc<Issued>,
     log: Option<SyncSender<Record>>,
     seed: u64,
     workers: Vec<Handle>,
@@ -128,6 +130,7 @@ impl Engine {
             hub,
             mailboxes,
             secrets: Arc::new(Secrets::new()),
+            issued: Arc::default(),
             log,
             seed,
             workers: Vec::new(),
@@ -163,7 +166,8 @@ impl Engine {
         inherited: &mut Inherited,
     ) -> Result<Prepared, NotPrepared> {
         let before = self.mailboxes.tls.newest();
-        let tls = Tls::build(snapshot, &before, &self.secrets).map_err(NotPrepared::Tls)?;
+        let tls = Tls::build(snapshot, &before, &self.secrets, &self.issued);
+        let tls = tls.map_err(NotPrepared::Tls)?;
         self.wait_for_leaving(snapshot);
         let fresh = sockets::bind_new(snapshot, &self.held, self.workers.len(), inherited)
             .map_err(NotPrepared::Bind)?;
@@ -334,6 +338,12 @@ impl Engine {
             Ok((bind.clone(), handed))
         };
         self.held.iter().map(handed).collect()
+    }
+
+    /// Where certificates go that authorities give.
+    #[must_use]
+    pub fn issued(&self) -> &Arc<Issued> {
+        &self.issued
     }
 
     /// What tickets of TLS sessions are made with, as text: secrets, for another process to go on with.

@@ -29,4 +29,4 @@ mod worker;
 pub use engine::{Engine, NotPrepared, Notice, Prepared, Stopped, connection_default_max};
 pub use fault::arm_faults;
 pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};
-pub use tls::{TlsError, check_tls, secure_probes};
+pub use tls::{Issued, TlsError, check_tls, secure_probes};

@@ -344,6 +344,24 @@ pub const FAMILIES: &[Family] = &[
         "Unix time at which a certificate of a listener is out of date.",
     ),
     family(
+        "evenkeel_acme_orders_total",
+        Counter,
+        &["domain", "authority", "result"],
+        "Certificates that this process asked an authority for; `issued` or `failed`.",
+    ),
+    family(
+        "evenkeel_acme_failures",
+        Gauge,
+        &["domain", "authority"],
+        "Attempts to get a certificate that failed since the last one that did not, of all instances.",
+    ),
+    family(
+        "evenkeel_acme_valid",
+        Gauge,
+        &["domain", "authority"],
+        "1 while an automatic certificate is there and in date.",
+    ),
+    family(
         "evenkeel_config_generation",
         Gauge,
         &[],

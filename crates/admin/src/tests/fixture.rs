@@ -28,7 +28,7 @@ listeners:
   pg:
     bind: "127.0.0.1:0"
     protocol: tcp
-    tls: { certificates: [{ cert: cert.pem, key: key.pem }] }
+    tls: { certificates: [{ cert: cert.pem, key: key.pem }], acme: { domains: [new.example, none.example], store: store } }
     pool: site
 pools:
   api:

@@ -189,6 +189,52 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     series
 }
 
+/// One of the automatic certificates of `pg` stands like this.
+fn show_certificate(fixture: &Fixture) {
+    let authority: std::sync::Arc<str> = "acme-v02.api.letsencrypt.org".into();
+    let board = &fixture.hub.certificates;
+    board.show(control::acme::Status {
+        domain: "new.example".into(),
+        authority: authority.clone(),
+        file: "store/acme-v02.api.letsencrypt.org_directory/new.example.pem".into(),
+        not_after: Some(Duration::from_secs(1_000_000_000)),
+        next_order: Some(Duration::from_secs(2_000_000_000)),
+        failures: 2,
+        problem: Some("dns: no such name".into()),
+        ..Default::default()
+    });
+    board.count(&"new.example".into(), &authority, false);
+}
+
+#[tokio::test]
+async fn certificates_of_authorities_and_of_files_are_shown() {
+    let fixture = Fixture::new(MAIN).await;
+    show_certificate(&fixture);
+    let shown = fixture.get("/api/v1/certificates").await.json();
+    let folder = "store/acme-v02.api.letsencrypt.org_directory";
+    assert_eq!(
+        shown[0],
+        json!({
+            "names": ["new.example"], "listeners": ["pg"], "file": format!("{folder}/new.example.pem"),
+            "authority": "acme-v02.api.letsencrypt.org", "state": "expired",
+            "not_after": "2001-09-09T01:46:40.000Z", "next_order": "2033-05-18T03:33:20.000Z",
+            "ordering": false, "failures": 2, "problem": "dns: no such name",
+        })
+    );
+    assert_eq!(
+        shown[1],
+        json!({
+            "names": ["none.example"], "listeners": ["pg"], "file": format!("{folder}/none.example.pem"),
+            "authority": "acme-v02.api.letsencrypt.org", "state": "missing", "ordering": false, "failures": 0,
+        })
+    );
+    assert_eq!(
+        (&shown[2]["file"], &shown[2]["state"]),
+        (&json!("cert.pem"), &json!("valid"))
+    );
+    assert_eq!(shown.as_array().unwrap().len(), 3);
+}
+
 #[tokio::test]
 async fn metrics_are_of_the_format_and_every_family_is_there() {
     let fixture = Fixture::new(MAIN).await;
@@ -202,6 +248,7 @@ async fn metrics_are_of_the_format_and_every_family_is_there() {
     pool.retries[RetryCause::ServerClosed as usize].add(4);
     let view = world.pools[0].view();
     view.standings[0].member.cell.acquire(None).unwrap();
+    show_certificate(&fixture);
     let answer = fixture.get("/metrics").await;
     assert!(
         answer
@@ -249,6 +296,14 @@ async fn metrics_are_of_the_format_and_every_family_is_there() {
         (r#"evenkeel_server_usable{pool="api",server="b<&\"c"}"#, 1.0),
         (r#"evenkeel_errors_total{reason="no_route"}"#, 0.0),
         (r#"evenkeel_build_info{version="0.1.0"}"#, 1.0),
+        (
+            r#"evenkeel_acme_orders_total{domain="new.example",authority="acme-v02.api.letsencrypt.org",result="failed"}"#,
+            1.0,
+        ),
+        (
+            r#"evenkeel_acme_failures{domain="new.example",authority="acme-v02.api.letsencrypt.org"}"#,
+            2.0,
+        ),
         ("process_start_time_seconds", 1.7e9),
     ] {
         assert_eq!(series.get(name), Some(&value), "{name}");

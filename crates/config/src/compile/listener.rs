@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acme;
 use super::destination::compile_target;
 use super::passthrough::compile_tcp_routes;
 use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes};
@@ -63,7 +64,8 @@ fn compile_listener(
     let shared = raw.tls.take();
     let shared = shared.map(|tls| known.keys.listener(tls, tcp, report));
     let raw_binds = raw.bind.take();
-    let (binds, tls) = compile_binds(raw_binds, &name, tcp, shared, known.keys, all_binds, report);
+    let (binds, mut tls) =
+        compile_binds(raw_binds, &name, tcp, shared, known.keys, all_binds, report);
     let shakes = !tls.is_empty() || (tcp && raw.routes.is_some());
     let handshake = handshake(raw.timeouts.as_ref(), shakes, report);
     if let (true, Some(routes), false) = (tcp, &raw.routes, tls.is_empty()) {
@@ -85,7 +87,14 @@ fn compile_listener(
     } else {
         compile_http(raw, key, known, report).map(|http| Protocol::Http(Box::new(http)))
     };
-    if let Some(Protocol::Http(http)) = &protocol {
+    let http = match &protocol {
+        Some(Protocol::Http(http)) => Some(&**http),
+        _ => None,
+    };
+    if protocol.is_some() {
+        acme::fill_domains(&name, key, http, &mut tls, report);
+    }
+    if let Some(http) = http {
         warn_uncovered(&name, key, http, &tls, report);
     }
     Some(Listener {
@@ -173,7 +182,9 @@ fn warn_uncovered(
             hosts.map(move |host| (host, &route.name))
         });
         for (host, route) in exact {
-            if !tls.certificates.iter().any(|it| it.covers(host)) {
+            let acme = tls.acme.iter().flat_map(|acme| &acme.domains);
+            let is_asked_for = acme.into_iter().any(|domain| **domain == *host);
+            if !is_asked_for && !tls.certificates.iter().any(|it| it.covers(host)) {
                 let message = format!(
                     "the route `{route}` of `{name}` is for `{host}`, which no certificate there bears"
                 );

@@ -16,7 +16,7 @@ use crate::load::beside;
 use crate::raw::{RawCertificate, RawPoolTls, RawTls};
 use crate::read::At;
 use crate::snapshot::{
-    Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
+    Certificate, ClientAuth, Issuer, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
 };
 use crate::values::{Off, Text};
 
@@ -32,14 +32,20 @@ pub(crate) struct Keys<'s> {
     source: &'s dyn Source,
     texts: BTreeMap<String, Option<Arc<str>>>,
     certificates: BTreeMap<(String, String, Option<String>), Option<Arc<Certificate>>>,
+    /// From whom certificates come, and where that is written first.
+    pub(super) issuers: Vec<(Arc<Issuer>, Span)>,
+    /// Whether an authority can ask for a token by plain HTTP.
+    pub(super) has_plain_http: bool,
 }
 
 impl<'s> Keys<'s> {
-    pub(crate) fn new(source: &'s dyn Source) -> Self {
+    pub(crate) fn new(source: &'s dyn Source, has_plain_http: bool) -> Self {
         Self {
             source,
             texts: BTreeMap::new(),
             certificates: BTreeMap::new(),
+            issuers: Vec::new(),
+            has_plain_http,
         }
     }
 
@@ -50,21 +56,23 @@ impl<'s> Keys<'s> {
         tcp: bool,
         report: &mut Report,
     ) -> Option<Arc<ListenerTls>> {
-        let raw = raw.value;
-        let listed = raw.certificates?;
-        if listed.value.empty {
-            report.error(
-                Kind::Empty,
-                listed.key,
-                "TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`",
-            );
+        let At {
+            value: raw, key, ..
+        } = raw;
+        let has_acme = raw.written.contains(&"acme");
+        let is_empty = raw.certificates.as_ref().is_some_and(|it| it.value.empty);
+        if is_empty || !(has_acme || raw.written.contains(&"certificates")) {
+            let place = raw.certificates.as_ref().map_or(key, |listed| listed.key);
+            let message =
+                "TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`, or `acme`";
+            report.error(Kind::Empty, place, message);
         }
+        let listed = raw.certificates.into_iter();
         let certificates: Vec<_> = listed
-            .value
-            .items
-            .into_iter()
+            .flat_map(|listed| listed.value.items)
             .filter_map(|item| self.certificate(item, report))
             .collect();
+        let acme = raw.acme.and_then(|acme| self.acme(acme, report));
         let alpn = match raw.alpn {
             Some(alpn) => compile_alpn(alpn.value.0.items, tcp, report),
             None if tcp => Vec::new(),
@@ -90,6 +98,7 @@ impl<'s> Keys<'s> {
         };
         Some(Arc::new(ListenerTls {
             certificates,
+            acme,
             min_version: version(raw.min_version.map(|word| word.value.0)),
             alpn,
             client,
@@ -240,18 +249,17 @@ impl<'s> Keys<'s> {
                 format!("the private key in `{path}` can be read by every user of this machine");
             report.warn(Kind::Certificate, file.span, message);
         }
-        let form = match &key {
-            PrivateKeyDer::Pkcs1(_) => KeyForm::Pkcs1,
-            PrivateKeyDer::Sec1(_) => KeyForm::Sec1,
-            _ => KeyForm::Pkcs8,
-        };
         Some(PrivateKey {
+            form: form_of(&key),
             der: key.secret_der().into(),
-            form,
         })
     }
 
-    fn authorities(&mut self, file: &At<Text>, report: &mut Report) -> Option<Vec<Arc<[u8]>>> {
+    pub(super) fn authorities(
+        &mut self,
+        file: &At<Text>,
+        report: &mut Report,
+    ) -> Option<Vec<Arc<[u8]>>> {
         self.chain(file, "a certificate of an authority", report)
     }
 
@@ -278,7 +286,11 @@ impl<'s> Keys<'s> {
     }
 
     /// A file's path as seen from the config, and its text.
-    fn text(&mut self, file: &At<Text>, report: &mut Report) -> Option<(String, Arc<str>)> {
+    pub(super) fn text(
+        &mut self,
+        file: &At<Text>,
+        report: &mut Report,
+    ) -> Option<(String, Arc<str>)> {
         let path = beside(&report.files.place(file.span).file, &file.value.0);
         let source = self.source;
         let known = self.texts.entry(path.clone()).or_insert_with(|| {
@@ -334,14 +346,23 @@ fn compile_alpn(items: Vec<At<Text>>, tcp: bool, report: &mut Report) -> Vec<Str
     names
 }
 
-/// What a certificate says of itself.
-struct Facts {
-    names: Vec<String>,
-    not_before: Duration,
-    not_after: Duration,
+/// How a key is written.
+pub(super) fn form_of(key: &PrivateKeyDer<'_>) -> KeyForm {
+    match key {
+        PrivateKeyDer::Pkcs1(_) => KeyForm::Pkcs1,
+        PrivateKeyDer::Sec1(_) => KeyForm::Sec1,
+        _ => KeyForm::Pkcs8,
+    }
 }
 
-fn facts_of(der: &[u8]) -> Result<Facts, String> {
+/// What a certificate says of itself.
+pub(super) struct Facts {
+    pub(super) names: Vec<String>,
+    pub(super) not_before: Duration,
+    pub(super) not_after: Duration,
+}
+
+pub(super) fn facts_of(der: &[u8]) -> Result<Facts, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let wall = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let validity = certificate.validity();

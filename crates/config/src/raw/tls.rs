@@ -1,6 +1,6 @@
 //! TLS as written: what a listener shows to clients, and how a pool's servers are spoken to.
 
-use super::words;
+use super::{RawAcme, words};
 use crate::diagnostic::Report;
 use crate::read::{Read, Shape, or, required, section, word};
 use crate::scalar::Scalar;
@@ -11,7 +11,9 @@ section! {
     /// TLS of a listener, or of one of its addresses.
     RawTls "tls" {
         /// Certificates with their keys. A client gets one that bears the name it asks for, of a kind that it can check; the first one where none does.
-        "certificates" certificates: List<RawCertificate> = required(),
+        "certificates" certificates: List<RawCertificate> = or("none; it or `acme` is needed"),
+        /// Certificates that an authority gives and renews by itself.
+        "acme" acme: RawAcme = or("none"),
         /// The lowest version that is spoken.
         "min_version" min_version: TlsVersionWord = or("1.2"),
         /// What may be spoken inside, best first; on a TCP listener what its servers speak.

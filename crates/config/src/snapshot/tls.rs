@@ -7,11 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Acme;
+
 /// TLS as clients meet it at an address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerTls {
-    /// At least one; the first is for names that none bears.
+    /// From files; the first is for names that none bears. Empty only with `acme`.
     pub certificates: Vec<Arc<Certificate>>,
+    /// Certificates that an authority gives.
+    pub acme: Option<Acme>,
     /// The lowest version that is spoken.
     pub min_version: TlsVersion,
     /// What may be spoken inside, best first; empty: not agreed upon.

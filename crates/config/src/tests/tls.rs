@@ -73,12 +73,14 @@ fn an_address_may_have_its_own_and_another_none() {
 fn what_is_wrong_is_told() {
     check(
         "bind: \":1\", pool: p, tls: {}",
-        &["2:28: error[missing]: `tls` lacks `certificates`"],
+        &[
+            "2:23: error[empty]: TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`, or `acme`",
+        ],
     );
     check(
         "bind: \":1\", pool: p, tls: { certificates: [] }",
         &[
-            "2:30: error[empty]: TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`",
+            "2:30: error[empty]: TLS needs a certificate: `certificates: [{ cert: FILE, key: FILE }]`, or `acme`",
         ],
     );
     check(

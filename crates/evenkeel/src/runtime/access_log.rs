@@ -135,7 +135,7 @@ impl Writer {
             text.push('\n');
         }
         if let Some(reason) = record.reason
-            && reason != Reason::Filter
+            && !matches!(reason, Reason::Filter | Reason::AcmeChallenge)
             && self.throttle.judge(reason, self.started.elapsed()) == Verdict::Tell
         {
             warn(record, reason);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agents::Agents;
+use agents::{Acme, Agents};
 use config::Snapshot;
 use control::message::{Answer, Command, Message, ReloadReport, Reply};
 use control::publisher::{Action, Changes, Publisher};
@@ -20,6 +20,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::access_log::{self, AccessLog};
+use super::acme;
 use super::admin_listener::AdminTask;
 use super::ending::{self, Ending, Step};
 use super::reload::{self, Finished, Read, Reloads};
@@ -47,6 +48,7 @@ pub(super) struct Shell {
     pub(super) hub: Arc<Hub>,
     pub(super) engine: Engine,
     pub(super) agents: Agents,
+    pub(super) acme: Acme,
     pub(super) access_log: AccessLog,
     pub(super) state_file: StateFile,
     pub(super) console: admin::Console,
@@ -323,7 +325,8 @@ impl Shell {
                 return Answer::Refused(errors.map(ToString::to_string).collect());
             }
         };
-        let mut errors = Vec::new();
+        // What is kept already is met by the first handshake.
+        let mut errors = self.acme.prepare(&snapshot).err().unwrap_or_default();
         let prepared = self
             .engine
             .prepare(&snapshot)
@@ -351,6 +354,8 @@ impl Shell {
             .set_max(buffer_bytes_max, self.hub.worker_count);
         self.hub.set_world(world.clone());
         self.engine.publish(prepared, world);
+        let snapshot = &self.hub.world().snapshot;
+        acme::take_up(&mut self.acme, &self.engine, snapshot);
         self.access_log.change(output);
         self.state_file.change(state_file.as_deref());
         self.tell_addresses();
@@ -372,6 +377,7 @@ impl Shell {
 
     fn begin_ending(&mut self) {
         self.give_up_upgrade();
+        self.acme.stop();
         let shutdown = self.hub.world().snapshot.shutdown.clone();
         self.hub.set_phase(Phase::Draining);
         notify(&[NotifyState::Stopping]);

@@ -121,9 +121,14 @@ impl Default for Wants<'_> {
 
 /// A config of a client that believes `authority`; sessions are resumed by those who share it.
 pub(crate) fn config(authority: &Authority, wants: &Wants<'_>) -> Arc<ClientConfig> {
+    believing(&authority.pem, wants)
+}
+
+/// The same for an authority of which only the certificate is known, as PEM.
+pub(crate) fn believing(authority: &str, wants: &Wants<'_>) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
+    let ca = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
     roots.add(ca).expect("an authority");
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(wants.versions)

@@ -1,5 +1,7 @@
 //! Answers that are made here: for faults, and for filters that answer.
 
+use std::sync::Arc;
+
 use config::HttpListener;
 use control::reason::Reason;
 use rules::On;
@@ -15,6 +17,8 @@ pub(super) enum Content<'a> {
     Reason(Reason),
     /// What a filter said; its header fields are among the edits.
     Filter(rules::Answer<'a>),
+    /// What an authority is answered that asks whose the host is (RFC 8555 §8.3).
+    Challenge(Arc<[u8]>),
 }
 
 /// Sends an answer and says what becomes of the connection. `keep`: the request was read whole, so that the next one
@@ -32,10 +36,11 @@ pub(super) async fn send(
     let (status, reason) = match &content {
         Content::Reason(reason) => (reason.status(), *reason),
         Content::Filter(answer) => (answer.status, Reason::Filter),
+        Content::Challenge(_) => (200, Reason::AcmeChallenge),
     };
     log.note(reason);
     log.status = status;
-    if reason != Reason::Filter {
+    if !matches!(reason, Reason::Filter | Reason::AcmeChallenge) {
         let texts = log.texts();
         texts.detail = detail;
         if texts.method.is_empty() {
@@ -75,6 +80,10 @@ fn encode_answer(
     let mut content_type: Option<&[u8]> = None;
     match content {
         Content::Filter(answer) => body.extend_from_slice(answer.body),
+        Content::Challenge(answer) => {
+            body.extend_from_slice(answer);
+            content_type = Some(b"application/octet-stream");
+        }
         Content::Reason(reason) => {
             if block.wants_json {
                 let id = request_id(conn, log);

@@ -120,6 +120,7 @@ pub(super) async fn run(
             let (content, detail) = match refused {
                 Refused::Reason(reason, detail) => (Content::Reason(reason), detail),
                 Refused::Filter(answer) => (Content::Filter(answer), String::new()),
+                Refused::Challenge(answer) => (Content::Challenge(answer), String::new()),
             };
             return answer::send(conn, http, block, content, detail, keep, &mut log).await;
         }

@@ -215,7 +215,7 @@ impl Drop for Log {
         }
         let made_here = self
             .reason
-            .is_some_and(|reason| !matches!(reason, Reason::Filter));
+            .is_some_and(|reason| !matches!(reason, Reason::Filter | Reason::AcmeChallenge));
         if self.texts.is_some() || made_here {
             self.record(took);
         }

@@ -3,6 +3,7 @@
 //! Nothing here waits.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) enum Refused<'w> {
     Reason(Reason, String),
     /// A filter answers.
     Filter(rules::Answer<'w>),
+    /// An authority asks whose the host is.
+    Challenge(Arc<[u8]>),
 }
 
 impl<T: std::fmt::Display> From<(Reason, T)> for Refused<'_> {
@@ -89,6 +92,12 @@ pub(super) fn plan<'w>(
     }
     let aim = Aim::of(head, bytes, path, host)
         .map_err(|detail| Refused::Reason(Reason::BadRequest, detail))?;
+    let challenges = &conn.worker.hub.challenges;
+    if challenges.is_pending()
+        && let Some(answer) = challenges.http(aim.target.path)
+    {
+        return Err(Refused::Challenge(answer));
+    }
     let request = Request {
         method: head.method_text.of(bytes),
         host: aim.host,

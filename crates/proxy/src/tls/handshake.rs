@@ -13,6 +13,7 @@ use control::record::Record;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
+use super::challenge::{self, Asked};
 use super::session::{Connection, Pace, Session, State};
 use super::{ClientTls, ServerTls};
 use crate::listener::Listening;
@@ -21,6 +22,9 @@ use crate::relay;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
+/// What is logged where a name has no certificate, or none of a kind that the client knows.
+const NO_CERTIFICATE: &str =
+    "there is no certificate that the client could check for the name that it asks for";
 /// What a client is told that speaks HTTP where TLS is spoken.
 const PLAIN_BODY: &str = "400 Bad Request: plain_http\nThis port speaks TLS: use https://\n";
 
@@ -44,6 +48,10 @@ impl From<rustls::Error> for Broken {
         use rustls::Error;
         match error {
             Error::InvalidCertificate(_) | Error::UnsupportedNameType => Self::Certificate,
+            // Rustls says so when a resolver has found none.
+            Error::General(why) if why.contains("no server certificate") => {
+                Self::Fault(NO_CERTIFICATE.to_owned())
+            }
             error => Self::Fault(error.to_string()),
         }
     }
@@ -85,9 +93,20 @@ pub(crate) async fn accept(
         Err(error) => error.into(),
         Ok(connection) => {
             let mut state = State::new(Connection::Server(connection));
-            let shaken = deadline.guard(shake(&mut state, &socket, is_http)).await;
-            match shaken {
-                Ok(Ok(())) => return Some(Stream::secured(socket, Session::new(state))),
+            let shaken = deadline.guard(async {
+                // Cold: an authority's questions are rare.
+                let is_challenge = worker.hub.challenges.is_pending()
+                    && Box::pin(hear_challenge(worker, &mut state, &socket, is_http)).await?;
+                shake(&mut state, &socket, is_http).await?;
+                Ok(is_challenge)
+            });
+            match shaken.await {
+                Ok(Ok(false)) => return Some(Stream::secured(socket, Session::new(state))),
+                Ok(Ok(true)) => {
+                    // The handshake was the answer (RFC 8737 §3).
+                    Stream::secured(socket, Session::new(state)).say_end();
+                    return None;
+                }
                 Ok(Err(broken)) => broken,
                 Err(net::Elapsed) => Broken::TimedOut,
             }
@@ -116,7 +135,7 @@ pub(crate) async fn accept(
 
 /// Waits until the handshake is over. `hears_http`: a client that speaks HTTP without TLS is told apart.
 async fn shake(state: &mut State, socket: &net::Stream, hears_http: bool) -> Result<(), Broken> {
-    let mut begun = false;
+    let mut begun = !state.incoming().is_empty();
     loop {
         match state.step() {
             // Who has said all by the end of its handshake may still listen.
@@ -149,6 +168,36 @@ async fn shake(state: &mut State, socket: &net::Stream, hears_http: bool) -> Res
             return Err(Broken::PlainHttp);
         }
         begun = true;
+    }
+}
+
+/// Reads a client's first message, and answers it as an authority's question if it is one. The handshake goes on with
+/// what has been read.
+async fn hear_challenge(
+    worker: &Worker,
+    state: &mut State,
+    socket: &net::Stream,
+    hears_http: bool,
+) -> Result<bool, Broken> {
+    loop {
+        let is_first = state.incoming().is_empty();
+        match fill(state, socket).await {
+            Ok(0) if is_first => return Err(Broken::Silent),
+            Ok(0) | Err(_) => return Err(Broken::Left),
+            Ok(_) => {}
+        }
+        let bytes = state.incoming().filled();
+        if hears_http && bytes.first().is_some_and(u8::is_ascii_uppercase) {
+            return Err(Broken::PlainHttp);
+        }
+        match challenge::look(bytes, &worker.hub.challenges) {
+            Asked::Unknown => {}
+            Asked::Else => return Ok(false),
+            Asked::Challenge(config) => {
+                state.restart(Connection::Server(UnbufferedServerConnection::new(config)?));
+                return Ok(true);
+            }
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! up; `handshake` waits for a connection to become a session; `session` is the codec between a socket and plaintext.
 //! What is spoken inside is for others.
 
+mod challenge;
 mod client;
 mod handshake;
 mod hello;
+mod issued;
 mod records;
 mod server;
 mod session;
@@ -23,6 +25,7 @@ pub(crate) use client::ClientTls;
 pub use client::secure_probes;
 pub(crate) use handshake::{Broken, accept, connect};
 pub(crate) use hello::{hear, refuse};
+pub use issued::Issued;
 pub(crate) use records::trim;
 pub(crate) use server::ServerTls;
 pub(crate) use session::Session;
@@ -50,7 +53,8 @@ impl std::error::Error for TlsError {}
 /// # Errors
 /// All that is wrong.
 pub fn check_tls(snapshot: &Snapshot) -> Result<(), Vec<TlsError>> {
-    Tls::build(snapshot, &Tls::default(), &Arc::new(Secrets::new())).map(drop)
+    let secrets = Arc::new(Secrets::new());
+    Tls::build(snapshot, &Tls::default(), &secrets, &Issued::default()).map(drop)
 }
 
 /// TLS of one config, ready to be used.
@@ -72,6 +76,7 @@ impl Tls {
         snapshot: &Snapshot,
         before: &Self,
         secrets: &Arc<Secrets>,
+        issued: &Issued,
     ) -> Result<Self, Vec<TlsError>> {
         let provider = provider();
         let mut errors = Vec::new();
@@ -89,7 +94,7 @@ impl Tls {
                     Some(known) => Ok(known.clone()),
                     None => {
                         let ticketer = Ticketer::new(secrets.clone(), &listener.name, tls);
-                        ServerTls::build(tls, ticketer, &provider).map(Arc::new)
+                        ServerTls::build(tls, ticketer, issued, &provider).map(Arc::new)
                     }
                 };
                 match built {

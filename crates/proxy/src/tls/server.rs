@@ -13,9 +13,13 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm, SupportedProtocolVersion, version};
+use rustls::{
+    RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
+    version,
+};
 
 use super::TlsError;
+use super::issued::{ByDomain, Issued};
 use super::tickets::Ticketer;
 
 /// TLS as clients of one address meet it.
@@ -35,9 +39,13 @@ impl ServerTls {
     pub(super) fn build(
         tls: &Arc<ListenerTls>,
         ticketer: Ticketer,
+        issued: &Issued,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Vec<TlsError>> {
-        let resolver = ByName::build(&tls.certificates, provider)?;
+        let mut resolver = ByName::build(&tls.certificates, provider)?;
+        if let Some(acme) = &tls.acme {
+            resolver.issued = issued.of(acme);
+        }
         let verifier = match &tls.client {
             None => WebPkiClientVerifier::no_client_auth(),
             Some(client) => verifier(client, provider).map_err(|error| vec![error])?,
@@ -83,16 +91,7 @@ pub(super) fn certified(
     certificate: &Certificate,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
-    let chain = certificate.chain.iter();
-    let chain = chain
-        .map(|der| CertificateDer::from(der.to_vec()))
-        .collect();
-    let der = certificate.key.der.to_vec();
-    let key = match certificate.key.form {
-        KeyForm::Pkcs1 => PrivateKeyDer::from(PrivatePkcs1KeyDer::from(der)),
-        KeyForm::Pkcs8 => PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der)),
-        KeyForm::Sec1 => PrivateKeyDer::from(PrivateSec1KeyDer::from(der)),
-    };
+    let (chain, key) = parts(certificate);
     let made = CertifiedKey::from_der(chain, key, provider);
     let mut made = made.map_err(|error| TlsError {
         place: certificate.place.clone(),
@@ -109,6 +108,23 @@ pub(super) fn certified(
     })?;
     made.ocsp = certificate.ocsp.as_ref().map(|ocsp| ocsp.to_vec());
     Ok(made)
+}
+
+/// Its chain and its key, as rustls takes them.
+pub(super) fn parts(
+    certificate: &Certificate,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = certificate.chain.iter();
+    let chain = chain
+        .map(|der| CertificateDer::from(der.to_vec()))
+        .collect();
+    let der = certificate.key.der.to_vec();
+    let key = match certificate.key.form {
+        KeyForm::Pkcs1 => PrivateKeyDer::from(PrivatePkcs1KeyDer::from(der)),
+        KeyForm::Pkcs8 => PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der)),
+        KeyForm::Sec1 => PrivateKeyDer::from(PrivateSec1KeyDer::from(der)),
+    };
+    (chain, key)
 }
 
 fn verifier(
@@ -139,6 +155,8 @@ struct ByName {
     wildcards: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
     /// For names that none bears, and for clients that ask for none.
     others: Vec<Arc<CertifiedKey>>,
+    /// Those that an authority gives.
+    issued: ByDomain,
 }
 
 impl std::fmt::Debug for ByName {
@@ -167,6 +185,7 @@ impl ByName {
             exact: BTreeMap::new(),
             wildcards: BTreeMap::new(),
             others: Vec::new(),
+            issued: ByDomain::default(),
         };
         let first = certificates.first();
         for (certificate, key) in made {
@@ -192,30 +211,51 @@ impl ByName {
     }
 
     /// Those for a name, in lower case; best first.
-    fn find(&self, name: &str) -> &[Arc<CertifiedKey>] {
+    fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
         let wildcard = || {
             let (_, parent) = name.split_once('.')?;
             self.wildcards.get(parent)
         };
         let found = self.exact.get(name).or_else(wildcard);
-        found.unwrap_or(&self.others)
+        found.map(Vec::as_slice)
+    }
+
+    /// The first of these, or of those for names that none bears, that a client can check.
+    fn pick(
+        &self,
+        keys: &[Arc<CertifiedKey>],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let found = keys.iter().find(fits);
+        found.or_else(|| self.others.iter().find(fits)).cloned()
+    }
+
+    /// The automatic certificate for a name that an authority gives one for, or what stands in until it is there: one
+    /// from a file. `None`: the name is none of those.
+    fn issued(&self, name: &str, schemes: &[SignatureScheme]) -> Option<Option<Arc<CertifiedKey>>> {
+        let slot = self.issued.find(name)?;
+        let there = slot.filter(|key| key.key.choose_scheme(schemes).is_some());
+        Some(there.or_else(|| self.pick(self.find(name).unwrap_or_default(), schemes)))
     }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = match hello.server_name() {
-            Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                self.find(&name.to_ascii_lowercase())
-            }
-            Some(name) => self.find(name),
-            None => &self.others,
-        };
         let schemes = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        keys.iter()
-            .find(fits)
-            .or_else(|| self.others.iter().find(fits))
-            .cloned()
+        let lower;
+        let name = match hello.server_name() {
+            Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                lower = name.to_ascii_lowercase();
+                Some(&*lower)
+            }
+            name => name,
+        };
+        if let Some(found) = name.and_then(|name| self.issued(name, schemes)) {
+            return found;
+        }
+        let keys = name.and_then(|name| self.find(name));
+        let found = self.pick(keys.unwrap_or(&self.others), schemes);
+        found.or_else(|| self.issued.first())
     }
 }

@@ -124,6 +124,11 @@ impl State {
         }
     }
 
+    /// Begins anew with another connection, on the bytes that have come.
+    pub(super) fn restart(&mut self, connection: Connection) {
+        self.connection = connection;
+    }
+
     pub(super) fn common(&self) -> &CommonState {
         self.connection.common()
     }

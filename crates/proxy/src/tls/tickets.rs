@@ -228,6 +228,7 @@ mod tests {
 
     fn tls(ca: Option<&[u8]>, required: bool, min_version: TlsVersion) -> ListenerTls {
         ListenerTls {
+            acme: None,
             certificates: Vec::new(),
             min_version,
             alpn: Vec::new(),

@@ -216,6 +216,7 @@ impl Shell {
         if let Some(admin) = self.admin.take() {
             admin.hand_over();
         }
+        self.acme.stop();
         // Written to the last, before the new process writes it.
         self.state_file.end();
         if let Stage::HandedOver { successor, .. } = &self.upgrading.stage {
