@@ -26,7 +26,7 @@ const BODY_BYTES_MAX: usize = 16 << 10;
 /// How long a body may take.
 const BODY_MAX: Duration = Duration::from_secs(10);
 /// How long the publisher may take over a change of a server.
-const SET_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SET_MAX: Duration = Duration::from_secs(10);
 /// And over a reload.
 const RELOAD_MAX: Duration = Duration::from_secs(120);
 /// And over an upgrade, whose own bound is given with it.
@@ -38,7 +38,7 @@ const DRILL_LENGTH: Duration = Duration::from_secs(30);
 /// The highest weight.
 const WEIGHT_MAX: u32 = 1000;
 
-type Answered = Result<Response, ApiError>;
+pub(crate) type Answered = Result<Response, ApiError>;
 
 pub(crate) async fn listeners(State(admin): Shared) -> Response {
     Json(shape::listeners(&admin.hub.world(), &admin.addresses)).into_response()
@@ -246,7 +246,7 @@ fn show(admin: &Admin, pool: &str, server: &str) -> Answered {
     }
 }
 
-fn view(hub: &Hub, pool: &str) -> Result<Arc<PoolView>, ApiError> {
+pub(crate) fn view(hub: &Hub, pool: &str) -> Result<Arc<PoolView>, ApiError> {
     let world = hub.world();
     if let Some((_, state)) = world.pool(pool) {
         return Ok(state.view());
@@ -272,7 +272,8 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Sends a command and waits for its answer.
-async fn ask(hub: &Hub, command: Command, bound: Option<Duration>) -> Result<Answer, ApiError> {
+pub(crate) async fn ask(
+    hub: &Hub, command: Command, bound: Option<Duration>) -> Result<Answer, ApiError> {
     let (sender, answer) = oneshot::channel();
     let reply = Box::new(move |answer| {
         // Who asked may have left.
@@ -294,7 +295,7 @@ async fn ask(hub: &Hub, command: Command, bound: Option<Duration>) -> Result<Ans
     answer.map_err(|_| ApiError::new(503, "the process is ending"))
 }
 
-fn unexpected(answer: Answer) -> ApiError {
+pub(crate) fn unexpected(answer: Answer) -> ApiError {
     match answer {
         // It was there a moment ago.
         Answer::NotFound(why) => ApiError::new(404, why),
@@ -303,7 +304,7 @@ fn unexpected(answer: Answer) -> ApiError {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, ApiError> {
+pub(crate) async fn read(body: Body) -> Result<Bytes, ApiError> {
     let reading = Limited::new(body, BODY_BYTES_MAX).collect();
     match timeout(BODY_MAX, reading).await {
         Err(_) => Err(ApiError::new(408, "the body did not come in time")),
@@ -445,7 +446,7 @@ fn parse_upgrade(query: Option<&str>) -> Result<(Option<String>, Duration), Stri
 }
 
 /// Undoes percent-encoding (RFC 3986 §2.1).
-fn decode(text: &str) -> Result<String, String> {
+pub(crate) fn decode(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not a percent-encoded text");
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

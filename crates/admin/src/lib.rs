@@ -4,6 +4,7 @@
 //! the data plane nor the probes. Everything here runs beside traffic.
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod api;
 mod carried;
 mod certificates;
@@ -173,6 +174,11 @@ fn routes(admin: Arc<Admin>) -> Router {
             "/api/v1/pools/{pool}/servers/{server}/drill",
             post(api::drill),
         )
+        .route("/api/v1/pools/{pool}/affinity", get(affinity::show))
+        .route(
+            "/api/v1/pools/{pool}/affinity/forget",
+            post(affinity::forget),
+        )
         .route("/api/v1/explain", post(api::explain))
         .route("/api/v1/reload", get(api::last_reload).post(api::reload))
         .route("/api/v1/upgrade", post(api::upgrade))
@@ -208,7 +214,8 @@ async fn nothing_here(request: Request) -> ApiError {
         format!(
             "nothing at {path}; there are /, /livez, /health, /metrics, /api/v1/listeners, /api/v1/routes, \
              /api/v1/certificates, /api/v1/pools, /api/v1/pools/POOL/servers, /api/v1/pools/POOL/servers/SERVER (also PATCH), \
-             POST /api/v1/pools/POOL/servers/SERVER/drain and …/drill, POST /api/v1/explain, /api/v1/reload (also POST) and \
+             POST /api/v1/pools/POOL/servers/SERVER/drain and …/drill, /api/v1/pools/POOL/affinity, \
+             POST /api/v1/pools/POOL/affinity/forget, POST /api/v1/explain, /api/v1/reload (also POST) and \
              POST /api/v1/upgrade"
         ),
     )

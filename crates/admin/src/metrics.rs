@@ -5,6 +5,7 @@
 mod capacity;
 mod certificates;
 mod families;
+mod learnt;
 mod queues;
 mod text;
 
@@ -110,6 +111,8 @@ fn collect(admin: &Arc<Admin>, carried: &Carried, totals: bool) -> (String, Tota
     pools(&mut text, &rows, &world);
     capacity::capacity(&mut text, &world);
     queues::queues(&mut text, &rows, &world);
+    learnt::learnt(&mut text, &world);
+    learnt::fairness(&mut text, &world);
     ledger.servers.prune(server_totals);
     ledger.pools.prune(pool_totals);
     drop(ledger);

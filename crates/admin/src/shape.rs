@@ -141,6 +141,9 @@ pub(crate) struct Pool {
     /// What it carries, and whether the rest would bear it; absent until it was first looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<control::capacity::Outlook>,
+    /// How far affinity bends the balance; absent where nothing binds clients, or few came of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fairness: Option<control::fairness::Fairness>,
 }
 
 /// A part of a pool, as its routes see it.
@@ -179,6 +182,7 @@ impl Pool {
                 .stats
                 .sum(|cells| cells.retries.iter().map(Counter::get).sum()),
             capacity: state.outlook().map(|outlook| (*outlook).clone()),
+            fairness: state.fairness().map(|fairness| (*fairness).clone()),
             active: standings
                 .map(|standing| u64::from(standing.member.cell.in_use()))
                 .sum(),

@@ -110,5 +110,11 @@ pub const AGENT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const AFFINITY_COOKIE: &str = "SERVERID";
 /// Bits of an IPv6 address that tell clients apart: what one household or machine gets.
 pub const AFFINITY_IPV6_PREFIX: u8 = 64;
+/// Clients of a pool whose server is learnt.
+pub const LEARNT_ENTRIES: u32 = 100_000;
+/// A client that did not come for so long is forgotten.
+pub const LEARNT_EXPIRE: Duration = Duration::from_secs(30 * 60);
+/// A part of a pool's requests, percent: one address that sends so many is told of.
+pub const SOURCE_ALARM: u32 = 25;
 /// Bytes that a secret has at least.
 pub const SECRET_BYTES_MIN: usize = 16;

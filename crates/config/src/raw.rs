@@ -20,8 +20,8 @@ mod tls;
 pub(crate) use acme::{RawAcme, RawExternalAccount};
 pub(crate) use adaptive::{RawAdaptive, RawAdaptiveMap};
 pub(crate) use affinity::{
-    OnDrainWord, RawAffinity, RawCookieAffinity, RawHashAffinity, RawHeaderAffinity,
-    RawSourceAffinity, StrengthWord,
+    OnDrainWord, RawAffinity, RawAppCookieAffinity, RawCookieAffinity, RawHashAffinity,
+    RawHeaderAffinity, RawSourceAffinity, StrengthWord,
 };
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use destination::{RawArm, RawDestination, RawSplit};

@@ -15,10 +15,12 @@ use crate::labels::Labels;
 
 mod acme;
 mod affinity;
+mod learning;
 mod tls;
 
 pub use acme::{Acme, Challenge, ExternalAccount, Issuer};
 pub use affinity::{Affinity, AffinityKind, InsertedCookie, Secret, Strength};
+pub use learning::{Learning, LearntBy};
 pub use tls::{
     Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
 };

@@ -16,6 +16,40 @@ pub struct Live {
     /// What DNS has answered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<LiveName>,
+    /// What pools have learnt of their clients. Never in the state file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub learnt: Vec<LiveLearnt>,
+}
+
+/// What one pool has learnt of its clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveLearnt {
+    /// The pool.
+    pub pool: String,
+    /// What tells clients apart, in words: what was learnt by something else means nothing.
+    pub by: String,
+    /// What keys were hashed with, in 32 hexadecimal digits.
+    pub secret: Hidden,
+    /// Names of servers, which entries name by their place here.
+    pub servers: Vec<String>,
+    /// Those unused longest first.
+    pub entries: Vec<LiveEntry>,
+}
+
+/// One binding: the hash of a client's key, its server's place, and the milliseconds that it was unused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveEntry(pub u64, pub u32, pub u64);
+
+/// A secret: its `Debug` shows nothing.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden")
+    }
 }
 
 /// One server at one address, or at all the addresses of its name.

@@ -10,8 +10,10 @@ pub mod affinity;
 pub mod capacity;
 pub mod crew;
 pub mod decide;
+pub mod fairness;
 pub mod gate;
 pub mod handover;
+pub mod learnt;
 pub mod live;
 pub mod memory;
 pub mod message;
@@ -21,6 +23,7 @@ pub mod pick;
 pub mod publisher;
 pub mod reason;
 pub mod record;
+pub mod sources;
 pub mod tries;
 pub mod world;
 

@@ -15,7 +15,9 @@ use config::Labels;
 
 use crate::affinity::Bound;
 use crate::capacity::Outlook;
+use crate::fairness::Fairness;
 use crate::gate::Gate;
+use crate::learnt::{LearntView, NO_TAG};
 use crate::metrics::{
     Classes, ListenerCells, PauseCause, PerWorker, PoolCells, RouteCells, ServerCells,
 };
@@ -65,6 +67,8 @@ pub struct Member {
     limited_by: AtomicU8,
     /// Whether it has few requests at once until one succeeds, and none has.
     half_open: AtomicBool,
+    /// What its name is known by in its pool's table of what was learnt.
+    tag: AtomicU32,
     /// Whether its pool's view has it among those that may be picked.
     pickable: AtomicBool,
     /// The subsets whose views have it, by [`PoolState::group`]; `None` for none. Read only for those who wait.
@@ -117,6 +121,7 @@ impl Member {
             limit: AtomicU32::new(0),
             limited_by: AtomicU8::new(0),
             half_open: AtomicBool::new(false),
+            tag: AtomicU32::new(NO_TAG),
             pickable: AtomicBool::new(false),
             groups: ArcSwapOption::empty(),
             refused: AtomicBool::new(false),
@@ -183,6 +188,16 @@ impl Member {
     #[must_use]
     pub fn is_half_open(&self) -> bool {
         self.half_open.load(Ordering::Relaxed)
+    }
+
+    /// What its name is known by in its pool's table of what was learnt; none has `u32::MAX`.
+    #[must_use]
+    pub fn tag(&self) -> u32 {
+        self.tag.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tag(&self, tag: u32) {
+        self.tag.store(tag, Ordering::Relaxed);
     }
 
     /// Notes that a request has succeeded: true once while it is half open.
@@ -519,6 +534,8 @@ pub struct PoolView {
     pub divided: bool,
     /// Who keeps clients that are bound; `None`: nothing binds them.
     pub bound: Option<Bound>,
+    /// What the pool has learnt of its clients, where it does.
+    pub learnt: Option<Arc<LearntView>>,
 }
 
 /// The live half of a pool, or of a subset of one.
@@ -544,6 +561,7 @@ pub struct PoolState {
     view: ArcSwap<PoolView>,
     version: AtomicU64,
     outlook: ArcSwapOption<Outlook>,
+    fairness: ArcSwapOption<Fairness>,
 }
 
 impl PoolState {
@@ -560,6 +578,7 @@ impl PoolState {
             panic: false,
             divided: false,
             bound: None,
+            learnt: None,
         };
         Self {
             name,
@@ -573,6 +592,7 @@ impl PoolState {
             view: ArcSwap::from_pointee(view),
             version: AtomicU64::new(0),
             outlook: ArcSwapOption::empty(),
+            fairness: ArcSwapOption::empty(),
         }
     }
 
@@ -616,6 +636,17 @@ impl PoolState {
 
     pub(crate) fn set_outlook(&self, outlook: Outlook) {
         self.outlook.store(Some(Arc::new(outlook)));
+    }
+
+    /// How far affinity bends the balance; `None` where nothing binds clients, or few came of late. For those beside
+    /// traffic.
+    #[must_use]
+    pub fn fairness(&self) -> Option<Arc<Fairness>> {
+        self.fairness.load_full()
+    }
+
+    pub(crate) fn set_fairness(&self, fairness: Option<Fairness>) {
+        self.fairness.store(fairness.map(Arc::new));
     }
 
     /// Swaps the view, and gives the one before.

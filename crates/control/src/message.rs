@@ -12,6 +12,7 @@ use wire::agent_check::AgentLine;
 use crate::live::ListenerState;
 use crate::metrics::PauseCause;
 use crate::publisher::Changes;
+use crate::sources::Heavy;
 
 /// The way to the thread that owns the publisher.
 pub type Sender = Box<dyn Fn(Message) + Send + Sync>;
@@ -99,6 +100,13 @@ pub enum Event {
         /// Why.
         cause: PauseCause,
     },
+    /// What one worker counted of the addresses that a pool's clients come from, in its last window.
+    Sources {
+        /// Pool name.
+        pool: Arc<str>,
+        /// The one that most requests came from.
+        heavy: Heavy,
+    },
     /// A name look-up has ended.
     Resolved {
         /// The name.
@@ -144,6 +152,13 @@ pub enum Command {
         /// Even if the others may not bear it.
         force: bool,
     },
+    /// Forget what was learnt of clients: they are new from then on.
+    Forget {
+        /// Pool name.
+        pool: String,
+        /// Which bindings.
+        what: Forget,
+    },
     /// Take a server out as a crash would, and report what that costs.
     Drill {
         /// Pool name.
@@ -155,6 +170,19 @@ pub enum Command {
         /// Even if nobody else can serve, or the others may not bear it.
         force: bool,
     },
+}
+
+/// Which bindings of clients are to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forget {
+    /// All of the pool.
+    All,
+    /// Those to the server of this name.
+    Server(String),
+    /// That of the client with this key, as lists show it.
+    Key(u64),
+    /// That of the client with this cookie, header value or address.
+    Value(String),
 }
 
 /// Called once with the answer.
@@ -180,6 +208,8 @@ pub enum Answer {
     Drained(Receipt),
     /// A drill has ended.
     Drilled(DrillReport),
+    /// So many bindings were forgotten.
+    Forgotten(u64),
     /// It would do harm, which is told, and is done only by force.
     NeedsForce(String),
     /// No such pool or server, or a value out of range.

@@ -3,6 +3,7 @@
 //! Which of several servers is better is `balance`'s to say, who waits is [`gate`](crate::gate)'s; here both are asked
 //! until one server has let the request in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::gate::Lease;
 use crate::live::{Member, PoolState, PoolView};
 use crate::metrics::{Overflow, RetryCause};
 use crate::reason::Reason;
+use crate::sources::{Heavy, Sources};
 
 /// Places of a ring that are walked before any server will do.
 const WALK_MAX: usize = 4096;
@@ -37,6 +39,8 @@ pub struct LocalPool {
     pub view: Arc<PoolView>,
     /// Random state and scratch.
     pub local: balance::Local,
+    /// Where its clients come from, where they are bound by that.
+    sources: Option<Box<Sources>>,
     version: u64,
 }
 
@@ -50,6 +54,7 @@ impl LocalPool {
             state: state.clone(),
             view: state.view(),
             local: balance::Local::new(seed),
+            sources: None,
             version,
         }
     }
@@ -63,6 +68,12 @@ impl LocalPool {
             self.version = version;
         }
         newer
+    }
+
+    /// Counts where a request comes from; gives what the publisher is to hear, once in a while.
+    pub fn count_source(&mut self, source: IpAddr, now: Duration) -> Option<Heavy> {
+        let begin = || Box::new(Sources::new(now));
+        self.sources.get_or_insert_with(begin).count(source, now)
     }
 
     /// Picks a server and claims a slot of it. Servers in `tried` are left out.

@@ -9,8 +9,10 @@ mod carried;
 mod changes;
 mod drain;
 mod drill;
+mod fairness;
 mod handover;
 mod health;
+mod learnt;
 mod limits;
 mod outlier;
 mod own_word;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use balance::learnt::Tally;
 use balance::{Quantile, State};
 use config::{AgentCheck, HealthCheck, Secret, Snapshot};
 
@@ -192,6 +195,24 @@ pub enum Notice {
         /// How it stands.
         outlook: Option<Arc<Outlook>>,
     },
+    /// One address carries more of a pool than its `source_alarm`.
+    HeavySource {
+        /// Pool name.
+        pool: Arc<str>,
+        /// The address, or its network.
+        source: IpAddr,
+        /// Its part of the pool's requests.
+        percent: f64,
+    },
+    /// An operator had bindings of clients forgotten.
+    Forgotten {
+        /// Pool name.
+        pool: Arc<str>,
+        /// Which, in words.
+        what: String,
+        /// How many there were.
+        count: u64,
+    },
     /// An operator changed a server.
     Operator {
         /// Pool name.
@@ -217,6 +238,8 @@ pub struct Publisher {
     next_group: u32,
     next_probe: u64,
     random: u64,
+    /// What the randomness of this process began with.
+    seed: u64,
     snapshot: Option<Arc<Snapshot>>,
     /// Signs what clients carry.
     secret: Option<Secret>,
@@ -243,6 +266,8 @@ pub struct Publisher {
     /// What another process knew of servers that are still to come.
     given: handover::Given,
     words_version: u64,
+    /// What became of what pools have learnt, by the pool.
+    tallies: BTreeMap<Arc<str>, Arc<Tally>>,
     /// When the traffic of a pool's servers is to be looked at next; `None` while no pool wants that.
     sweep_at: Option<Duration>,
     /// When servers whose limit follows latency are to be looked at next; `None` while there are none.
@@ -263,6 +288,7 @@ impl Publisher {
             next_group: 1,
             next_probe: 1,
             random: seed,
+            seed,
             snapshot: None,
             secret: None,
             pools: BTreeMap::new(),
@@ -280,6 +306,7 @@ impl Publisher {
             leaving: BTreeMap::new(),
             given: handover::Given::default(),
             words_version: 0,
+            tallies: BTreeMap::new(),
             sweep_at: None,
             look_at: None,
             pauses: pauses::Pauses::default(),
@@ -362,6 +389,7 @@ impl Publisher {
             } => self.handle_agent(member, number, answer, now),
             Event::NotProbed { member, probe } => self.handle_not_probed(member, probe, now),
             Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
+            Event::Sources { pool, heavy } => self.handle_sources(&pool, heavy, now),
             Event::Paused { listener, cause } => self.pauses.handle(&listener, cause, now),
         }
     }
@@ -399,7 +427,8 @@ impl Publisher {
         let pause = self.pauses.poll_timeout();
         let drill = self.drills.iter().map(|drill| drill.look_at).min();
         let (sweep, look) = (self.sweep_at, self.look_at);
-        [probe, agent, view, name, drain, drill, sweep, look, pause]
+        let learnt = self.next_learnt();
+        [probe, agent, view, name, drain, drill, sweep, look, pause, learnt]
             .into_iter()
             .flatten()
             .min()
@@ -414,6 +443,7 @@ impl Publisher {
         self.look_at_drills(now);
         self.sweep_due_pools(now);
         self.look_at_limits(now);
+        self.sweep_learnt(now);
         self.build_due_views(now);
         let pauses = self.pauses.handle_timeout(now);
         self.actions.extend(pauses.into_iter().map(Action::Log));

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Server(ServerArgs),
     /// Takes a server of a running instance out as a crash would, and reports what that cost
     Drill(DrillArgs),
+    /// Shows or forgets what a pool of a running instance has learnt of its clients
+    Affinity(AffinityArgs),
     /// Prints the JSON Schema of the config, for editors
     Schema,
     /// Prints a shell's completion script
@@ -215,6 +217,59 @@ pub(crate) enum ServerCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AffinityArgs {
+    #[command(subcommand)]
+    pub(crate) command: AffinityCommand,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AffinityCommand {
+    /// Shows which server each client is bound to, by a hash of what tells clients apart
+    List {
+        /// The pool
+        pool: String,
+        /// Only the clients of this server
+        #[arg(long, value_name = "NAME")]
+        server: Option<String>,
+        /// Only the client with this cookie, header value or address
+        #[arg(long, value_name = "TEXT")]
+        value: Option<String>,
+        /// At most so many, 1 to 10000
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on from here, as the last page said
+        #[arg(long, value_name = "NEXT", default_value_t = 0)]
+        from: usize,
+    },
+    /// Forgets bindings: these clients are new from then on
+    Forget {
+        /// The pool
+        pool: String,
+        #[command(flatten)]
+        what: ForgetArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ForgetArgs {
+    /// All of the pool
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The clients of this server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// The client with this key, as `list` shows it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// The client with this cookie, header value or address
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) value: Option<String>,
 }
 
 #[derive(Debug, Args)]

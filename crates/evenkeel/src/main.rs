@@ -1,5 +1,6 @@
 //! The command line and the wiring of the rooms: what `evenkeel` does is done by the crates beside this one.
 
+mod affinity;
 mod balance_command;
 mod check;
 mod cli;
@@ -62,6 +63,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Upgrade(args) => remote::upgrade(&args),
         Command::Server(args) => remote::server(&args),
         Command::Drill(args) => drill::run(&args),
+        Command::Affinity(args) => affinity::run(&args),
     }
 }
 

@@ -372,8 +372,47 @@ fn status_text(health: &Value, pools: &[Value]) -> String {
         if let Some(line) = capacity_text(pool) {
             let _ = writeln!(out, "{}: {line}", text(pool, "name"));
         }
+        if let Some(line) = fairness_text(pool) {
+            let _ = writeln!(out, "{}: {line}", text(pool, "name"));
+        }
     }
     out
+}
+
+/// How far affinity bends the balance of a pool; `None` where nothing binds its clients, or few came of late.
+fn fairness_text(pool: &Value) -> Option<String> {
+    let fairness = pool.get("fairness")?;
+    let percent = |object: &Value, key: &str| {
+        let share = object.get(key).and_then(Value::as_f64);
+        share.unwrap_or(0.0) * 100.0
+    };
+    let mut out = format!(
+        "{:.0} % of picks by affinity, which bends the balance by {:.0} %",
+        percent(fairness, "by_affinity"),
+        percent(fairness, "bend")
+    );
+    if let Some(most) = fairness.get("most") {
+        let _ = write!(
+            out,
+            "; {} has {:.0} % where {:.0} % is its part",
+            text(most, "server"),
+            percent(most, "share"),
+            percent(most, "due")
+        );
+    }
+    if let Some(source) = fairness.get("source") {
+        let alarm = match source.get("alarm").and_then(Value::as_bool) {
+            Some(true) => ": ALARM",
+            _ => "",
+        };
+        let _ = write!(
+            out,
+            "; {} sends {:.0} %{alarm}",
+            text(source, "source"),
+            percent(source, "share")
+        );
+    }
+    Some(out)
 }
 
 /// `tier=gold,version=v2`.
@@ -539,6 +578,25 @@ mod tests {
             assert_eq!(capacity_text(&pool).as_deref(), expected);
         }
         assert_eq!(capacity_text(&json!({ "name": "site" })), None);
+    }
+
+    #[test]
+    fn fairness_in_words() {
+        let pool = json!({ "fairness": { "by_affinity": 0.816, "bend": 0.0912,
+            "most": { "server": "a", "share": 0.42, "due": 0.3333 },
+            "source": { "source": "192.0.2.1", "share": 0.31, "alarm": true } } });
+        assert_eq!(
+            fairness_text(&pool).as_deref(),
+            Some(
+                "82 % of picks by affinity, which bends the balance by 9 %; a has 42 % where 33 % is its part; 192.0.2.1 sends 31 %: ALARM"
+            )
+        );
+        let even = json!({ "fairness": { "by_affinity": 0.0, "bend": 0.0 } });
+        assert_eq!(
+            fairness_text(&even).as_deref(),
+            Some("0 % of picks by affinity, which bends the balance by 0 %")
+        );
+        assert_eq!(fairness_text(&json!({ "name": "site" })), None);
     }
 
     #[test]

@@ -353,7 +353,8 @@ async fn prepare(
     admin: Option<admin_listener::Given>,
     predecessor: Option<&Predecessor>,
 ) -> Result<Parts, NotStarted> {
-    let started = Instant::now();
+    // Workers and publisher have one clock: what one of them saw is as old for the other.
+    let started = proxy::origin();
     // First, so that a signal that comes while starting is not lost.
     let signals = Signals::listen().context("signals cannot be listened to")?;
     let open_files = limits::raise_open_files();

@@ -19,6 +19,7 @@ mod queue;
 mod relay;
 mod room;
 mod sockets;
+mod source;
 mod stream;
 mod sys;
 mod tcp;
@@ -28,5 +29,6 @@ mod worker;
 
 pub use engine::{Engine, NotPrepared, Notice, Prepared, Stopped, connection_default_max};
 pub use fault::arm_faults;
+pub use net::origin;
 pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};
 pub use tls::{Issued, TlsError, check_tls, secure_probes};

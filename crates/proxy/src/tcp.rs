@@ -25,6 +25,7 @@ use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
 use crate::relay::{self, TunnelEnd, TunnelTimes};
+use crate::source;
 use crate::stream::Stream;
 use crate::tls;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
@@ -312,10 +313,17 @@ async fn connect(
 /// The hash of what binds a client to a server, where that is something that connections have.
 fn key_of(affinity: &Affinity, source: IpAddr) -> Option<u64> {
     match &affinity.kind {
-        AffinityKind::Source { ipv6_prefix } => Some(source_key(source, *ipv6_prefix)),
         AffinityKind::Hash(HashKey::Source) => Some(decide::source_key(source)),
-        _ => None,
+        kind => Some(source_key(source, kind.source_prefix()?)),
     }
+}
+
+/// What was learnt of a client, where the pool learns.
+fn learnt_bond(pool: &RefCell<LocalPool>, source: IpAddr) -> Option<Bond> {
+    let mut pool = pool.borrow_mut();
+    pool.refresh();
+    let learnt = pool.view.learnt.as_ref()?;
+    Some(learnt.bond_of_source(source, net::now()))
 }
 
 /// A connection that is to have a server of a pool.
@@ -340,8 +348,12 @@ impl<'a> Asking<'a> {
     ) -> Self {
         let affinity = config.affinity.as_ref().zip(source);
         let bond = affinity.and_then(|(affinity, source)| {
-            let tie = Tie::Key(key_of(affinity, source)?);
-            Some((affinity, Bond::to(tie)))
+            source::count(worker, affinity, pool, source);
+            let bond = match &affinity.kind {
+                AffinityKind::Learnt(_) => learnt_bond(pool, source)?,
+                _ => Bond::to(Tie::Key(key_of(affinity, source)?)),
+            };
+            Some((affinity, bond))
         });
         let key = match (&config.balance.key, source) {
             (HashKey::Source, Some(source)) => Some(decide::source_key(source)),
@@ -424,8 +436,14 @@ impl<'a> Asking<'a> {
         if let Some(counter) = cells.affinity.get(end as usize) {
             counter.increment();
         }
-        if let Some(member) = member.filter(|_| end == End::Kept) {
+        let Some(member) = member else {
+            return;
+        };
+        if end == End::Kept {
             member.stats.of(worker).affinity_picks.increment();
+        }
+        if let Some(learnt) = &pool.view.learnt {
+            learnt.learn(bond, member, net::now());
         }
     }
 }

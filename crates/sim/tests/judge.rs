@@ -332,6 +332,7 @@ impl<F: FnMut(&mut PoolView)> Decisions for Shows<F> {
             panic: view.panic,
             divided: view.divided,
             bound: None,
+            learnt: view.learnt.clone(),
         };
         (self.0)(&mut other);
         Arc::new(other)

@@ -229,6 +229,50 @@ pub const FAMILIES: &[Family] = &[
         "Requests and TCP connections of pools that bind clients, by what came of it: kept, new, foreign (what the client brought names no server), moved (its server could not serve), strayed (a try there failed; it stays bound), refused.",
     ),
     family(
+        "evenkeel_affinity_entries",
+        Gauge,
+        &["pool"],
+        "Clients whose server a pool has learnt, those included that have expired and were not yet swept.",
+    ),
+    family(
+        "evenkeel_affinity_entries_max",
+        Gauge,
+        &["pool"],
+        "How many there may be: `entries`.",
+    ),
+    family(
+        "evenkeel_affinity_learnt_total",
+        Counter,
+        &["pool", "event"],
+        "What became of learnt bindings: learnt, moved to another server, evicted by newer ones, expired, forgotten by \
+         an operator, dropped since too many others changed at that moment.",
+    ),
+    family(
+        "evenkeel_affinity_share",
+        Gauge,
+        &["pool"],
+        "The part of a pool's picks of late that affinity decided, 0 to 1.",
+    ),
+    family(
+        "evenkeel_affinity_bend",
+        Gauge,
+        &["pool"],
+        "The part of a pool's picks of late that are on another server than by the weights in force alone, 0 to 1.",
+    ),
+    family(
+        "evenkeel_affinity_source_share",
+        Gauge,
+        &["pool"],
+        "The part of a pool's requests that come from one address, the one that most come from, where clients are bound \
+         by theirs.",
+    ),
+    family(
+        "evenkeel_affinity_source_alarm",
+        Gauge,
+        &["pool"],
+        "1 while that is past `source_alarm`.",
+    ),
+    family(
         "evenkeel_listener_connections",
         Gauge,
         &["listener"],

@@ -331,3 +331,61 @@ async fn an_explanation_is_asked_for_with_a_request() {
         assert!(error.starts_with(expected), "{body}: {error}");
     }
 }
+
+#[tokio::test]
+async fn what_was_learnt_is_shown_and_forgotten() {
+    const SITE: &str = "/api/v1/pools/site/affinity";
+    let fixture = Fixture::new(MAIN).await;
+    let view = fixture.hub.world().pool("site").unwrap().1.view();
+    let learnt = view.learnt.as_ref().unwrap();
+    let client = |last: u8| learnt.learnt().source_key([192, 0, 2, last].into());
+    for (last, server) in [(1, 0), (2, 0), (3, 1)] {
+        let member = &view.standings[server].member;
+        learnt.bind(client(last), member, Duration::ZERO);
+    }
+    let shown = fixture.get(SITE).await.json();
+    assert_eq!(
+        (&shown["kind"], &shown["entries"]),
+        (&json!("source"), &json!(3))
+    );
+    assert_eq!(shown["bindings"].as_array().unwrap().len(), 3);
+    let one = fixture.get(&format!("{SITE}?value=192.0.2.3")).await.json();
+    assert_eq!(one["bindings"][0]["server"], "unix:/run/site.sock");
+    let path = format!("POST {SITE}/forget");
+    for (body, expected) in [
+        ("", "the body is not JSON: "),
+        ("{}", "one thing is to be forgotten, such as "),
+        (
+            r#"{"all":true,"server":"a"}"#,
+            "one thing is to be forgotten",
+        ),
+        (r#"{"all":false}"#, "`all` cannot be false: "),
+        (
+            r#"{"sever":"a"}"#,
+            "unknown key `sever`: `all`, `server`, `key` or `value`",
+        ),
+        (r#"{"key":"x"}"#, "`x` is not a key as lists show it"),
+    ] {
+        let error = fixture.write(&path, body).await.error(400);
+        assert!(error.starts_with(expected), "{body}: {error}");
+    }
+    for (body, count) in [
+        (r#"{"value":"192.0.2.1"}"#, 1),
+        (r#"{"value":"192.0.2.1"}"#, 0),
+        (r#"{"server":"10.0.1.1:80"}"#, 1),
+        (r#"{"all":true}"#, 1),
+    ] {
+        let answer = fixture.write(&path, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["forgotten"], count, "{body}");
+    }
+    let error = fixture.write(&path, r#"{"value":"me"}"#).await.error(404);
+    assert!(error.contains("`me` is not an IP address"), "{error}");
+    let wrong = fixture.get(&format!("{SITE}?limit=x")).await.error(400);
+    assert!(wrong.contains("a whole number"), "{wrong}");
+    let none = fixture.get("/api/v1/pools/api/affinity").await.error(404);
+    assert!(none.contains("learns nothing"), "{none}");
+    // A page of another site cannot ask for it.
+    let plain = format!("{path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n");
+    assert_eq!(fixture.send(&plain, "{}").await.status, 415);
+}

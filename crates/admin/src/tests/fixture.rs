@@ -37,7 +37,7 @@ pools:
     servers:
       - { name: a, address: "10.0.0.1:80", weight: 2, max_connections: 100 }
       - { name: "b<&\"c", address: "10.0.0.2:80", max_connections: 50 }
-  site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"], affinity: source }
+  site: { servers: ["10.0.1.1:80", "unix:/run/site.sock"], affinity: { source: learn } }
 "#;
 
 struct Text(String);
@@ -230,6 +230,7 @@ fn obey(
             length,
             ..
         } => publisher.handle_drill(&pool, &server, length, reply, now),
+        Command::Forget { pool, what } => publisher.handle_forget(&pool, &what, reply, now),
         Command::Reload => {
             let loaded = load(&file.lock().unwrap());
             reply(reload(publisher, loaded, now, hub));

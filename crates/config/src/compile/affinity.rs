@@ -10,17 +10,20 @@ use super::PoolNames;
 use super::pool::hash_key_of;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::raw::{
-    OnDrainWord, RawAffinity, RawCookieAffinity, RawHashAffinity, RawHeaderAffinity,
-    RawSourceAffinity, StrengthWord,
+    OnDrainWord, RawAffinity, RawAppCookieAffinity, RawCookieAffinity, RawHashAffinity,
+    RawHeaderAffinity, RawSourceAffinity, StrengthWord,
 };
 use crate::read::At;
 use crate::snapshot::{
-    Affinity, AffinityKind, HashKey, InsertedCookie, Listener, Pool, Protocol, Secret, Server,
-    Strength, Target,
+    Affinity, AffinityKind, HashKey, InsertedCookie, Learning, LearntBy, Listener, Pool, Protocol,
+    Secret, Server, Strength, Target,
 };
 use crate::units::Wait;
-use crate::values::{Off, Text};
+use crate::values::{Off, Text, Whole};
 use crate::{Source, defaults};
+
+/// How many clients a table knows.
+type Entries = Whole<1, 10_000_000>;
 
 /// Separates what a cookie's value says from what is said besides: the share of a user in a split, the time.
 const SEPARATOR: char = '~';
@@ -50,6 +53,7 @@ pub(super) fn compile_affinity(
                 None => Some(Duration::MAX),
                 Some(wait) => wait.on().map(|wait| wait.0),
             },
+            source_alarm: None,
         }
     };
     Some(match value.on()? {
@@ -67,45 +71,43 @@ pub(super) fn compile_affinity(
                 wait,
             )
         }
-        RawAffinity::Header(RawHeaderAffinity {
+        RawAffinity::AppCookie(RawAppCookieAffinity {
             name,
-            mode,
+            path_parameter,
+            entries,
+            expire,
             strength,
             on_drain,
             queue_wait,
             ..
         }) => {
-            let At {
-                value: Text(name),
-                span,
-                ..
-            } = name?;
-            if !is_token(&name) {
-                let message = format!("`{name}` is not the name of a header");
-                report.error(Kind::Value, span, message);
-            }
-            let name = name.to_ascii_lowercase();
-            let kind = match mode.map(|mode| mode.value.0) {
-                Some("hash") => AffinityKind::Hash(HashKey::Header(name)),
-                _ => AffinityKind::Header(name.into()),
-            };
+            let by = app_cookie(name?, path_parameter, report);
+            let learning = learning(by, entries, expire, report);
+            let kind = AffinityKind::Learnt(learning);
             of(kind, strength, on_drain, queue_wait)
         }
-        RawAffinity::Source(RawSourceAffinity {
-            ipv6_prefix,
-            strength,
-            on_drain,
-            queue_wait,
-            ..
-        }) => {
-            let prefix = ipv6_prefix.and_then(|prefix| u8::try_from(prefix.value.u32()).ok());
-            let ipv6_prefix = prefix.unwrap_or(defaults::AFFINITY_IPV6_PREFIX);
-            of(
-                AffinityKind::Source { ipv6_prefix },
-                strength,
-                on_drain,
-                queue_wait,
-            )
+        RawAffinity::Header(mut raw) => {
+            let (strength, on_drain, wait) = (
+                raw.strength.take(),
+                raw.on_drain.take(),
+                raw.queue_wait.take(),
+            );
+            of(compile_header(raw, report)?, strength, on_drain, wait)
+        }
+        RawAffinity::Source(mut raw) => {
+            let (strength, on_drain, wait) = (
+                raw.strength.take(),
+                raw.on_drain.take(),
+                raw.queue_wait.take(),
+            );
+            let alarm = raw.source_alarm.take();
+            let alarm = alarm.map_or(Some(defaults::SOURCE_ALARM), |alarm| {
+                alarm.value.on().map(|percent| percent.0)
+            });
+            Affinity {
+                source_alarm: alarm,
+                ..of(compile_source(raw, report), strength, on_drain, wait)
+            }
         }
         RawAffinity::Hash(RawHashAffinity {
             key,
@@ -118,6 +120,113 @@ pub(super) fn compile_affinity(
             of(AffinityKind::Hash(key), strength, on_drain, queue_wait)
         }
     })
+}
+
+fn compile_header(raw: RawHeaderAffinity, report: &mut Report) -> Option<AffinityKind> {
+    let (mut entries, mut expire) = (raw.entries, raw.expire);
+    let At {
+        value: Text(name),
+        span,
+        ..
+    } = raw.name?;
+    if !is_token(&name) {
+        let message = format!("`{name}` is not the name of a header");
+        report.error(Kind::Value, span, message);
+    }
+    let name = name.to_ascii_lowercase();
+    let kind = match raw.mode.map(|mode| mode.value.0) {
+        Some("learn") => {
+            let by = LearntBy::Header(name.into());
+            AffinityKind::Learnt(learning(by, entries.take(), expire.take(), report))
+        }
+        Some("hash") => AffinityKind::Hash(HashKey::Header(name)),
+        _ => AffinityKind::Header(name.into()),
+    };
+    refuse_table(entries.as_ref(), expire.as_ref(), report);
+    Some(kind)
+}
+
+fn compile_source(raw: RawSourceAffinity, report: &mut Report) -> AffinityKind {
+    let (mut entries, mut expire) = (raw.entries, raw.expire);
+    let prefix = raw.ipv6_prefix;
+    let prefix = prefix.and_then(|prefix| u8::try_from(prefix.value.u32()).ok());
+    let ipv6_prefix = prefix.unwrap_or(defaults::AFFINITY_IPV6_PREFIX);
+    let kind = match raw.mode.map(|mode| mode.value.0) {
+        Some("learn") => {
+            let by = LearntBy::Source { ipv6_prefix };
+            AffinityKind::Learnt(learning(by, entries.take(), expire.take(), report))
+        }
+        _ => AffinityKind::Source { ipv6_prefix },
+    };
+    refuse_table(entries.as_ref(), expire.as_ref(), report);
+    kind
+}
+
+fn app_cookie(
+    name: At<Text>,
+    path_parameter: Option<At<Off<Text>>>,
+    report: &mut Report,
+) -> LearntBy {
+    let At {
+        value: Text(name),
+        span,
+        ..
+    } = name;
+    if !is_token(&name) {
+        let message = format!("`{name}` is not the name of a cookie");
+        report.error(Kind::Value, span, message);
+    }
+    let path_parameter = match path_parameter {
+        // What servlets call it where a client takes no cookies.
+        None => (name == "JSESSIONID").then(|| "jsessionid".to_owned()),
+        Some(At { value, span, .. }) => {
+            let parameter = value.on().map(|Text(parameter)| parameter);
+            if let Some(parameter) = parameter.as_ref().filter(|it| !is_token(it)) {
+                let message = format!("`{parameter}` is not the name of a path's parameter");
+                report.error(Kind::Value, span, message);
+            }
+            parameter
+        }
+    };
+    LearntBy::AppCookie {
+        name: name.into(),
+        path_parameter: path_parameter.map(Arc::from),
+    }
+}
+
+fn learning(
+    by: LearntBy,
+    entries: Option<At<Entries>>,
+    expire: Option<At<Wait>>,
+    report: &mut Report,
+) -> Learning {
+    const MIN: Duration = Duration::from_secs(1);
+    const MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+    if let Some(written) = &expire
+        && !(MIN..=MAX).contains(&written.value.0)
+    {
+        let message = "a time from `1s` to `365d` is expected";
+        report.error(Kind::Value, written.span, message);
+    }
+    Learning {
+        by,
+        entries: entries.map_or(defaults::LEARNT_ENTRIES, |entries| entries.value.u32()),
+        expire: expire.map_or(defaults::LEARNT_EXPIRE, |expire| expire.value.0),
+    }
+}
+
+/// What is of a table, where there is none.
+fn refuse_table(entries: Option<&At<Entries>>, expire: Option<&At<Wait>>, report: &mut Report) {
+    let keys = [
+        ("entries", entries.map(|it| it.key)),
+        ("expire", expire.map(|it| it.key)),
+    ];
+    for (name, key) in keys {
+        if let Some(key) = key {
+            let message = format!("`{name}` is only for `mode: learn`");
+            report.error(Kind::Conflict, key, message);
+        }
+    }
 }
 
 fn compile_cookie(

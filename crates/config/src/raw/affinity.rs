@@ -3,12 +3,9 @@
 use super::{RawKey, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
-use crate::read::{
-    At, Read, Shape, Table, choice, one_key, or, required, section, unsupported, wrong_type,
-};
-use crate::scalar::Scalar;
+use crate::read::{At, Read, Shape, Table, choice, one_key, or, required, section, wrong_type};
 use crate::tree::{Node, Value};
-use crate::units::Wait;
+use crate::units::{Percent, Wait};
 use crate::values::{Off, Text, Whole};
 
 /// Every kind's name.
@@ -34,37 +31,14 @@ words! {
     SameSiteWord "a word for SameSite" ["lax", "strict", "none"]
 }
 
-/// Defines the modes of a kind, of which `learn` is not there yet.
-macro_rules! modes {
-    ($(#[doc = $about:literal])+ $name:ident [ $($word:literal),+ ]) => {
-        $(#[doc = $about])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) struct $name(pub(crate) &'static str);
-
-        impl Read for $name {
-            fn read(node: &Node, report: &mut Report) -> Option<Self> {
-                if matches!(&node.value, Value::Scalar(Scalar { text, .. }) if text == "learn") {
-                    unsupported(node.span, "mode: learn", report);
-                    return None;
-                }
-                crate::read::word(node, "a mode", &[$($word),+], report).map(Self)
-            }
-
-            fn shape() -> Shape {
-                Shape::Words(&[$($word),+])
-            }
-        }
-    };
-}
-
-modes! {
+words! {
     /// What a header's value is to the binding.
-    HeaderModeWord ["name", "hash"]
+    HeaderModeWord "a mode" ["name", "hash", "learn"]
 }
 
-modes! {
+words! {
     /// What a client's address is to the binding.
-    SourceModeWord ["hash"]
+    SourceModeWord "a mode" ["hash", "learn"]
 }
 
 section! {
@@ -102,12 +76,37 @@ section! {
 }
 
 section! {
+    /// A cookie of the application's own: who is bound to which server is learnt from its answers.
+    RawAppCookieAffinity "affinity: app_cookie" {
+        /// Its name.
+        "name" name: Text = required(),
+        /// The parameter of a path (`/shop;jsessionid=…`) that stands for it where a client takes no cookies.
+        "path_parameter" path_parameter: Off<Text> = or("`jsessionid` for the cookie `JSESSIONID`, else off"),
+        /// Clients that are known at once; the one unused longest gives way to a new one.
+        "entries" entries: Whole<1, 10_000_000> = or(defaults::LEARNT_ENTRIES),
+        /// A client that did not come for this long is forgotten, 1s to 365d.
+        "expire" expire: Wait = or("30m"),
+        /// When the server cannot serve: `preferred` picks another and binds to that, `required` answers 503.
+        "strength" strength: StrengthWord = or("preferred"),
+        /// While the server drains: `keep` its clients until the drain ends, or `move` them.
+        "on_drain" on_drain: OnDrainWord = or("keep"),
+        /// How long a request waits for its server when that is full; `off`: not at all.
+        "queue_wait" queue_wait: Off<Wait> = or("the pool's `queue_wait`"),
+    } later []
+}
+
+section! {
     /// A header that says which server a client is bound to.
     RawHeaderAffinity "affinity: header" {
         /// Its name.
         "name" name: Text = required(),
-        /// What its value is: the `name` of a server, or a text to `hash`.
+        /// What its value is: the `name` of a server, a text to `hash`, or one whose server is to `learn`: from answers
+        /// that have the header, else from requests.
         "mode" mode: HeaderModeWord = or("name"),
+        /// With `mode: learn`: clients that are known at once; the one unused longest gives way to a new one.
+        "entries" entries: Whole<1, 10_000_000> = or(defaults::LEARNT_ENTRIES),
+        /// With `mode: learn`: a client that did not come for this long is forgotten, 1s to 365d.
+        "expire" expire: Wait = or("30m"),
         /// When the server cannot serve: `preferred` picks another, `required` answers 503.
         "strength" strength: StrengthWord = or("preferred"),
         /// While the server drains: `keep` its clients until the drain ends, or `move` them.
@@ -120,8 +119,14 @@ section! {
 section! {
     /// The client's address says which server it is bound to.
     RawSourceAffinity "affinity: source" {
-        /// What the address is: `hash`ed.
+        /// What the address is: a text to `hash`, or one whose server is to `learn`.
         "mode" mode: SourceModeWord = or("hash"),
+        /// With `mode: learn`: clients that are known at once; the one unused longest gives way to a new one.
+        "entries" entries: Whole<1, 10_000_000> = or(defaults::LEARNT_ENTRIES),
+        /// With `mode: learn`: a client that did not come for this long is forgotten, 1s to 365d.
+        "expire" expire: Wait = or("30m"),
+        /// A warning is logged when one address sends this part of the pool's requests or more; `off`: never.
+        "source_alarm" source_alarm: Off<Percent> = or(format!("{}%", defaults::SOURCE_ALARM)),
         /// Bits of an IPv6 address that count: what is alike in these is one client.
         "ipv6_prefix" ipv6_prefix: Whole<1, 128> = or(defaults::AFFINITY_IPV6_PREFIX),
         /// When the server cannot serve: `preferred` picks another, `required` answers 503.
@@ -151,6 +156,7 @@ section! {
 #[derive(Debug)]
 pub(crate) enum RawAffinity {
     Cookie(Box<RawCookieAffinity>),
+    AppCookie(RawAppCookieAffinity),
     Header(RawHeaderAffinity),
     Source(RawSourceAffinity),
     Hash(RawHashAffinity),
@@ -162,15 +168,14 @@ impl Read for RawAffinity {
             return match crate::read::word(node, "a kind of affinity", KINDS, report)? {
                 "cookie" => Some(Self::Cookie(Box::new(RawCookieAffinity::absent()))),
                 "source" => Some(Self::Source(RawSourceAffinity::absent())),
-                "app_cookie" => {
-                    unsupported(node.span, "app_cookie", report);
-                    None
-                }
                 name => {
-                    let what = if name == "header" { "header" } else { "key" };
-                    let help = match name {
-                        "header" => "write `{ header: NAME }`",
-                        _ => "write `{ hash: source }` or `{ hash: { header: NAME } }`",
+                    let (what, help) = match name {
+                        "app_cookie" => ("cookie", "write `{ app_cookie: NAME }`"),
+                        "header" => ("header", "write `{ header: NAME }`"),
+                        _ => (
+                            "key",
+                            "write `{ hash: source }` or `{ hash: { header: NAME } }`",
+                        ),
                     };
                     let message = format!("which {what} is it?");
                     report.error_help(Kind::Value, node.span, message, help);
@@ -188,6 +193,14 @@ impl Read for RawAffinity {
                 section.name = Some(At::here(Text::read(value, report)?, value));
                 Some(Self::Cookie(Box::new(section)))
             }
+            "app_cookie" if is_map => {
+                RawAppCookieAffinity::read(value, report).map(Self::AppCookie)
+            }
+            "app_cookie" => {
+                let mut section = RawAppCookieAffinity::absent();
+                section.name = Some(At::here(Text::read(value, report)?, value));
+                Some(Self::AppCookie(section))
+            }
             "header" if is_map => RawHeaderAffinity::read(value, report).map(Self::Header),
             "header" => {
                 let mut section = RawHeaderAffinity::absent();
@@ -200,11 +213,7 @@ impl Read for RawAffinity {
                 section.mode = Some(At::here(SourceModeWord::read(value, report)?, value));
                 Some(Self::Source(section))
             }
-            "hash" => read_hash(value, report).map(Self::Hash),
-            _ => {
-                unsupported(entry.key_span, name, report);
-                None
-            }
+            _ => read_hash(value, report).map(Self::Hash),
         }
     }
 
@@ -250,6 +259,11 @@ fn kinds() -> Table {
                 "cookie",
                 "A cookie of ours: its name, or the long form.",
                 Shape::Any(vec![Text::shape(), RawCookieAffinity::shape()]),
+            ),
+            choice(
+                "app_cookie",
+                "The application's own cookie: its name, or the long form.",
+                Shape::Any(vec![Text::shape(), RawAppCookieAffinity::shape()]),
             ),
             choice(
                 "header",

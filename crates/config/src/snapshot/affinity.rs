@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use balance::OnDrain;
 
-use super::HashKey;
+use super::{HashKey, Learning, LearntBy, Pool};
 
 /// What binds a client to a server of a pool, and how firmly.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,19 @@ pub struct Affinity {
     /// How long a request waits for its server when that is full; at most as long as the pool lets requests wait.
     /// `None`: not at all.
     pub queue_wait: Option<Duration>,
+    /// A warning is due when one address sends as many percent of the pool's requests; `None`: addresses are not counted.
+    pub source_alarm: Option<u32>,
+}
+
+impl Pool {
+    /// What it learns of its clients, if it does.
+    #[must_use]
+    pub fn learning(&self) -> Option<&Learning> {
+        match &self.affinity.as_ref()?.kind {
+            AffinityKind::Learnt(learning) => Some(learning),
+            _ => None,
+        }
+    }
 }
 
 /// By what a client is bound.
@@ -36,6 +49,8 @@ pub enum AffinityKind {
     },
     /// The hash of something that requests have.
     Hash(HashKey),
+    /// What was learnt before.
+    Learnt(Learning),
 }
 
 impl AffinityKind {
@@ -47,13 +62,27 @@ impl AffinityKind {
             Self::Header(_) => "header",
             Self::Source { .. } => "source",
             Self::Hash(_) => "hash",
+            Self::Learnt(learning) => learning.by.name(),
         }
     }
 
     /// Whether TCP connections have what binds.
     #[must_use]
     pub fn is_for_tcp(&self) -> bool {
-        matches!(self, Self::Source { .. } | Self::Hash(HashKey::Source))
+        self.source_prefix().is_some() || matches!(self, Self::Hash(HashKey::Source))
+    }
+
+    /// Bits of an IPv6 address that count, where clients are bound by theirs.
+    #[must_use]
+    pub fn source_prefix(&self) -> Option<u8> {
+        match self {
+            Self::Source { ipv6_prefix } => Some(*ipv6_prefix),
+            Self::Learnt(learning) => match learning.by {
+                LearntBy::Source { ipv6_prefix } => Some(ipv6_prefix),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use balance::OnDrain;
 
 use super::{Given, check_given};
-use crate::{Affinity, AffinityKind, HashKey, InsertedCookie, Severity, Strength};
+use crate::{
+    Affinity, AffinityKind, HashKey, InsertedCookie, Learning, LearntBy, Severity, Strength,
+};
 
 fn pool(affinity: &str) -> Given {
     Given::main(&format!(
@@ -83,6 +85,82 @@ fn each_kind_in_each_spelling() {
     assert_eq!(kind("{ hash: { query: user } }"), query);
 }
 
+fn learnt(by: LearntBy, entries: u32, expire: u64) -> AffinityKind {
+    let expire = Duration::from_secs(expire);
+    AffinityKind::Learnt(Learning {
+        by,
+        entries,
+        expire,
+    })
+}
+
+#[test]
+fn what_is_learnt_in_each_spelling() {
+    let cookie = |name: &str, parameter: Option<&str>| LearntBy::AppCookie {
+        name: name.into(),
+        path_parameter: parameter.map(Into::into),
+    };
+    let header = LearntBy::Header("x-user".into());
+    for (written, by, entries, expire) in [
+        (
+            "{ app_cookie: JSESSIONID }",
+            cookie("JSESSIONID", Some("jsessionid")),
+            100_000,
+            1800,
+        ),
+        (
+            "{ app_cookie: { name: JSESSIONID, path_parameter: off } }",
+            cookie("JSESSIONID", None),
+            100_000,
+            1800,
+        ),
+        (
+            "{ app_cookie: session_id }",
+            cookie("session_id", None),
+            100_000,
+            1800,
+        ),
+        (
+            "{ app_cookie: { name: sid, path_parameter: sid, entries: 10, expire: 1h } }",
+            cookie("sid", Some("sid")),
+            10,
+            3600,
+        ),
+        (
+            "{ header: { name: X-User, mode: learn } }",
+            header.clone(),
+            100_000,
+            1800,
+        ),
+        (
+            "{ header: { name: X-User, mode: learn, entries: 7, expire: 1s } }",
+            header,
+            7,
+            1,
+        ),
+        (
+            "{ source: learn }",
+            LearntBy::Source { ipv6_prefix: 64 },
+            100_000,
+            1800,
+        ),
+        (
+            "{ source: { mode: learn, ipv6_prefix: 56, entries: 7 } }",
+            LearntBy::Source { ipv6_prefix: 56 },
+            7,
+            1800,
+        ),
+    ] {
+        assert_eq!(kind(written), learnt(by, entries, expire), "{written}");
+    }
+    let alarm = |written: &str| affinity(written).expect(written).source_alarm;
+    assert_eq!(alarm("source"), Some(25));
+    assert_eq!(alarm("{ source: { source_alarm: off } }"), None);
+    let learnt = "{ source: { mode: learn, source_alarm: 40% } }";
+    assert_eq!(alarm(learnt), Some(40));
+    assert_eq!(alarm("{ app_cookie: X }"), None);
+}
+
 #[test]
 fn firmness() {
     let found = affinity("{ cookie: X }").unwrap();
@@ -158,22 +236,6 @@ fn what_is_wrong_is_told() {
             "3:14: error[unknown_key]: unknown key `cokie` in a kind of affinity (did you mean `cookie`?)",
         ),
         (
-            "{ app_cookie: X }",
-            "3:14: error[unsupported]: `app_cookie` is not supported by this version",
-        ),
-        (
-            "app_cookie",
-            "3:12: error[unsupported]: `app_cookie` is not supported by this version",
-        ),
-        (
-            "{ source: learn }",
-            "3:22: error[unsupported]: `mode: learn` is not supported by this version",
-        ),
-        (
-            "{ header: { name: X, mode: learn } }",
-            "3:39: error[unsupported]: `mode: learn` is not supported by this version",
-        ),
-        (
             "header",
             "3:12: error[value]: which header is it? (write `{ header: NAME }`)",
         ),
@@ -232,6 +294,43 @@ fn what_is_wrong_is_told() {
         (
             "{ source: { ipv6_prefix: 129 } }",
             "3:37: error[value]: expected a whole number from 1 to 128",
+        ),
+    ] {
+        let found = pool(written).found();
+        assert_eq!(found, [expected], "{written}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_table_is_told() {
+    for (written, expected) in [
+        (
+            "app_cookie",
+            "3:12: error[value]: which cookie is it? (write `{ app_cookie: NAME }`)",
+        ),
+        (
+            "{ app_cookie: { entries: 5 } }",
+            "3:26: error[missing]: `affinity: app_cookie` lacks `name`",
+        ),
+        (
+            "{ app_cookie: 'a b' }",
+            "3:26: error[value]: `a b` is not the name of a cookie",
+        ),
+        (
+            "{ app_cookie: { name: S, path_parameter: 'a/b' } }",
+            "3:53: error[value]: `a/b` is not the name of a path's parameter",
+        ),
+        (
+            "{ app_cookie: { name: S, expire: 10ms } }",
+            "3:45: error[value]: a time from `1s` to `365d` is expected",
+        ),
+        (
+            "{ header: { name: X, mode: hash, entries: 5 } }",
+            "3:45: error[conflict]: `entries` is only for `mode: learn`",
+        ),
+        (
+            "{ source: { expire: 1h } }",
+            "3:24: error[conflict]: `expire` is only for `mode: learn`",
         ),
     ] {
         let found = pool(written).found();

@@ -45,7 +45,7 @@ pools:
   site:
     servers: [10.0.0.1, 10.0.0.2:80, 10.0.0.2:80]
     blance: random
-    affinity: { app_cookie: X }
+    affinity: { app_cookie: 'a b' }
   empty: { servers: [] }
 workers: many
 ",
@@ -58,7 +58,7 @@ workers: many
             "15:15: error[address]: `10.0.0.1` has no port (write `10.0.0.1:80` if that port is meant)",
             "15:38: error[duplicate]: the server `10.0.0.2:80` is given twice; first at etc/main.yaml:15:25",
             "16:5: error[unknown_key]: unknown key `blance` in `pool` (did you mean `balance`?)",
-            "17:17: error[unsupported]: `app_cookie` is not supported by this version",
+            "17:29: error[value]: `a b` is not the name of a cookie",
             "18:12: error[empty]: the pool `empty` has no servers",
             "19:10: error[type]: expected a whole number from 1 to 1024, found the text `many`",
         ],

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use balance::learnt::Key;
+
 use super::{End, Share};
 
 /// To what a request is bound.
@@ -29,6 +31,8 @@ pub struct Bond {
     pub renew: bool,
     /// Its place among the users of a split, if that is remembered.
     pub share: Option<Share>,
+    /// What the request is known by in its pool's table of what was learnt.
+    pub key: Option<Key>,
     /// The member that it is bound to, once that is known.
     owner: Cell<Option<u32>>,
     /// Whether it leaves its server: that cannot serve.

@@ -29,7 +29,8 @@ impl<'a> Names<'a> {
                 Self::Sealed(Box::new(Seal::new(secret)), &pool.name)
             }
             Some(AffinityKind::Cookie(_) | AffinityKind::Header(_)) => Self::Plain,
-            Some(AffinityKind::Source { .. } | AffinityKind::Hash(_)) | None => Self::None,
+            Some(AffinityKind::Source { .. } | AffinityKind::Hash(_) | AffinityKind::Learnt(_))
+            | None => Self::None,
         }
     }
 

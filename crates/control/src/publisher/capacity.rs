@@ -72,6 +72,7 @@ impl Publisher {
         }
         self.measured = Some(now);
         for entry in self.pools.values_mut() {
+            entry.watch(now);
             if let Some(on) = entry.measure(now) {
                 self.actions.push_back(Action::Log(Notice::Capacity {
                     pool: entry.state.name.clone(),

@@ -11,7 +11,7 @@ use config::{Address, Pool, Snapshot};
 
 use super::pools::{PoolEntry, Slot, words_of_names};
 use super::{Publisher, RESOLVE_MIN, verdict_word};
-use crate::handover::{Live, LiveHealth, LiveName, LiveServer};
+use crate::handover::{Live, LiveHealth, LiveLearnt, LiveName, LiveServer};
 use crate::live::Endpoint;
 
 /// How long after it was given what was seen is believed of a server that only then appears, as when its name resolves.
@@ -24,8 +24,10 @@ type Key = (String, String, Option<String>);
 #[derive(Default)]
 pub(super) struct Given {
     servers: BTreeMap<Key, LiveServer>,
+    /// What pools have learnt of their clients.
+    pub(super) learnt: Vec<LiveLearnt>,
     /// When it was given.
-    at: Duration,
+    pub(super) at: Duration,
 }
 
 impl Given {
@@ -38,6 +40,7 @@ impl Given {
             .collect();
         self.servers
             .retain(|(pool, server, _), _| named.contains(&(pool.as_str(), server.as_str())));
+        self.retain_learnt(snapshot);
     }
 
     /// Whether servers of this pool have served in the process before this one.
@@ -91,6 +94,7 @@ impl Publisher {
             })
             .collect();
         live.servers = servers.into_values().collect();
+        live.learnt = self.tell_learnt(now);
         live
     }
 
@@ -129,7 +133,7 @@ impl Publisher {
         servers.sort_by_cached_key(key);
         Live {
             servers,
-            names: Vec::new(),
+            ..Live::default()
         }
     }
 
@@ -150,11 +154,13 @@ impl Publisher {
             }
         }
         self.given.at = now;
+        self.given.learnt = live.learnt;
         let servers = live.servers.into_iter();
         self.given.servers = servers.map(|server| (key(&server), server)).collect();
         let mut pools = std::mem::take(&mut self.pools);
         for (name, entry) in &mut pools {
             entry.served |= self.given.has_served(name);
+            entry.resume_learning(&mut self.given.learnt, now, Duration::ZERO);
             for slot in &mut entry.slots {
                 self.take_given(&entry.config, slot, now);
             }

@@ -14,6 +14,7 @@ use config::{Address, AgentCheck, HealthCheck, InitialHealth, Labels, Pool, Serv
 use super::affinity::{Names, Rings};
 use super::capacity::Looks;
 use super::drain::Leaving;
+use super::learnt::Taught;
 use super::limits::Adapting;
 use super::own_word::OwnWord;
 use super::subsets::Subset;
@@ -22,6 +23,7 @@ use super::{
     ADDRESSES_MAX, Action, Changes, NameEntry, Notice, Publisher, RESOLVE_AFTER_FAILURE,
     RESOLVE_MIN,
 };
+use crate::fairness::Watch;
 use crate::gate::Gate;
 use crate::live::{Endpoint, Member, PoolState, PoolView};
 use crate::metrics::PerWorker;
@@ -50,6 +52,10 @@ pub(super) struct PoolEntry {
     pub(super) looks: Looks,
     /// Rings by what they are made of, kept while that stays.
     pub(super) rings: Rings,
+    /// What it has learnt of its clients, where it does.
+    pub(super) taught: Option<Box<Taught>>,
+    /// Who of it was picked of late, where something binds clients.
+    pub(super) watch: Watch,
 }
 
 /// Where a member is: a pool, and a position among its slots.
@@ -229,10 +235,12 @@ impl Slot {
 
 impl PoolEntry {
     /// What a pool goes on from, whatever its config says next.
-    fn take_tables(&mut self) -> (Looks, Rings) {
+    fn take_tables(&mut self) -> (Looks, Rings, Option<Box<Taught>>, Watch) {
         (
             std::mem::take(&mut self.looks),
             std::mem::take(&mut self.rings),
+            self.taught.take(),
+            std::mem::take(&mut self.watch),
         )
     }
 }
@@ -296,7 +304,7 @@ impl Publisher {
         changes: &mut Changes,
     ) -> PoolEntry {
         let kept_tables = old.as_mut().map(PoolEntry::take_tables);
-        let (looks, rings) = kept_tables.unwrap_or_default();
+        let (looks, rings, taught, watch) = kept_tables.unwrap_or_default();
         let names = Names::new(pool, self.secret.as_ref());
         let check = pool.health_check.clone().map(Arc::new);
         let agent = pool.agent_check.clone().map(Arc::new);
@@ -368,7 +376,7 @@ impl Publisher {
             slot.member.set_groups(Vec::new());
             changes.draining += self.retire(slot, pool.drain_timeout);
         }
-        PoolEntry {
+        let mut entry = PoolEntry {
             state,
             config: pool.clone(),
             check,
@@ -382,7 +390,11 @@ impl Publisher {
             retired,
             looks,
             rings,
-        }
+            taught,
+            watch,
+        };
+        self.take_learning(&mut entry, now);
+        entry
     }
 
     /// A pool's own state, kept from the config before.

@@ -22,6 +22,7 @@ mod drains;
 mod drills;
 mod handovers;
 mod health;
+mod learnt;
 mod limits;
 mod names;
 mod outlier;
@@ -320,6 +321,10 @@ fn told(notice: &Notice) -> String {
             format!("capacity of {pool} {on}: {worst}")
         }
         Notice::Operator { server, what, .. } => format!("{server}: {what}"),
+        Notice::HeavySource {
+            source, percent, ..
+        } => format!("{source} carries {percent:.0} %"),
+        Notice::Forgotten { what, count, .. } => format!("{what} forgotten: {count}"),
         Notice::Paused {
             listener,
             cause,

@@ -131,13 +131,20 @@ impl PoolEntry {
         self.drop_subsets();
         let mut rings = std::mem::take(&mut self.rings);
         let all: Vec<&Slot> = self.slots.iter().collect();
-        let whole = self.view_of(&all, &mut rings, now);
+        let mut whole = self.view_of(&all, &mut rings, now);
         let parts = self.subsets.iter();
-        let parts: Vec<PoolView> = parts
+        let mut parts: Vec<PoolView> = parts
             .map(|subset| self.view_of(&subset.of(&self.slots), &mut rings, now))
             .collect();
         rings.drop_unused();
         self.rings = rings;
+        if let Some(taught) = &mut self.taught {
+            let learnt = taught.take_slots(&self.slots);
+            for part in &mut parts {
+                part.learnt = Some(learnt.clone());
+            }
+            whole.learnt = Some(learnt);
+        }
         // Members stand in the order of the slots.
         let mut used = whole.members.iter().peekable();
         for slot in &self.slots {
@@ -211,6 +218,7 @@ impl PoolEntry {
             panic: placement.panic,
             divided: !self.subsets.is_empty() || self.config.affinity.is_some(),
             bound: self.bound(slots, &placement.roles, rings, now),
+            learnt: None,
         }
     }
 

@@ -123,6 +123,22 @@ pub(super) fn notice(notice: &Notice) {
         Notice::Drill { pool, server, what } => {
             tracing::warn!(%pool, %server, "drill: {what}");
         }
+        Notice::HeavySource {
+            pool,
+            source,
+            percent,
+        } => {
+            tracing::warn!(
+                %pool,
+                %source,
+                percent = percent.round(),
+                "one address carries {percent:.0} % of the pool, all of it bound to one server: bind by a cookie or a \
+                 header, which tell its clients apart; if it is a proxy of yours, name it in `trusted_proxies`"
+            );
+        }
+        Notice::Forgotten { pool, what, count } => {
+            tracing::info!(%pool, count, "operator: the bindings of {what} are forgotten");
+        }
         Notice::Operator { pool, server, what } => {
             tracing::info!(%pool, %server, "operator: {what}");
         }

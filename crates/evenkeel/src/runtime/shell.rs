@@ -240,6 +240,9 @@ impl Shell {
                 self.publisher
                     .handle_drill(&pool, &server, length, reply, now);
             }
+            Command::Forget { pool, what } => {
+                self.publisher.handle_forget(&pool, &what, reply, now);
+            }
         }
     }
 

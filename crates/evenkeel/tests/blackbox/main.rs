@@ -1,6 +1,8 @@
 //! Black-box tests: the built binary, asked and looked at as a user would.
 
 mod affinity;
+mod affinity_fairness;
+mod affinity_learnt;
 mod breaker;
 mod capacity;
 mod check;

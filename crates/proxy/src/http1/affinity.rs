@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use config::{Affinity, AffinityKind, Arm, Destination, Pool};
+use config::{Affinity, AffinityKind, Arm, Destination, LearntBy, Pool};
 use control::affinity::{Bond, End, Share, Tie, cookie, request_key, source_key};
 use control::live::Member;
 use control::pick::LocalPool;
@@ -13,7 +13,9 @@ use wire::http1::{Known, RequestHead};
 
 use super::exchange::Cx;
 use super::log::Log;
+use super::respond::Learns;
 use crate::worker::{LocalWorld, Worker};
+use crate::{net, source};
 
 /// What binds a request to a server of its pool. `share`: its user's place in the split that led here.
 pub(super) fn bond(
@@ -23,6 +25,7 @@ pub(super) fn bond(
     request: &Request<'_>,
     share: Option<Share>,
 ) -> Bond {
+    source::count(worker, affinity, pool, request.source);
     match &affinity.kind {
         AffinityKind::Cookie(cookie) => {
             let mut pool = pool.borrow_mut();
@@ -50,8 +53,24 @@ pub(super) fn bond(
         AffinityKind::Source { ipv6_prefix } => {
             Bond::to(Tie::Key(source_key(request.source, *ipv6_prefix)))
         }
+        AffinityKind::Learnt(_) => {
+            let mut pool = pool.borrow_mut();
+            pool.refresh();
+            let learnt = pool.view.learnt.as_ref();
+            learnt.map_or_else(Bond::default, |learnt| learnt.bond(request, net::now()))
+        }
         AffinityKind::Hash(key) => Bond::to(request_key(key, request).map_or(Tie::Free, Tie::Key)),
     }
+}
+
+/// What is learnt from answers, where the pool learns.
+pub(super) fn learns<'a>(cx: &'a Cx<'_>) -> Option<Learns<'a>> {
+    let bond = cx.plan.bond.as_ref()?;
+    cx.config.learning()?;
+    Some(Learns {
+        pool: cx.pool,
+        bond,
+    })
 }
 
 /// The cookie that is between the client and us alone, if the request has it.
@@ -81,6 +100,18 @@ pub(super) fn arm(
         }
         AffinityKind::Source { ipv6_prefix } => {
             Share::of_key(source_key(request.source, *ipv6_prefix))
+        }
+        AffinityKind::Learnt(learning) => {
+            let key = match &learning.by {
+                // A session that is known stays in its arm; a new one goes by the weights.
+                LearntBy::AppCookie { .. } => {
+                    let has = |arm: &&Arm| arm.weight > 0 && has_learnt(world, arm, request);
+                    return Some((arms.iter().find(has)?.to, None));
+                }
+                LearntBy::Header(name) => request.header(name).map(balance::hash_key)?,
+                LearntBy::Source { ipv6_prefix } => source_key(request.source, *ipv6_prefix),
+            };
+            Share::of_key(key)
         }
         AffinityKind::Hash(key) => Share::of_key(request_key(key, request)?),
     };
@@ -119,6 +150,16 @@ fn share_by_cookie(
 
 fn kind_of<'p>(arm: &Arm, pools: &'p [Pool]) -> Option<&'p AffinityKind> {
     Some(&pools.get(arm.to.pool)?.affinity.as_ref()?.kind)
+}
+
+/// Whether an arm has learnt where this request belongs.
+fn has_learnt(world: &LocalWorld, arm: &Arm, request: &Request<'_>) -> bool {
+    let Some(pool) = world.pool(arm.to) else {
+        return false;
+    };
+    let pool = pool.borrow();
+    let learnt = pool.view.learnt.as_ref();
+    learnt.is_some_and(|learnt| learnt.bond(request, net::now()).tie != Tie::Free)
 }
 
 /// Whether a server of an arm is meant.

@@ -163,6 +163,7 @@ pub(super) async fn receive(
         upgrade: cx.plan.upgrade,
         edits: &block.edits,
         binding: &block.binding,
+        learns: affinity::learns(cx),
         server_idle: cx.config.timeouts.idle,
         write_idle: cx.http.timeouts.write_idle,
         until: cx.until,

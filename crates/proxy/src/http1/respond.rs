@@ -1,6 +1,6 @@
 //! The response on its way back: its head, what goes before it, and its body as it comes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::Retries;
+use control::affinity::Bond;
+use control::pick::LocalPool;
 use control::reason::Reason;
 use wire::grpc::Code;
 use wire::http1::{
@@ -45,6 +47,8 @@ pub(super) struct Responding<'a> {
     pub(super) edits: &'a rules::Edits,
     /// Lines by which the client is bound to a server; empty as a rule.
     pub(super) binding: &'a [u8],
+    /// Where the pool learns from answers what its clients are bound by.
+    pub(super) learns: Option<Learns<'a>>,
     pub(super) server_idle: Option<Duration>,
     pub(super) write_idle: Option<Duration>,
     /// When the whole request must have ended.
@@ -145,6 +149,7 @@ pub(super) async fn respond(
         on.seen.status.set(head.status);
         match head.status {
             101 if on.upgrade && head.upgrade.is_some() && on.upload_done.get() => {
+                learn(on, head, server_in.filled());
                 encode::response(
                     out,
                     head,
@@ -190,6 +195,7 @@ pub(super) async fn respond(
     if on.elsewhere.get() && on.upload_done.get() && is_retried(on, head.status) {
         return Err(ResponseFault::Retried);
     }
+    learn(on, head, server_in.filled());
     if let Some(dialect) = on.edits.web()
         && web::is_answer(head, server_in.filled())
     {
@@ -285,6 +291,23 @@ async fn relay_final(
             Ok(_) => {}
             Err(_) => return Err(ResponseFault::Broken(Reason::ServerReset)),
         }
+    }
+}
+
+/// What is learnt from an answer.
+pub(super) struct Learns<'a> {
+    pub(super) pool: &'a RefCell<LocalPool>,
+    pub(super) bond: &'a Bond,
+}
+
+fn learn(on: &Responding<'_>, head: &ResponseHead, bytes: &[u8]) {
+    let Some(Learns { pool, bond }) = &on.learns else {
+        return;
+    };
+    let fields = head.fields.iter();
+    let fields = fields.map(|field| (field.name.of(bytes), field.value.of(bytes)));
+    if let Some(learnt) = &pool.borrow().view.learnt {
+        learnt.learn_from(bond, fields, &on.lease.member, net::now());
     }
 }
 

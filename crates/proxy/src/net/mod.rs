@@ -22,6 +22,7 @@ pub(crate) use conduit::Conduit;
 pub(crate) use executor::{after_ready, goes_behind, panics, run, spawn, stop, yield_now};
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};
+pub use timer::origin;
 pub(crate) use timer::{Deadline, Elapsed, clock, expire, now, sleep};
 
 use std::future::Future;

@@ -53,10 +53,15 @@ thread_local! {
     static WHEEL: RefCell<Wheel> = RefCell::new(Wheel::new());
 }
 
-/// The process's monotonic clock, read now: time since its first use in this process.
+/// The process's monotonic clock, read now: time since [`origin`].
 pub(crate) fn clock() -> Duration {
+    origin().elapsed()
+}
+
+/// The origin of the data plane's clock: its first use in this process.
+pub fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    ORIGIN.get_or_init(Instant::now).elapsed()
+    *ORIGIN.get_or_init(Instant::now)
 }
 
 /// The same clock as it stood when this thread last came back from the kernel.

@@ -1,0 +1,74 @@
+//! How far affinity bends the balance is shown, and an address that carries too much is told of.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Load, Origin, reply, wait_until};
+
+use crate::life_support::{SOON, admin_get, ask, metric, site, start, wait_all, web};
+
+/// Clients are counted in windows of ten seconds.
+const A_WINDOW: Duration = Duration::from_secs(40);
+
+fn servers() -> [Origin; 2] {
+    [(); 2].map(|()| Origin::http(|_| reply(200, "yes")).expect("an origin"))
+}
+
+#[test]
+fn one_address_that_carries_a_pool_is_told_of() {
+    let servers = servers();
+    let addresses = servers.each_ref().map(Origin::address);
+    let mut evenkeel = start(&site(&addresses, "affinity: { source: { mode: learn } }"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let mark = evenkeel.mark();
+    let load = Load::to(web(&evenkeel)).clients(2).start();
+    // All of it is on one server, where half is its part.
+    wait_until("the balance is bent", SOON, || {
+        metric(&evenkeel, "evenkeel_affinity_bend{") > 0.45
+    })
+    .expect("bent");
+    assert!(metric(&evenkeel, "evenkeel_affinity_share{") > 0.9);
+    let line = evenkeel
+        .wait_log_after(mark, "one address carries", A_WINDOW)
+        .expect("a warning");
+    for part in ["127.0.0.1", "100 % of the pool", "trusted_proxies"] {
+        assert!(line.contains(part), "{line}");
+    }
+    wait_until("it is shown", SOON, || {
+        metric(&evenkeel, "evenkeel_affinity_source_alarm{") == 1.0
+    })
+    .expect("shown");
+    load.stop().assert_none_failed();
+    let status = ask(&evenkeel, &["status"]).text();
+    for part in [
+        "of picks by affinity, which bends the balance by 50 %",
+        "has 100 % where 50 % is its part",
+        "127.0.0.1 sends 100 %: ALARM",
+    ] {
+        assert!(status.contains(part), "{status}");
+    }
+}
+
+#[test]
+fn an_even_pool_is_told_to_be_even_and_nobody_is_counted_where_that_is_off() {
+    let servers = servers();
+    let addresses = servers.each_ref().map(Origin::address);
+    // Clients without a cookie are new each time: round robin deals them out.
+    let evenkeel = start(&site(
+        &addresses,
+        "balance: round_robin, affinity: { app_cookie: SID }",
+    ));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let load = Load::to(web(&evenkeel)).clients(2).start();
+    load.wait_ok(200, SOON).expect("traffic");
+    let fairness = || {
+        let pools: Value = serde_json::from_str(&admin_get(&evenkeel, "/api/v1/pools")).ok()?;
+        pools.get(0)?.get("fairness").cloned()
+    };
+    wait_until("it is looked at", SOON, || fairness().is_some()).expect("fairness");
+    let shown = fairness().expect("fairness");
+    assert_eq!(shown["by_affinity"], 0.0, "{shown}");
+    assert!(shown["bend"].as_f64().expect("a number") < 0.1, "{shown}");
+    assert_eq!(shown.get("source"), None, "{shown}");
+    load.stop().assert_none_failed();
+}
