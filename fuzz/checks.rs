@@ -8,18 +8,63 @@ use evenkeel_wire::http1::{
     Body, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, RequestHead, ResponseHead, Span,
     decode_request, decode_response, encode, is_host, is_token, trailer_fields,
 };
+use evenkeel_wire::http2::{self, Pseudo, encode_request};
 
 /// A check, by the name of its target and of its corpus folder.
 pub(crate) type Check = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const CHECKS: [Check; 5] = [
+pub(crate) const CHECKS: [Check; 6] = [
+    ("http2_request", http2_request),
     ("request", request),
     ("response", response),
     ("chunked", chunked),
     ("agent_line", agent_line),
     ("client_hello", client_hello),
 ];
+
+/// Requests of HTTP/2, their parts between NULs: what becomes of one is one head of HTTP/1, or refused there, and what
+/// follows it is framed as both sides think.
+pub(crate) fn http2_request(data: &[u8]) {
+    let ended = data.len().is_multiple_of(2);
+    let mut parts = data.split(|byte| *byte == 0);
+    let mut pseudo = || parts.next().filter(|part| !part.is_empty());
+    let pseudo = Pseudo {
+        method: pseudo().unwrap_or_default(),
+        scheme: pseudo(),
+        authority: pseudo(),
+        path: pseudo(),
+        protocol: pseudo(),
+    };
+    let parts: Vec<&[u8]> = parts.collect();
+    let fields = || {
+        let pairs = parts.chunks_exact(2);
+        pairs.map(|pair| (pair[0], pair[1]))
+    };
+    let mut out = Vec::new();
+    let Ok(body) = encode_request(&mut out, &pseudo, fields, ended) else {
+        return;
+    };
+    if body == http2::Body::Tunnel {
+        out.extend_from_slice(encode::CRLF);
+    }
+    let mut head = RequestHead::default();
+    let wide = HeadLimits {
+        head_bytes: usize::MAX,
+        headers: 4096,
+        uri_bytes: usize::MAX,
+    };
+    match decode_request(&out, &wide, &mut head) {
+        Err(_) => {}
+        Ok(Decoded::Incomplete) => panic!("half a head"),
+        Ok(Decoded::Complete(())) => {
+            assert_eq!(head.len, out.len());
+            assert_eq!(head.body == Body::Chunked, body == http2::Body::Chunked);
+            assert_eq!(head.upgrade.is_some(), body == http2::Body::Tunnel);
+            assert!(!ended || matches!(head.body, Body::None | Body::Length(0)));
+        }
+    }
+}
 
 /// First messages of TLS clients: no panic, a name that a host can have, incomplete before its end, and nothing behind it
 /// counts.

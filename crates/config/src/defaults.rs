@@ -40,6 +40,19 @@ pub const HEADERS: u64 = 128;
 /// Bytes of a request target; more is 414.
 pub const URI_BYTES: u64 = 8 << 10;
 
+/// Streams of one HTTP/2 connection of a client at once.
+pub const HTTP2_STREAMS: u32 = 128;
+/// Bytes of a request body over HTTP/2 that may wait here, for one stream.
+pub const HTTP2_STREAM_WINDOW: u64 = 256 << 10;
+/// The same for all streams of a connection.
+pub const HTTP2_CONNECTION_WINDOW: u64 = 1 << 20;
+/// Streams that a client may give up within 10 s: rapid reset.
+pub const HTTP2_RESETS: u32 = 100;
+/// Silence of a client with open streams before it is asked whether it lives.
+pub const HTTP2_PING_AFTER: Duration = Duration::from_secs(60);
+/// How long it may take to answer.
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Survives one lost SYN.
 pub const CONNECT: Duration = Duration::from_secs(2);
 /// What nginx users expect.

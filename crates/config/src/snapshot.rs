@@ -178,6 +178,25 @@ pub struct HttpListener {
     pub forwarded: rules::forward::Options,
     /// Lower-case `Upgrade` tokens that may pass.
     pub upgrades: Vec<String>,
+    /// HTTP/2; `None`: only HTTP/1 is spoken.
+    pub http2: Option<Http2ToClients>,
+}
+
+/// HTTP/2 with clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2ToClients {
+    /// Streams of one connection at once.
+    pub streams: u32,
+    /// Bytes of a request body that may wait for its server, below 2^31.
+    pub stream_window: u32,
+    /// The same for all streams of a connection, below 2^31.
+    pub connection_window: u32,
+    /// Streams that the client of one connection may give up within 10 s.
+    pub resets: Option<u32>,
+    /// Silence of a client with open streams after which it is asked for a sign of life.
+    pub ping_after: Option<Duration>,
+    /// How long it may take to answer.
+    pub ping_timeout: Duration,
 }
 
 /// The TCP half of a listener.

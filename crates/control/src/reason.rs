@@ -73,6 +73,10 @@ pub enum Reason {
     HandshakeFailed,
     /// It was not over in time. In the log only.
     HandshakeTimeout,
+    /// A client's HTTP/2 connection broke the protocol's rules. In the log only.
+    Http2Error,
+    /// A client's HTTP/2 connection gave up too many streams, or sent too much that carries nothing. In the log only.
+    Http2Flood,
     /// The HTTP version is not 1.0 or 1.1.
     VersionNotSupported,
     /// A transfer coding other than chunked.
@@ -85,7 +89,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -119,6 +123,8 @@ impl Reason {
         Self::PlainHttp,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
+        Self::Http2Error,
+        Self::Http2Flood,
         Self::VersionNotSupported,
         Self::NotImplemented,
         Self::ClientClosed,
@@ -162,6 +168,8 @@ impl Reason {
             Self::PlainHttp => "plain_http",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Http2Error => "http2_error",
+            Self::Http2Flood => "http2_flood",
             Self::VersionNotSupported => "version_not_supported",
             Self::NotImplemented => "not_implemented",
             Self::ClientClosed => "client_closed",
@@ -173,7 +181,12 @@ impl Reason {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::BadFraming | Self::BadRequest | Self::PlainHttp | Self::HandshakeFailed => 400,
+            Self::BadFraming
+            | Self::BadRequest
+            | Self::PlainHttp
+            | Self::HandshakeFailed
+            | Self::Http2Error => 400,
+            Self::Http2Flood => 429,
             Self::NoRoute => 404,
             Self::MethodRefused => 405,
             Self::HeaderTimeout | Self::BodyTimeout | Self::HandshakeTimeout => 408,
@@ -299,6 +312,12 @@ impl Reason {
             Self::HandshakeTimeout => {
                 "the client's TLS handshake was not over within `timeouts.handshake` (logged and counted, never sent)"
             }
+            Self::Http2Error => {
+                "the client broke a rule of HTTP/2 that all streams of its connection depend on (logged and counted; the connection ends with GOAWAY)"
+            }
+            Self::Http2Flood => {
+                "the client gave up more streams than `http2.resets` allows, or sent too many frames that carry nothing (logged and counted; the connection ends with GOAWAY)"
+            }
             Self::VersionNotSupported => "the HTTP version is neither 1.0 nor 1.1",
             Self::NotImplemented => "the request body has a transfer coding other than `chunked`",
             Self::ClientClosed => {
@@ -342,7 +361,9 @@ fn grpc_word(reason: Reason) -> &'static str {
         | Reason::AcmeChallenge
         | Reason::PlainHttp
         | Reason::HandshakeFailed
-        | Reason::HandshakeTimeout => "",
+        | Reason::HandshakeTimeout
+        | Reason::Http2Error
+        | Reason::Http2Flood => "",
         reason => reason.grpc().name(),
     }
 }

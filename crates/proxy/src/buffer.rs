@@ -82,6 +82,19 @@ impl Buffer {
         true
     }
 
+    /// Holds a copy of `bytes`, and nothing else, however large it must grow for them.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        self.start = 0;
+        self.end = 0;
+        if self.bytes.len() < bytes.len() {
+            self.bytes.resize(bytes.len());
+        }
+        if let Some(room) = self.bytes.get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+        self.added(bytes.len());
+    }
+
     /// Notes that `count` bytes were read into the room.
     pub(crate) fn added(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());

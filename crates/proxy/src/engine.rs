@@ -15,6 +15,7 @@ use control::world::{Hub, World};
 use crate::buffer::CONDUITS_MAX;
 use crate::handover::Mailboxes;
 use crate::http1::IDLE_TAG;
+use crate::http2::CONNECTION_TAG;
 use crate::listener::{self, At, Listening, StopAccepting};
 use crate::net::{self, Acceptor};
 use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
@@ -312,7 +313,10 @@ impl Engine {
     /// From now on answers say `Connection: close`.
     pub fn begin_drain(&mut self) {
         self.ending.draining = true;
-        self.everywhere(|here| here.worker.draining.set(true));
+        self.everywhere(|here| {
+            here.worker.draining.set(true);
+            net::expire(CONNECTION_TAG);
+        });
     }
 
     /// Accepts what the kernel has queued, then closes the listening sockets.
@@ -470,6 +474,7 @@ impl Here {
         let before = self.worker.world();
         let mut known = std::mem::take(&mut *self.worker.listening.borrow_mut());
         let mut kept = BTreeMap::new();
+        let mut lets_go = false;
         for (index, (config, state)) in world
             .snapshot
             .listeners
@@ -485,6 +490,7 @@ impl Here {
                 other => {
                     if let Some(other) = other {
                         other.let_go(before.clone());
+                        lets_go = true;
                     }
                     Rc::new(Listening::new(config.name.clone(), state.clone(), index))
                 }
@@ -493,6 +499,10 @@ impl Here {
         }
         for gone in known.values() {
             gone.let_go(before.clone());
+            lets_go = true;
+        }
+        if lets_go {
+            net::expire(CONNECTION_TAG);
         }
         *self.worker.listening.borrow_mut() = kept;
         self.worker.set_world(world);

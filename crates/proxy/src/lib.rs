@@ -10,6 +10,7 @@ mod engine;
 mod fault;
 mod handover;
 mod http1;
+mod http2;
 mod listener;
 mod memory;
 mod net;

@@ -22,7 +22,7 @@ use crate::net::{self, Acceptor, Bare};
 use crate::stream::Stream;
 use crate::tls::{self, ServerTls};
 use crate::worker::{LocalWorld, Worker};
-use crate::{http1, tcp};
+use crate::{http1, http2, tcp};
 
 /// Connections accepted in a row before others run.
 const ACCEPT_BATCH: usize = 16;
@@ -418,7 +418,9 @@ fn start(
                 return;
             };
             drop(tls);
-            if is_http {
+            if is_http && stream.speaks_http2() {
+                Box::pin(http2::serve(worker, listening, stream, peer, Vec::new())).await;
+            } else if is_http {
                 http1::serve(worker, listening, stream, peer).await;
             } else {
                 Box::pin(tcp::serve(worker, listening, stream, peer)).await;

@@ -111,6 +111,22 @@ impl Counted {
     }
 }
 
+/// Bytes that something else allocated, counted for as long as this lives.
+pub(crate) struct Held(usize);
+
+impl Held {
+    pub(crate) fn new(bytes: usize) -> Self {
+        change(0, bytes);
+        Self(bytes)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        change(self.0, 0);
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         let capacity = self.0.capacity();

@@ -46,7 +46,9 @@ pub(crate) async fn write_all(
     taken: &mut u64,
     push: Push,
 ) -> Result<(), WriteFault> {
-    if parts.iter().map(|part| part.len()).sum::<usize>() <= STAGED_MAX {
+    let size = parts.iter().map(|part| part.len()).sum::<usize>();
+    // A carried stream's connection gathers what its streams write.
+    if size <= STAGED_MAX && !stream.is_carried() {
         net::after_ready().await;
     }
     loop {

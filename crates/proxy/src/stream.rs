@@ -1,56 +1,89 @@
-//! A connection's bytes, plain or through TLS: what HTTP/1, TCP and tunnels read and write.
+//! A connection's bytes: what HTTP/1, TCP and tunnels read and write, plain, through TLS, or as one stream of an HTTP/2
+//! connection, which reads and writes as if it were HTTP/1.
 //!
-//! The plain path costs a branch that is always taken the same way; a TLS session is boxed, so that a plain connection
-//! is not larger for it.
+//! The plain path costs a branch that is always taken the same way; all else is boxed, so that a plain connection is
+//! not larger for it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::http2::Served;
 use crate::net::{self, Push};
 use crate::tls::Session;
 
 /// A connected byte stream.
-pub(crate) struct Stream {
-    socket: net::Stream,
-    session: Option<Box<Session>>,
+pub(crate) struct Stream(Kind);
+
+enum Kind {
+    Plain(net::Stream),
+    Tls(net::Stream, Box<Session>),
+    /// A client's stream over HTTP/2.
+    Served(Box<Served>),
 }
 
 impl From<net::Stream> for Stream {
     fn from(socket: net::Stream) -> Self {
-        Self {
-            socket,
-            session: None,
-        }
+        Self(Kind::Plain(socket))
+    }
+}
+
+impl From<Served> for Stream {
+    fn from(served: Served) -> Self {
+        Self(Kind::Served(Box::new(served)))
     }
 }
 
 impl Stream {
     /// A stream whose handshake is over.
     pub(crate) fn secured(socket: net::Stream, session: Session) -> Self {
-        Self {
-            socket,
-            session: Some(Box::new(session)),
+        Self(Kind::Tls(socket, Box::new(session)))
+    }
+
+    /// Its TLS session, if it has one of its own.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.0 {
+            Kind::Tls(_, session) => Some(session),
+            _ => None,
         }
     }
 
-    /// Its TLS session, if it has one.
-    pub(crate) fn session(&self) -> Option<&Session> {
-        self.session.as_deref()
+    /// Whether it, or the connection that carries it, is one of TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) => false,
+            Kind::Tls(..) => true,
+            Kind::Served(served) => served.is_secure(),
+        }
+    }
+
+    /// Whether both ends agreed to speak HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.session().is_some_and(Session::speaks_http2)
+    }
+
+    /// Whether it is one stream of an HTTP/2 connection: others share that with it, and its end is not theirs.
+    #[inline]
+    pub(crate) fn is_carried(&self) -> bool {
+        matches!(self.0, Kind::Served(_))
     }
 
     /// The socket, if what is read and written are its bytes.
     pub(crate) fn plain(&self) -> Option<&net::Stream> {
-        self.session.is_none().then_some(&self.socket)
+        match &self.0 {
+            Kind::Plain(socket) => Some(socket),
+            _ => None,
+        }
     }
 
     /// Reads what is there, without waiting. `WouldBlock` when nothing is.
     #[inline]
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &self.session {
-            None => self.socket.try_read(buffer),
-            Some(session) => session.try_read(&self.socket, buffer),
+        match &self.0 {
+            Kind::Plain(socket) => socket.try_read(buffer),
+            Kind::Tls(socket, session) => session.try_read(socket, buffer),
+            Kind::Served(served) => served.try_read(buffer),
         }
     }
 
@@ -61,14 +94,14 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        match &self.session {
-            None => self.socket.poll_read(cx, buffer),
-            Some(_) => self.poll_decrypt(cx, buffer),
+        match &self.0 {
+            Kind::Plain(socket) => socket.poll_read(cx, buffer),
+            _ => self.poll_decode(cx, buffer),
         }
     }
 
     #[cold]
-    fn poll_decrypt(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_decode(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(cx))?;
             match self.try_read(buffer) {
@@ -82,12 +115,12 @@ impl Stream {
     /// Ready when a read might not block. Takes no buffer, so that idle connections hold none.
     #[inline]
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(session) = &self.session
-            && session.is_readable()
-        {
-            return Poll::Ready(Ok(()));
+        match &self.0 {
+            Kind::Plain(socket) => socket.poll_readable(cx),
+            Kind::Tls(_, session) if session.is_readable() => Poll::Ready(Ok(())),
+            Kind::Tls(socket, _) => socket.poll_readable(cx),
+            Kind::Served(served) => served.poll_readable(cx),
         }
-        self.socket.poll_readable(cx)
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
@@ -101,9 +134,10 @@ impl Stream {
     /// Writes what the kernel takes now. `WouldBlock` when it takes nothing; then the same bytes have to come again.
     #[inline]
     pub(crate) fn try_write(&self, parts: &[IoSlice<'_>], push: Push) -> io::Result<usize> {
-        match &self.session {
-            None => self.socket.try_write(parts, push),
-            Some(session) => session.try_write(&self.socket, parts, push),
+        match &self.0 {
+            Kind::Plain(socket) => socket.try_write(parts, push),
+            Kind::Tls(socket, session) => session.try_write(socket, parts, push),
+            Kind::Served(served) => served.try_write(parts),
         }
     }
 
@@ -115,13 +149,13 @@ impl Stream {
         parts: &[IoSlice<'_>],
         push: Push,
     ) -> Poll<io::Result<usize>> {
-        if self.session.is_none() {
-            return self.socket.poll_write(cx, parts, push);
+        if let Kind::Plain(socket) = &self.0 {
+            return socket.poll_write(cx, parts, push);
         }
         loop {
             match self.try_write(parts, push) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_writable(cx))?;
+                    ready!(self.poll_writable(cx))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return Poll::Ready(other),
@@ -129,49 +163,72 @@ impl Stream {
         }
     }
 
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_writable(cx),
+            Kind::Served(served) => served.poll_writable(cx),
+        }
+    }
+
     /// Ready when the connection has failed (a reset), not when the other side has only stopped sending.
     pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_failed(cx)
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_failed(cx),
+            Kind::Served(served) => served.poll_failed(cx).map(Ok),
+        }
     }
 
     /// Ready when the other side has hung up or the connection failed, whatever may still be read. Nobody else may
-    /// wait to read meanwhile.
+    /// wait to read meanwhile. One who has ended only its half of a carried stream still waits for the answer.
     pub(crate) fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_hung_up(cx)
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_hung_up(cx),
+            Kind::Served(served) => served.poll_failed(cx),
+        }
     }
 
     /// Whether bytes have come that are not read yet.
     pub(crate) fn has_unread(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| session.is_readable())
-            || self.socket.has_unread()
+        match &self.0 {
+            Kind::Plain(socket) => socket.has_unread(),
+            Kind::Tls(socket, session) => session.is_readable() || socket.has_unread(),
+            Kind::Served(_) => false,
+        }
     }
 
     /// Whether this stream has ever been waited for.
+    #[inline]
     pub(crate) fn is_registered(&self) -> bool {
-        self.socket.is_registered()
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.is_registered(),
+            Kind::Served(_) => true,
+        }
     }
 
     /// Has the kernel report what happens to a stream that nobody waits for.
     pub(crate) fn watch(&self) -> io::Result<()> {
-        self.socket.watch()
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.watch(),
+            Kind::Served(_) => Ok(()),
+        }
     }
 
     /// Whether anything has arrived, or the other side hung up, as far as the kernel has told this thread. What only
     /// the session is told, such as tickets, does not count.
     pub(crate) fn has_news(&self) -> bool {
-        match &self.session {
-            None => self.socket.has_news(),
-            Some(session) => {
+        match &self.0 {
+            Kind::Plain(socket) => socket.has_news(),
+            Kind::Tls(socket, session) => {
                 if session.is_readable() {
                     return true;
                 }
                 let mut byte = [0];
-                self.socket.has_news()
-                    && !matches!(session.try_read(&self.socket, &mut byte),
+                socket.has_news()
+                    && !matches!(session.try_read(socket, &mut byte),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
+            // Nobody keeps one for later.
+            Kind::Served(_) => true,
         }
     }
 
@@ -179,24 +236,35 @@ impl Stream {
     /// for a cut.
     #[inline]
     pub(crate) fn say_end(&self) {
-        if let Some(session) = &self.session {
-            session.say_end(&self.socket);
+        match &self.0 {
+            Kind::Plain(_) => {}
+            Kind::Tls(socket, session) => session.say_end(socket),
+            Kind::Served(served) => served.end(),
         }
     }
 
     /// Ends the sending half.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.say_end();
-        self.socket.shutdown_write()
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.shutdown_write(),
+            Kind::Served(_) => Ok(()),
+        }
     }
 
     /// Makes the close of this socket a reset, so that the other side sees a failure and not an end.
     pub(crate) fn reset_on_close(&self) {
-        self.socket.reset_on_close();
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.reset_on_close(),
+            Kind::Served(served) => served.reset(),
+        }
     }
 
     /// TCP keep-alive probes after `idle` of silence.
     pub(crate) fn keep_alive_probes(&self, idle: Duration) {
-        self.socket.keep_alive_probes(idle);
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.keep_alive_probes(idle),
+            Kind::Served(_) => {}
+        }
     }
 }

@@ -14,7 +14,7 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use wire::http1::{Known, KnownSet, RequestHead, Span, Version};
+use wire::http1::{Known, KnownSet, RequestHead, Span};
 
 use crate::Cidr;
 
@@ -166,8 +166,8 @@ pub struct Hop<'a> {
     pub peer: IpAddr,
     /// Whether that connection is encrypted.
     pub secure: bool,
-    /// The version that the client spoke.
-    pub version: Version,
+    /// The version that the client spoke, as `Via` names it: `1.0`, `1.1` or `2.0`.
+    pub version: &'static str,
     /// Host and port as the client wrote them; may be empty (HTTP/1.0).
     pub authority: &'a [u8],
     /// Made by the caller if [`Plan::request_id`] says [`IdFrom::New`].
@@ -275,12 +275,8 @@ impl Plan {
         }
         if self.adds(Known::Via) {
             list(b"Via: ", Known::Via, out);
-            let version = match hop.version {
-                Version::Http10 => "1.0 ",
-                Version::Http11 => "1.1 ",
-            };
-            out.extend_from_slice(version.as_bytes());
-            push_field(b"", VIA_NAME.as_bytes(), out);
+            out.extend_from_slice(hop.version.as_bytes());
+            push_field(b" ", VIA_NAME.as_bytes(), out);
         }
     }
 }

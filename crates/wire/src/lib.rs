@@ -24,3 +24,4 @@ pub mod agent_check;
 pub mod client_hello;
 pub mod grpc;
 pub mod http1;
+pub mod http2;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::acme;
 use super::destination::compile_target;
+use super::http2::{compile_http2, spoken};
 use super::passthrough::compile_tcp_routes;
 use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes};
 use super::tls::Keys;
@@ -62,10 +63,12 @@ fn compile_listener(
     };
     let tcp = is_tcp(&raw);
     let shared = raw.tls.take();
-    let shared = shared.map(|tls| known.keys.listener(tls, tcp, report));
+    let spoken = if tcp { &[] } else { spoken(raw.http2.as_ref()) };
+    let shared = shared.map(|tls| known.keys.listener(tls, spoken, report));
     let raw_binds = raw.bind.take();
-    let (binds, mut tls) =
-        compile_binds(raw_binds, &name, tcp, shared, known.keys, all_binds, report);
+    let (binds, mut tls) = compile_binds(
+        raw_binds, &name, spoken, shared, known.keys, all_binds, report,
+    );
     let shakes = !tls.is_empty() || (tcp && raw.routes.is_some());
     let handshake = handshake(raw.timeouts.as_ref(), shakes, report);
     if let (true, Some(routes), false) = (tcp, &raw.routes, tls.is_empty()) {
@@ -112,7 +115,7 @@ fn compile_listener(
 fn compile_binds(
     raw: Option<At<Many<crate::raw::RawBind>>>,
     name: &str,
-    tcp: bool,
+    spoken: &[&str],
     shared: Option<Option<Arc<ListenerTls>>>,
     keys: &mut Keys<'_>,
     all: &mut Vec<PlacedBind>,
@@ -126,7 +129,7 @@ fn compile_binds(
     }
     let (mut binds, mut all_tls) = (Vec::new(), Vec::new());
     for bind in raw.value.0.items {
-        let own = bind.value.tls.map(|tls| keys.listener(tls, tcp, report));
+        let own = bind.value.tls.map(|tls| keys.listener(tls, spoken, report));
         let tls = own.or_else(|| shared.clone()).flatten();
         match parse_bind(&bind.value.address) {
             Ok(parsed) => {
@@ -218,7 +221,11 @@ fn check_keys(raw: &RawListener, tcp: bool, report: &mut Report) {
             $( $into.extend($section.$field.as_ref().map(|key| (stringify!($field), key.key))); )*
         };
     }
-    written!(http_only, raw, [trusted_proxies, forwarded, upgrades]);
+    written!(
+        http_only,
+        raw,
+        [trusted_proxies, forwarded, upgrades, http2]
+    );
     if let Some(timeouts) = &raw.timeouts {
         written!(
             http_only,
@@ -405,6 +412,7 @@ fn compile_http(
             .upgrades
             .map(|upgrades| compile_upgrades(&upgrades.value, report))
             .unwrap_or_default(),
+        http2: compile_http2(raw.http2, report),
     })
 }
 

@@ -24,8 +24,6 @@ use crate::values::{Off, Text};
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of a name in ALPN (RFC 7301 §3.1).
 const ALPN_BYTES_MAX: usize = 255;
-/// What is spoken on an HTTP listener.
-const HTTP_ALPN: &str = "http/1.1";
 
 /// Reads what a config names, each file once.
 pub(crate) struct Keys<'s> {
@@ -49,11 +47,11 @@ impl<'s> Keys<'s> {
         }
     }
 
-    /// TLS of a listener. `tcp`: nothing is known of what is spoken inside.
+    /// TLS of a listener. `spoken`: what it speaks inside, best first; nothing: that is not known.
     pub(crate) fn listener(
         &mut self,
         raw: At<RawTls>,
-        tcp: bool,
+        spoken: &[&str],
         report: &mut Report,
     ) -> Option<Arc<ListenerTls>> {
         let At {
@@ -74,9 +72,8 @@ impl<'s> Keys<'s> {
             .collect();
         let acme = raw.acme.and_then(|acme| self.acme(acme, report));
         let alpn = match raw.alpn {
-            Some(alpn) => compile_alpn(alpn.value.0.items, tcp, report),
-            None if tcp => Vec::new(),
-            None => vec![HTTP_ALPN.to_owned()],
+            Some(alpn) => compile_alpn(alpn.value.0.items, spoken, report),
+            None => spoken.iter().map(|name| (*name).to_owned()).collect(),
         };
         let required = raw
             .client_auth
@@ -320,7 +317,7 @@ fn version(word: Option<&str>) -> TlsVersion {
     }
 }
 
-fn compile_alpn(items: Vec<At<Text>>, tcp: bool, report: &mut Report) -> Vec<String> {
+fn compile_alpn(items: Vec<At<Text>>, spoken: &[&str], report: &mut Report) -> Vec<String> {
     let mut names = Vec::new();
     for At {
         value: Text(name),
@@ -330,15 +327,13 @@ fn compile_alpn(items: Vec<At<Text>>, tcp: bool, report: &mut Report) -> Vec<Str
     {
         if name.is_empty() || name.len() > ALPN_BYTES_MAX {
             report.error(Kind::Value, span, "a protocol's name has 1-255 bytes");
-        } else if !tcp && name == "h2" {
-            report.error(
-                Kind::Unsupported,
-                span,
-                "`h2` is not supported by this version",
-            );
-        } else if !tcp && name != HTTP_ALPN {
-            let message = format!("an HTTP listener does not speak `{name}`");
-            report.error_help(Kind::Value, span, message, "known: `http/1.1`");
+        } else if !spoken.is_empty() && !spoken.contains(&name.as_str()) {
+            let message = match name.as_str() {
+                "h2" => "this listener does not speak `h2`: its `http2` is off".to_owned(),
+                _ => format!("an HTTP listener does not speak `{name}`"),
+            };
+            let help = format!("known: `{}`", spoken.join("`, `"));
+            report.error_help(Kind::Value, span, message, help);
         } else if !names.contains(&name) {
             names.push(name);
         }

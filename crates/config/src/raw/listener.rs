@@ -1,6 +1,6 @@
 //! Listeners as written.
 
-use super::{RawDestination, RawPriority, RawRoute, RawSplit, RawTls, words};
+use super::{RawDestination, RawHttp2, RawPriority, RawRoute, RawSplit, RawTls, words};
 use crate::defaults;
 use crate::diagnostic::{Report, Span};
 use crate::read::{At, Read, Shape, or, required, section, unsupported, word, wrong_type};
@@ -36,6 +36,8 @@ section! {
         "limits" limits: RawListenerLimits = or("its own defaults"),
         /// TLS on all of its addresses.
         "tls" tls: RawTls = or("none"),
+        /// HTTP/2 with clients, or `off`: only HTTP/1; HTTP only.
+        "http2" http2: Off<RawHttp2> = or("its own defaults"),
     } later []
 }
 

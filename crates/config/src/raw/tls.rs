@@ -17,7 +17,7 @@ section! {
         /// The lowest version that is spoken.
         "min_version" min_version: TlsVersionWord = or("1.2"),
         /// What may be spoken inside, best first; on a TCP listener what its servers speak.
-        "alpn" alpn: Many<Text> = or("http/1.1; nothing on a TCP listener"),
+        "alpn" alpn: Many<Text> = or("h2 and http/1.1, without `http2` http/1.1; nothing on a TCP listener"),
         /// PEM file of the authorities whose certificates clients may show.
         "client_ca" client_ca: Text = or("none"),
         /// Whether a client must show a certificate of `client_ca`, or may.

@@ -33,7 +33,7 @@ fn certificates_are_read_and_looked_at() {
     assert_eq!(listener.tls.len(), 2);
     let tls = listener.tls[1].as_ref().expect("TLS");
     assert_eq!(tls.min_version, TlsVersion::Tls12);
-    assert_eq!(tls.alpn, ["http/1.1"]);
+    assert_eq!(tls.alpn, ["h2", "http/1.1"]);
     assert_eq!(tls.client, None);
     let certificate = &tls.certificates[0];
     assert_eq!(
@@ -100,8 +100,7 @@ fn what_is_wrong_is_told() {
         &format!("bind: \":1\", pool: p, tls: {{ {PAIR}, min_version: 1.1, alpn: [h2, x] }}"),
         &[
             "2:101: error[value]: `1.1` is not a version of TLS (did you mean `1.2`?)",
-            "2:113: error[unsupported]: `h2` is not supported by this version",
-            "2:117: error[value]: an HTTP listener does not speak `x` (known: `http/1.1`)",
+            "2:117: error[value]: an HTTP listener does not speak `x` (known: `h2`, `http/1.1`)",
         ],
     );
     check(

@@ -82,7 +82,7 @@ pub(super) async fn run(
 ) -> Next {
     let planned = plan::plan(conn, world, listener, http, block, &mut log);
     if matches!(planned, Err(Refused::Reason(..))) {
-        plan::take_texts(&block.request, block.client_in.filled(), &mut log);
+        plan::take_texts(conn, &block.request, block.client_in.filled(), &mut log);
     }
     block.client_in.consume(block.request.len);
     let body = block.request.body;

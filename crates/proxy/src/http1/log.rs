@@ -140,6 +140,11 @@ impl Log {
         };
     }
 
+    /// There was no request.
+    pub(super) fn forget(&mut self) {
+        self.silent = true;
+    }
+
     pub(super) fn add_bytes(&mut self, bytes_in: u64, bytes_out: u64) {
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;

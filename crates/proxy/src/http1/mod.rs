@@ -28,6 +28,7 @@ use control::reason::Reason;
 use wire::http1::{Body, Decoded, RequestError, RequestHead, ResponseHead, decode_request};
 
 use crate::buffer::Buffer;
+use crate::http2;
 use crate::listener::Listening;
 use crate::memory::{self, Counted};
 use crate::net::{self, Deadline};
@@ -77,6 +78,14 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Has `write` write a request's head, and puts that where one is read from a socket.
+    pub(crate) fn take_head<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        self.request_out.clear();
+        let out = write(&mut self.request_out);
+        self.client_in.fill(&self.request_out);
+        out
+    }
+
     /// Forgets one exchange; what it grew beyond the usual is freed.
     pub(crate) fn clear(&mut self) {
         const KEPT: usize = 16 * 1024;
@@ -128,6 +137,24 @@ enum Next {
     Reset,
     /// It is a byte tunnel from now on.
     Tunnel(Box<Tunnel>),
+    /// What came is no request, but the beginning of HTTP/2.
+    Http2,
+}
+
+/// How a row of requests ended.
+enum Row {
+    /// With the connection.
+    Ended,
+    /// The connection has become idle.
+    Idle,
+    /// The connection speaks HTTP/2; these bytes of it were read.
+    Http2(Vec<u8>),
+}
+
+/// Why a request is refused before its head is one of HTTP/1.
+pub(crate) struct Fault {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
 }
 
 /// What a tunnel keeps of its exchange; no config, so that a day-long one keeps none alive.
@@ -154,12 +181,57 @@ pub(crate) async fn serve(
     };
     let mut first = true;
     while let Some(block) = conn.wait_for_request(first).await {
-        first = false;
         // What a request needs is boxed, so that an idle connection is small.
-        if !Box::pin(conn.serve_row(block)).await {
-            return;
+        match Box::pin(conn.serve_row(block, first)).await {
+            Row::Ended => return,
+            Row::Idle => first = false,
+            Row::Http2(read) => {
+                let Conn {
+                    worker,
+                    listening,
+                    stream,
+                    peer,
+                    deadline,
+                } = conn;
+                drop(deadline);
+                let served = http2::serve(worker, listening, stream, peer, read);
+                return Box::pin(served).await;
+            }
         }
     }
+}
+
+/// Serves one stream of a client's HTTP/2 connection, whose request is in `block`, or was no request.
+pub(crate) async fn serve_stream(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+    mut block: Box<Block>,
+    fault: Option<Fault>,
+) {
+    let conn = Conn {
+        worker,
+        listening,
+        stream,
+        peer,
+        deadline: Deadline::new(),
+    };
+    let next = match fault {
+        None => conn.serve_one(&mut block, false).await,
+        Some(fault) => Box::pin(conn.refuse_stream(&mut block, fault)).await,
+    };
+    match next {
+        Next::Tunnel(tunnel) => return Box::pin(conn.tunnel(tunnel, block)).await,
+        Next::Reset => conn.stream.reset_on_close(),
+        // What the client still sends is thrown away for a while, before its stream is reset.
+        Next::Linger => {
+            conn.worker.give_block(block);
+            return conn.linger().await;
+        }
+        Next::Keep | Next::Close | Next::Http2 => conn.stream.say_end(),
+    }
+    conn.worker.give_block(block);
 }
 
 /// What a wait for a request came to.
@@ -177,11 +249,11 @@ impl Conn {
         self.worker.draining.get() || self.listening.is_gone()
     }
 
-    /// Serves requests that follow one another. False when the connection has ended, true when it has become idle.
-    async fn serve_row(&self, mut block: Box<Block>) -> bool {
+    /// Serves requests that follow one another. `first`: nothing came before them.
+    async fn serve_row(&self, mut block: Box<Block>, first: bool) -> Row {
         let mut served: u32 = 0;
         loop {
-            let next = self.serve_one(&mut block).await;
+            let next = self.serve_one(&mut block, first && served == 0).await;
             served = served.wrapping_add(1);
             match next {
                 Next::Keep if !block.client_in.is_empty() => {
@@ -195,22 +267,27 @@ impl Conn {
                 Next::Tunnel(tunnel) => {
                     // Cold and long.
                     Box::pin(self.tunnel(tunnel, block)).await;
-                    return false;
+                    return Row::Ended;
+                }
+                Next::Http2 => {
+                    let read = block.client_in.filled().to_vec();
+                    self.worker.give_block(block);
+                    return Row::Http2(read);
                 }
                 Next::Close => {
                     self.worker.give_block(block);
                     self.stream.say_end();
-                    return false;
+                    return Row::Ended;
                 }
                 Next::Linger => {
                     self.worker.give_block(block);
                     self.linger().await;
-                    return false;
+                    return Row::Ended;
                 }
                 Next::Reset => {
                     self.worker.give_block(block);
                     self.stream.reset_on_close();
-                    return false;
+                    return Row::Ended;
                 }
             }
             let soon = self
@@ -220,9 +297,9 @@ impl Conn {
                 Waited::Request(next) => block = next,
                 Waited::Ended => {
                     self.stream.say_end();
-                    return false;
+                    return Row::Ended;
                 }
-                Waited::Over => return true,
+                Waited::Over => return Row::Idle,
             }
         }
     }
@@ -304,7 +381,7 @@ impl Conn {
         Some(Err(Ended))
     }
 
-    async fn serve_one(&self, block: &mut Block) -> Next {
+    async fn serve_one(&self, block: &mut Block, first: bool) -> Next {
         let (world, index) = self.listening.place(&self.worker);
         let Some(http) = http_of(&world, index) else {
             return Next::Close;
@@ -315,6 +392,15 @@ impl Conn {
             return Box::pin(self.shed(block, http, &mut log)).await;
         }
         if let Err(fault) = self.read_head(block, http).await {
+            let is_plain = self.stream.plain().is_some();
+            if first
+                && is_plain
+                && http.http2.is_some()
+                && http2::starts_http2(block.client_in.filled())
+            {
+                log.forget();
+                return Next::Http2;
+            }
             return self.refuse_head(block, http, fault, &mut log).await;
         }
         exchange::run(self, &world, index, http, block, log).await
@@ -362,7 +448,7 @@ impl Conn {
         let decoded = decode_request(block.client_in.filled(), &limits, &mut block.request);
         let is_whole = matches!(decoded, Ok(Decoded::Complete(())));
         if is_whole {
-            plan::take_texts(&block.request, block.client_in.filled(), log);
+            plan::take_texts(self, &block.request, block.client_in.filled(), log);
             block.call.read(&block.request, block.client_in.filled());
             block.client_in.consume(block.request.len);
         } else {
@@ -400,6 +486,19 @@ impl Conn {
             log,
         )
         .await
+    }
+
+    /// Refuses what came over HTTP/2 and is no request.
+    async fn refuse_stream(&self, block: &mut Block, fault: Fault) -> Next {
+        let (world, index) = self.listening.place(&self.worker);
+        let Some(http) = http_of(&world, index) else {
+            return Next::Close;
+        };
+        let mut log = Log::begin(&self.worker, &self.listening.name);
+        log.texts().version = "HTTP/2";
+        block.request = RequestHead::default();
+        let content = answer::Content::Reason(fault.reason);
+        answer::send(self, http, block, content, fault.detail, false, &mut log).await
     }
 
     async fn tunnel(&self, tunnel: Box<Tunnel>, mut block: Box<Block>) {

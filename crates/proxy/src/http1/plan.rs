@@ -84,7 +84,7 @@ pub(super) fn plan<'w>(
     let forwarding = forward::Plan::new(&http.forwarded, client.trusted, head, bytes);
     name_request(conn, forwarding.request_id, bytes, request_id);
     if world.world.snapshot.access_log.is_some() {
-        take_texts(head, bytes, log);
+        take_texts(conn, head, bytes, log);
         log.texts().request_id = String::from_utf8_lossy(request_id).into_owned();
     }
     if head.method == Method::Connect {
@@ -123,7 +123,7 @@ pub(super) fn plan<'w>(
     let config = world.world.snapshot.pools.get(to.pool);
     let config = config.ok_or_else(internal)?;
     let key = decide::hash_key(&config.balance, &request);
-    let own_tls = conn.stream.session().is_some();
+    let own_tls = conn.stream.is_secure();
     let bound = config.affinity.as_ref().zip(world.pool(to));
     let (mut secure, mut hidden_cookie) = (false, None);
     let bond = bound.map(|(affinity, pool)| {
@@ -136,7 +136,7 @@ pub(super) fn plan<'w>(
     let hop = Hop {
         peer: client.peer,
         secure: own_tls,
-        version: head.version,
+        version: version_of(conn, head),
         authority: aim.authority,
         request_id,
     };
@@ -162,6 +162,15 @@ pub(super) fn plan<'w>(
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
     })
+}
+
+/// What the client spoke, as `Via` names it.
+fn version_of(conn: &Conn, head: &RequestHead) -> &'static str {
+    match head.version {
+        _ if conn.stream.is_carried() => "2.0",
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+    }
 }
 
 /// Who asks.
@@ -339,7 +348,7 @@ fn name_request(conn: &Conn, from: IdFrom, bytes: &[u8], id: &mut Vec<u8>) {
 }
 
 /// Copies what a log line shows of a request.
-pub(super) fn take_texts(head: &RequestHead, bytes: &[u8], log: &mut Log) {
+pub(super) fn take_texts(conn: &Conn, head: &RequestHead, bytes: &[u8], log: &mut Log) {
     let text = |span: Span| String::from_utf8_lossy(span.of(bytes)).into_owned();
     let agent = head
         .fields
@@ -350,6 +359,7 @@ pub(super) fn take_texts(head: &RequestHead, bytes: &[u8], log: &mut Log) {
     texts.target = text(head.target);
     texts.host = head.host.map(text).unwrap_or_default();
     texts.version = match head.version {
+        _ if conn.stream.is_carried() => "HTTP/2",
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
     };

@@ -157,6 +157,11 @@ pub(crate) async fn yield_now() {
     .await
 }
 
+/// Has the task of `cx` run again, after every other one that is ready and after the next look at the kernel.
+pub(crate) fn wake_after_others(cx: &Context<'_>) {
+    YIELDED.with_borrow_mut(|wakers| wakers.push(cx.waker().clone()));
+}
+
 fn wake_yielded() {
     // One at a time: waking borrows nothing here, and a task may yield again only when it runs.
     while let Some(waker) = YIELDED.with_borrow_mut(Vec::pop) {

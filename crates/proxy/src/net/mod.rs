@@ -19,7 +19,9 @@ mod timer;
 mod waker;
 
 pub(crate) use conduit::Conduit;
-pub(crate) use executor::{after_ready, goes_behind, panics, run, spawn, stop, yield_now};
+pub(crate) use executor::{
+    after_ready, goes_behind, panics, run, spawn, stop, wake_after_others, yield_now,
+};
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};
 pub use timer::origin;

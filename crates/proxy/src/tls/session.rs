@@ -81,6 +81,11 @@ impl Session {
         Self(RefCell::new(state))
     }
 
+    /// Whether both ends agreed to speak HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.0.borrow().common().alpn_protocol() == Some(b"h2")
+    }
+
     /// Whether a read gives something, or an end, without the socket.
     pub(crate) fn is_readable(&self) -> bool {
         let state = self.0.borrow();

@@ -103,7 +103,7 @@ fn check(options: &Options, trusted: bool, incoming: &[&str], expected: &[&str])
     let hop = Hop {
         peer,
         secure: false,
-        version: Version::Http11,
+        version: "1.1",
         authority: b"a.test:8080",
         request_id: b"new",
     };
@@ -221,7 +221,7 @@ fn ipv6_in_forwarded_is_quoted() {
     let hop = Hop {
         peer,
         secure: true,
-        version: Version::Http10,
+        version: "1.0",
         authority: b"",
         request_id: b"",
     };

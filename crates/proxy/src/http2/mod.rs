@@ -1,0 +1,49 @@
+//! HTTP/2 (RFC 9113), by the h2 crate, which nothing outside this folder names.
+//!
+//! Inside Evenkeel every request is one of HTTP/1: matched, filtered, sent, retried, counted and logged by `http1`,
+//! whatever the client speaks. A client's stream is a task of its connection's worker that runs that exchange over a
+//! codec: [`Served`] gives the exchange the request as HTTP/1.1 would have brought it, and takes the response as
+//! HTTP/1.1 would have sent it. There is nothing between codec and h2: what the exchange has not read stays in the
+//! stream's window, and it can write what the client's window takes.
+
+mod clients;
+mod fields;
+mod io;
+mod served;
+mod websocket;
+
+pub(crate) use clients::{CONNECTION_TAG, serve, starts_http2};
+pub(crate) use served::Served;
+
+use bytes::{Buf, Bytes};
+
+use crate::memory::Held;
+
+/// A piece of a body on its way out, counted until h2 has passed it on.
+pub(crate) struct Piece {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            _held: Held::new(bytes.len()),
+            bytes,
+        }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
