@@ -14,8 +14,9 @@ use evenkeel_wire::http2::{self, Pseudo, encode_request};
 pub(crate) type Check = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const CHECKS: [Check; 6] = [
+pub(crate) const CHECKS: [Check; 7] = [
     ("http2_request", http2_request),
+    ("http2_response", http2_response),
     ("request", request),
     ("response", response),
     ("chunked", chunked),
@@ -62,6 +63,58 @@ pub(crate) fn http2_request(data: &[u8]) {
             assert_eq!(head.body == Body::Chunked, body == http2::Body::Chunked);
             assert_eq!(head.upgrade.is_some(), body == http2::Body::Tunnel);
             assert!(!ended || matches!(head.body, Body::None | Body::Length(0)));
+        }
+    }
+}
+
+/// Responses of HTTP/2, here as lines: the status, then a field each, `name=value`. What comes out is one head of HTTP/1,
+/// or one that HTTP/1 refuses: nothing that came can end it early or begin another.
+pub(crate) fn http2_response(data: &[u8]) {
+    let mut lines = data.split(|&byte| byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let digits = first.iter().take_while(|byte| byte.is_ascii_digit());
+    let status = digits.take(4).fold(0, |status: u16, digit| {
+        status * 10 + u16::from(digit - b'0')
+    });
+    let fields: Vec<_> = lines
+        .filter_map(|line| {
+            let at = line.iter().position(|&byte| byte == b'=')?;
+            Some((&line[..at], &line[at + 1..]))
+        })
+        .collect();
+    let asked = http2::Asked {
+        method: if first.contains(&b'H') {
+            Method::Head
+        } else {
+            Method::Get
+        },
+        trailers: first.contains(&b't'),
+        protocol: first.contains(&b'u').then_some(b"websocket"),
+        accept: None,
+    };
+    let ended = first.contains(&b'e');
+    let mut out = Vec::new();
+    let Ok(body) = http2::encode_response(&mut out, status, fields.iter().copied(), &asked, ended)
+    else {
+        return;
+    };
+    let mut head = ResponseHead::default();
+    let limits = HeadLimits {
+        head_bytes: usize::MAX,
+        headers: 4096,
+        uri_bytes: 0,
+    };
+    match decode_response(&out, asked.method, &limits, &mut head) {
+        Err(_) => {}
+        Ok(Decoded::Incomplete) => panic!("half a head"),
+        Ok(Decoded::Complete(())) => {
+            assert_eq!(head.len, out.len());
+            if body == http2::Body::Tunnel {
+                assert_eq!(head.status, 101);
+            } else {
+                assert_eq!(head.status, status);
+                assert_eq!(body == http2::Body::Chunked, head.body == Body::Chunked);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
-//! One health probe: a TCP connect, one HTTP/1.1 request, or one call of gRPC, on a new connection.
+//! One health probe: a TCP connect, one HTTP request, or one call of gRPC, on a new connection.
 //!
 //! When a probe is due and what its end means is for `balance` and the publisher; here it is only sent, and what came
 //! of it is named. No redirect is followed.
 
 mod grpc;
+mod http2;
 
 use std::io;
 use std::pin::pin;
@@ -117,15 +118,19 @@ async fn look<S>(
     says: &mut Option<State>,
 ) -> Result<(), Cause>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Some(tls) = &probe.check.tls else {
-        return ask(probe, stream, authority, says).await;
+        return ask(probe, stream, authority, false, says).await;
     };
     let host = probe.host.as_deref();
-    let h2 = matches!(probe.check.probe, config::Probe::Grpc(_));
+    let h2 = match probe.check.probe {
+        config::Probe::Tcp => false,
+        config::Probe::Http(_) => probe.check.http2,
+        config::Probe::Grpc(_) => true,
+    };
     let stream = tls::connect(secure, tls, host, &probe.endpoint, stream, h2).await?;
-    ask(probe, stream, authority, says).await
+    ask(probe, stream, authority, true, says).await
 }
 
 /// What is asked of whoever has been reached.
@@ -133,13 +138,17 @@ async fn ask<S>(
     probe: &Probe,
     stream: S,
     authority: &str,
+    secure: bool,
     says: &mut Option<State>,
 ) -> Result<(), Cause>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match &probe.check.probe {
         config::Probe::Tcp => Ok(()),
+        config::Probe::Http(http) if probe.check.http2 => {
+            http2::exchange(stream, http, authority, secure, says).await
+        }
         config::Probe::Http(http) => exchange(stream, http, authority, says).await,
         config::Probe::Grpc(grpc) => grpc::call(stream, grpc, authority, &probe.check).await,
     }

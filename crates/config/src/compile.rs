@@ -7,6 +7,7 @@ mod acme;
 mod adaptive;
 mod affinity;
 mod destination;
+mod http;
 mod http2;
 mod listener;
 mod outlier;

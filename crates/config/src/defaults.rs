@@ -83,6 +83,13 @@ pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 pub const HEDGE_MAX: u32 = 1;
 /// The shortest wait before them that follows from a percentile.
 pub const HEDGE_AT_LEAST: Duration = Duration::from_millis(10);
+/// Requests at once on one connection to a server over HTTP/2.
+pub const SERVER_HTTP2_STREAMS: u32 = 128;
+/// Silence over HTTP/2 after which a server is asked whether it is there: no request is answered so late by one that is
+/// well, and servers do not mind one PING in so long.
+pub const SERVER_HTTP2_PING_AFTER: Duration = Duration::from_secs(10);
+/// For the answer to that.
+pub const SERVER_HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Percent of the room that is left without the biggest server or zone.
 pub const CAPACITY_ALARM: u32 = 100;
 /// How long a drain waits.

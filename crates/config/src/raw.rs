@@ -8,6 +8,7 @@ mod adaptive;
 mod affinity;
 mod balance;
 mod destination;
+mod http;
 mod http2;
 mod listener;
 mod outlier;
@@ -26,6 +27,7 @@ pub(crate) use affinity::{
 };
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use destination::{RawArm, RawDestination, RawSplit};
+pub(crate) use http::{RawHttp, RawHttpMap};
 pub(crate) use http2::RawHttp2;
 pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,

@@ -371,6 +371,8 @@ pub struct Pool {
     pub affinity: Option<Affinity>,
     /// TLS to its servers; `None`: plain.
     pub tls: Option<Arc<PoolTls>>,
+    /// How HTTP/2 is spoken to its servers; `None`: they get HTTP/1.1.
+    pub http2: Option<Http2>,
     /// Server-side times.
     pub timeouts: ServerTimeouts,
     /// Sockets open to one server, idle ones included.
@@ -410,6 +412,17 @@ pub struct Pool {
     pub drain_timeout: Option<Duration>,
     /// How long a resolved name is kept when its answer states no TTL.
     pub name_ttl: Duration,
+}
+
+/// How HTTP/2 is spoken to servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    /// Requests at once on one connection, if the server wants no fewer.
+    pub streams: u32,
+    /// Silence of a server that was sent something, after which it is asked whether it is there; `None` is `off`.
+    pub ping_after: Option<Duration>,
+    /// Silence after that, after which its connection is given up.
+    pub ping_timeout: Duration,
 }
 
 /// The zone whose servers a pool prefers.
@@ -623,6 +636,8 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// TLS of the pool: a probe speaks it too.
     pub tls: Option<Arc<PoolTls>>,
+    /// Whether an HTTP probe is one of HTTP/2, as the pool's traffic is.
+    pub http2: bool,
     /// Probe this port instead of the server's own.
     pub port: Option<u16>,
     /// Between two probes of one server that is up.
@@ -653,7 +668,7 @@ pub enum InitialHealth {
 pub enum Probe {
     /// A TCP connect.
     Tcp,
-    /// One HTTP/1.1 request on a new connection.
+    /// One HTTP request on a new connection.
     Http(HttpProbe),
     /// One `grpc.health.v1.Health/Check` on a new connection.
     Grpc(GrpcProbe),

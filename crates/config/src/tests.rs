@@ -5,6 +5,7 @@ mod affinity;
 mod errors;
 mod files;
 mod fuzz;
+mod http;
 mod http2;
 mod labels;
 mod limits;

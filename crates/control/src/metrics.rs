@@ -390,6 +390,8 @@ pub enum RetryCause {
     ServerClosed,
     /// The connection was reset before a response byte.
     ServerReset,
+    /// The server said that it has not taken the request: HTTP/2's REFUSED_STREAM or GOAWAY.
+    NotTaken,
     /// No response head came within `retries.per_try_timeout`.
     PerTryTimeout,
     /// The answer had a status of `retries.on`.
@@ -400,13 +402,14 @@ pub enum RetryCause {
 
 impl RetryCause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ServerCertificate,
         Self::ServerHandshake,
         Self::ServerClosed,
         Self::ServerReset,
+        Self::NotTaken,
         Self::PerTryTimeout,
         Self::Status,
         Self::Hedge,
@@ -422,6 +425,7 @@ impl RetryCause {
             Self::ServerHandshake => "server_handshake",
             Self::ServerClosed => "server_closed",
             Self::ServerReset => "server_reset",
+            Self::NotTaken => "not_taken",
             Self::PerTryTimeout => "per_try_timeout",
             Self::Status => "status",
             Self::Hedge => "hedge",

@@ -53,6 +53,8 @@ pub enum Reason {
     ServerClosed,
     /// The server reset the connection.
     ServerReset,
+    /// The server took no request over HTTP/2, and said so.
+    RequestRefused,
     /// The server's response was not HTTP that can be passed on.
     BadResponse,
     /// A retry was due, and the pool's budget for retries was spent.
@@ -113,6 +115,7 @@ impl Reason {
         Self::DeadlineExceeded,
         Self::ServerClosed,
         Self::ServerReset,
+        Self::RequestRefused,
         Self::BadResponse,
         Self::RetryBudget,
         Self::AffinityServerUnavailable,
@@ -158,6 +161,7 @@ impl Reason {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::ServerClosed => "server_closed",
             Self::ServerReset => "server_reset",
+            Self::RequestRefused => "request_refused",
             Self::BadResponse => "bad_response",
             Self::RetryBudget => "retry_budget",
             Self::AffinityServerUnavailable => "affinity_server_unavailable",
@@ -204,6 +208,7 @@ impl Reason {
             | Self::BadResponse
             | Self::RetryBudget => 502,
             Self::NoUsableServer
+            | Self::RequestRefused
             | Self::ServerLimit
             | Self::PoolLimit
             | Self::QueueFull
@@ -281,7 +286,7 @@ impl Reason {
                 "the certificate of no server that was tried is to be believed: it is out of date, bears another name, or nobody known has issued it"
             }
             Self::ServerHandshake => {
-                "the TLS handshake with each server that was tried came to nothing"
+                "the TLS handshake with each server that was tried, or its first words of HTTP/2, came to nothing"
             }
             Self::FirstByteTimeout => "the response did not begin within `timeouts.first_byte`",
             Self::ResponseTimeout => {
@@ -290,6 +295,9 @@ impl Reason {
             Self::DeadlineExceeded => "the time that a gRPC client gave by `grpc-timeout` was over",
             Self::ServerClosed => "the server closed the connection before a whole response",
             Self::ServerReset => "the server reset the connection before a whole response",
+            Self::RequestRefused => {
+                "no server that was tried took the request, as each said over HTTP/2: REFUSED_STREAM or GOAWAY"
+            }
             Self::BadResponse => "the server's response was not HTTP that can be passed on",
             Self::RetryBudget => {
                 "another try was due, but the pool's `retries.budget` was spent, or `limits.max_retries` reached"

@@ -301,13 +301,17 @@ impl Engine {
     pub fn sever(&self, member: u32) {
         self.everywhere(move |here| {
             here.worker.idle.close(member);
+            here.worker.http2.cut(member);
             net::expire(member);
         });
     }
 
     /// Closes idle connections to a member that takes no new traffic.
     pub fn close_idle_to(&self, member: u32) {
-        self.everywhere(move |here| here.worker.idle.close(member));
+        self.everywhere(move |here| {
+            here.worker.idle.close(member);
+            here.worker.http2.leave(member);
+        });
     }
 
     /// From now on answers say `Connection: close`.
@@ -389,6 +393,7 @@ impl Engine {
             here.worker.closes_idle.set(true);
             net::expire(IDLE_TAG);
             here.worker.idle.clear();
+            here.worker.http2.leave_all();
         });
     }
 

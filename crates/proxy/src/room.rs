@@ -106,8 +106,9 @@ pub(crate) fn has_idle(member: &Member, full: Full) -> bool {
 }
 
 fn close_here(worker: &Worker, member: &Arc<Member>, full: Full) -> bool {
-    worker.idle.close_one(|of| match full {
+    let matches = |of: &Member| match full {
         Full::Server => of.id == member.id,
         Full::Pool => Arc::ptr_eq(&of.gate, &member.gate),
-    })
+    };
+    worker.idle.close_one(matches) || worker.http2.close_one(matches)
 }

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::http2::Served;
+use crate::http2::{Exchange, Served};
 use crate::net::{self, Push};
 use crate::tls::Session;
 
@@ -21,6 +21,8 @@ enum Kind {
     Tls(net::Stream, Box<Session>),
     /// A client's stream over HTTP/2.
     Served(Box<Served>),
+    /// A server's.
+    Exchange(Box<Exchange>),
 }
 
 impl From<net::Stream> for Stream {
@@ -32,6 +34,12 @@ impl From<net::Stream> for Stream {
 impl From<Served> for Stream {
     fn from(served: Served) -> Self {
         Self(Kind::Served(Box::new(served)))
+    }
+}
+
+impl From<Exchange> for Stream {
+    fn from(exchange: Exchange) -> Self {
+        Self(Kind::Exchange(Box::new(exchange)))
     }
 }
 
@@ -52,7 +60,7 @@ impl Stream {
     /// Whether it, or the connection that carries it, is one of TLS.
     pub(crate) fn is_secure(&self) -> bool {
         match &self.0 {
-            Kind::Plain(_) => false,
+            Kind::Plain(_) | Kind::Exchange(_) => false,
             Kind::Tls(..) => true,
             Kind::Served(served) => served.is_secure(),
         }
@@ -66,7 +74,15 @@ impl Stream {
     /// Whether it is one stream of an HTTP/2 connection: others share that with it, and its end is not theirs.
     #[inline]
     pub(crate) fn is_carried(&self) -> bool {
-        matches!(self.0, Kind::Served(_))
+        matches!(self.0, Kind::Served(_) | Kind::Exchange(_))
+    }
+
+    /// A request to a server over HTTP/2, if it is one.
+    pub(crate) fn exchange(&self) -> Option<&Exchange> {
+        match &self.0 {
+            Kind::Exchange(exchange) => Some(exchange),
+            _ => None,
+        }
     }
 
     /// The socket, if what is read and written are its bytes.
@@ -84,6 +100,7 @@ impl Stream {
             Kind::Plain(socket) => socket.try_read(buffer),
             Kind::Tls(socket, session) => session.try_read(socket, buffer),
             Kind::Served(served) => served.try_read(buffer),
+            Kind::Exchange(exchange) => exchange.try_read(buffer),
         }
     }
 
@@ -102,6 +119,9 @@ impl Stream {
 
     #[cold]
     fn poll_decode(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Kind::Exchange(exchange) = &self.0 {
+            return exchange.poll_read(cx, buffer);
+        }
         loop {
             ready!(self.poll_readable(cx))?;
             match self.try_read(buffer) {
@@ -120,6 +140,7 @@ impl Stream {
             Kind::Tls(_, session) if session.is_readable() => Poll::Ready(Ok(())),
             Kind::Tls(socket, _) => socket.poll_readable(cx),
             Kind::Served(served) => served.poll_readable(cx),
+            Kind::Exchange(exchange) => exchange.poll_readable(cx),
         }
     }
 
@@ -138,6 +159,7 @@ impl Stream {
             Kind::Plain(socket) => socket.try_write(parts, push),
             Kind::Tls(socket, session) => session.try_write(socket, parts, push),
             Kind::Served(served) => served.try_write(parts),
+            Kind::Exchange(exchange) => exchange.try_write(parts),
         }
     }
 
@@ -167,6 +189,7 @@ impl Stream {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_writable(cx),
             Kind::Served(served) => served.poll_writable(cx),
+            Kind::Exchange(exchange) => exchange.poll_writable(cx),
         }
     }
 
@@ -175,6 +198,8 @@ impl Stream {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_failed(cx),
             Kind::Served(served) => served.poll_failed(cx).map(Ok),
+            // Whoever reads hears of it.
+            Kind::Exchange(_) => Poll::Pending,
         }
     }
 
@@ -184,6 +209,7 @@ impl Stream {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_hung_up(cx),
             Kind::Served(served) => served.poll_failed(cx),
+            Kind::Exchange(_) => Poll::Pending,
         }
     }
 
@@ -192,7 +218,7 @@ impl Stream {
         match &self.0 {
             Kind::Plain(socket) => socket.has_unread(),
             Kind::Tls(socket, session) => session.is_readable() || socket.has_unread(),
-            Kind::Served(_) => false,
+            Kind::Served(_) | Kind::Exchange(_) => false,
         }
     }
 
@@ -201,7 +227,7 @@ impl Stream {
     pub(crate) fn is_registered(&self) -> bool {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.is_registered(),
-            Kind::Served(_) => true,
+            Kind::Served(_) | Kind::Exchange(_) => true,
         }
     }
 
@@ -209,7 +235,7 @@ impl Stream {
     pub(crate) fn watch(&self) -> io::Result<()> {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.watch(),
-            Kind::Served(_) => Ok(()),
+            Kind::Served(_) | Kind::Exchange(_) => Ok(()),
         }
     }
 
@@ -228,7 +254,7 @@ impl Stream {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             // Nobody keeps one for later.
-            Kind::Served(_) => true,
+            Kind::Served(_) | Kind::Exchange(_) => true,
         }
     }
 
@@ -240,6 +266,7 @@ impl Stream {
             Kind::Plain(_) => {}
             Kind::Tls(socket, session) => session.say_end(socket),
             Kind::Served(served) => served.end(),
+            Kind::Exchange(exchange) => exchange.end(),
         }
     }
 
@@ -248,7 +275,7 @@ impl Stream {
         self.say_end();
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.shutdown_write(),
-            Kind::Served(_) => Ok(()),
+            Kind::Served(_) | Kind::Exchange(_) => Ok(()),
         }
     }
 
@@ -257,6 +284,8 @@ impl Stream {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.reset_on_close(),
             Kind::Served(served) => served.reset(),
+            // One that is dropped before its end is reset in any case.
+            Kind::Exchange(_) => {}
         }
     }
 
@@ -264,7 +293,7 @@ impl Stream {
     pub(crate) fn keep_alive_probes(&self, idle: Duration) {
         match &self.0 {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.keep_alive_probes(idle),
-            Kind::Served(_) => {}
+            Kind::Served(_) | Kind::Exchange(_) => {}
         }
     }
 }

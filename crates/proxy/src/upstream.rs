@@ -28,26 +28,53 @@ const ROOM_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// A connection used longer ago than this is not given to a request that may not be retried.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// An open connection to a server, counted against the server's sockets for as long as it lives.
+/// An open connection to a server, or a stream of one.
 pub(crate) struct ServerStream {
     pub(crate) stream: Stream,
-    member: Arc<Member>,
-    /// Whether it has carried a request before.
+    socket: Socket,
+    /// Whether it has carried a request before, and was idle since: it may have gone stale.
     pub(crate) reused: bool,
     /// The number of the TLS that it was made under; 0: plain.
     transport: u32,
 }
 
 impl ServerStream {
+    /// A stream of a connection whose socket is counted by itself.
+    pub(crate) fn carried(stream: Stream, member: &Arc<Member>, reused: bool) -> Self {
+        let socket = Socket {
+            member: member.clone(),
+            is_counted: false,
+        };
+        Self {
+            stream,
+            socket,
+            reused,
+            transport: 0,
+        }
+    }
+
     /// Whether a drill has its server out, so that it ends as by a reset.
     pub(crate) fn is_crashed(&self) -> bool {
-        self.member.is_crashed()
+        self.socket.member.is_crashed()
+    }
+
+    /// The stream, and what counts its socket.
+    pub(crate) fn into_parts(self) -> (Stream, Socket) {
+        (self.stream, self.socket)
     }
 }
 
-impl Drop for ServerStream {
+/// Counts a socket against its server's for as long as it lives.
+pub(crate) struct Socket {
+    member: Arc<Member>,
+    is_counted: bool,
+}
+
+impl Drop for Socket {
     fn drop(&mut self) {
-        self.member.sockets.fetch_sub(1, Relaxed);
+        if self.is_counted {
+            self.member.sockets.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -112,9 +139,13 @@ pub(crate) async fn connect(
     };
     std::mem::forget(counted);
     worker.cells().opened.increment();
+    let socket = Socket {
+        member: member.clone(),
+        is_counted: true,
+    };
     Ok(ServerStream {
         stream,
-        member: member.clone(),
+        socket,
         reused: false,
         transport: tls.map_or(0, |tls| tls.number),
     })
@@ -217,7 +248,7 @@ impl Idle {
     /// Keeps a connection for `keep_alive`. The caller has held the gate: request sent whole, response read whole,
     /// nothing left in a buffer, and neither side said close.
     pub(crate) fn give(&self, mut stream: ServerStream, keep_alive: Duration, now: Duration) {
-        if stream.stream.has_news() || !stream.member.keeps_idle() || keep_alive.is_zero() {
+        if stream.stream.has_news() || !stream.socket.member.keeps_idle() || keep_alive.is_zero() {
             return;
         }
         // A server that answered at once was never waited for; its hang-up must be seen all the same.
@@ -226,7 +257,7 @@ impl Idle {
         }
         stream.reused = true;
         let mut all = self.0.borrow_mut();
-        let kept = all.entry(stream.member.id).or_default();
+        let kept = all.entry(stream.socket.member.id).or_default();
         if kept.len() < IDLE_MAX {
             kept.push(IdleStream {
                 stream,
@@ -248,7 +279,7 @@ impl Idle {
             kept.retain(|idle| {
                 idle.until > now
                     && !idle.stream.stream.has_news()
-                    && idle.stream.member.keeps_idle()
+                    && idle.stream.socket.member.keeps_idle()
             });
             !kept.is_empty()
         });
@@ -261,7 +292,7 @@ impl Idle {
             .values_mut()
             .filter(|kept| {
                 kept.first()
-                    .is_some_and(|idle| matches(&idle.stream.member))
+                    .is_some_and(|idle| matches(&idle.stream.socket.member))
             })
             .min_by_key(|kept| kept.first().map(|idle| idle.since));
         let closed = oldest.map(|kept| kept.remove(0));

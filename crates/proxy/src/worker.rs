@@ -20,6 +20,7 @@ use control::world::{Hub, World};
 use crate::buffer::{Buffers, Spares};
 use crate::handover::Mailboxes;
 use crate::http1::Block;
+use crate::http2;
 use crate::listener::Listening;
 use crate::net;
 use crate::sys;
@@ -41,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) accepts: Cell<usize>,
     pub(crate) buffers: Buffers,
     pub(crate) idle: Idle,
+    /// Connections to servers that speak HTTP/2.
+    pub(crate) http2: http2::Connections,
     pub(crate) scratch: RefCell<rules::Scratch>,
     pub(crate) listening: RefCell<BTreeMap<Arc<str>, Rc<Listening>>>,
     /// Requests and TCP connections that are being served.
@@ -114,6 +117,7 @@ impl Worker {
             accepts: Cell::new(0),
             buffers: Buffers::default(),
             idle: Idle::default(),
+            http2: http2::Connections::default(),
             scratch: RefCell::default(),
             listening: RefCell::default(),
             active: Cell::new(0),
@@ -244,6 +248,7 @@ impl Worker {
         loop {
             net::sleep(Duration::from_secs(1)).await;
             self.idle.sweep(net::now());
+            self.http2.sweep(net::now());
             self.buffers.trim();
             self.blocks.trim();
             tls::trim();

@@ -282,6 +282,14 @@ impl Reader {
         }
     }
 
+    /// The next byte, or `None` at the end.
+    pub(crate) fn one(&mut self) -> Result<Option<u8>> {
+        if self.early.is_empty() && self.fill()? == 0 {
+            return Ok(None);
+        }
+        Ok(self.early.drain(..1).next())
+    }
+
     pub(crate) fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
         ensure!(count <= BODY_BYTES_MAX, "{count} bytes are too many");
         while self.early.len() < count {

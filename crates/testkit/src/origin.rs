@@ -250,6 +250,11 @@ impl Conn {
         Ok(())
     }
 
+    /// The next byte, or `None` at the end.
+    pub(crate) fn read_one(&mut self) -> Result<Option<u8>> {
+        self.reader.one()
+    }
+
     /// Exactly this many bytes, whatever they are.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! nginx and HAProxy from Debian as servers on loopback, each one process in the foreground that
+//! nginx, HAProxy and nghttpd from Debian as servers on loopback, each one process in the foreground that
 //! ends with its value and can be killed and started again on the same port.
 
 use crate::dir::TempDir;
@@ -40,6 +40,15 @@ impl Nginx {
     /// As [`start`](Self::start).
     pub fn start_tls(name: &str, snippet: &str) -> Result<Self> {
         Self::start_on(name, "ssl", snippet)
+    }
+
+    /// The same on TLS where clients may agree on HTTP/2.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_http2(name: &str, snippet: &str) -> Result<Self> {
+        Self::start_on(name, "ssl http2", snippet)
     }
 
     fn start_on(name: &str, listen: &str, snippet: &str) -> Result<Self> {
@@ -175,7 +184,77 @@ impl Haproxy {
     }
 }
 
-/// What both have in common. The fields are dropped in order: the process before its folder.
+/// nghttpd: files over HTTP/2, spoken from the first byte on unless it is given a key and a certificate. It serves `ok` at
+/// `/health`, and files of 1 KiB, 64 KiB and 1 MiB at `/1k`, `/64k` and `/1m`.
+#[derive(Debug)]
+pub struct Nghttpd {
+    peer: Peer,
+}
+
+impl Nghttpd {
+    /// Starts it with these further arguments and waits until it accepts.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start; the error holds what it said.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
+        Self::start_on(arguments, &["--no-tls"])
+    }
+
+    /// The same on TLS with this key and certificate, PEM files both.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_tls(arguments: &[&str], key: &str, certificate: &str) -> Result<Self> {
+        Self::start_on(arguments, &[key, certificate])
+    }
+
+    fn start_on(arguments: &[&str], last: &[&str]) -> Result<Self> {
+        let port = Port::reserve()?;
+        let dir = TempDir::new("nghttpd")?;
+        for (file, size) in [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
+            dir.write(&format!("files/{file}"), pattern(size))?;
+        }
+        dir.write("files/health", "ok\n")?;
+        let root = format!("--htdocs={}", dir.path().join("files").display());
+        let number = port.number().to_string();
+        let args = ["--address=127.0.0.1", &*root]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .chain([&*number])
+            .chain(last.iter().copied());
+        let args = args.map(PathBuf::from).collect();
+        let peer = Peer::start("nghttpd", "nghttpd", args, port, dir)?;
+        Ok(Self { peer })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.peer.port.address()
+    }
+
+    /// Ends it at once (SIGKILL). The port stays reserved: connections are refused.
+    pub fn kill(&mut self) {
+        self.peer.process.kill();
+    }
+
+    /// Kills it if it runs, starts it again on the same port, and waits until it accepts.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.peer.restart()
+    }
+
+    /// The process, for signals and its output.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.peer.process
+    }
+}
+
+/// What all have in common. The fields are dropped in order: the process before its folder.
 #[derive(Debug)]
 struct Peer {
     process: Process,

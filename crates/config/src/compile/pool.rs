@@ -9,6 +9,7 @@ use balance::Algorithm;
 use super::adaptive::compile_adaptive;
 use super::affinity::compile_affinity;
 use super::destination::compile_labels;
+use super::http::compile_http;
 use super::outlier::compile_outlier;
 use super::probe::{self, Kinds};
 use super::retries::compile_retries;
@@ -89,7 +90,8 @@ fn compile_pool(
     let prefer_zone = place::compile_zones(raw.zones, zone, &servers, report);
     place::warn_all_backups(&servers, key, report);
     let agent_check = said::compile_agent(raw.agent_check, &servers, report);
-    let tls = keys.pool(raw.tls, report);
+    let http2 = compile_http(raw.http, report);
+    let tls = keys.pool(raw.tls, http2.is_some(), report);
     let affinity = compile_affinity(raw.affinity, &servers, report);
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
@@ -100,6 +102,7 @@ fn compile_pool(
         balance: compile_balance(raw.balance),
         affinity,
         tls: tls.clone(),
+        http2,
         timeouts: compile_timeouts(timeouts),
         connections_per_server: limits
             .connections_per_server
@@ -115,7 +118,7 @@ fn compile_pool(
             .overprovision
             .map_or(defaults::OVERPROVISION, |factor| factor.value.0),
         slow_start: place::compile_slow_start(raw.slow_start, report),
-        health_check: compile_health(raw.health_check, tls, report),
+        health_check: compile_health(raw.health_check, tls, http2.is_some(), report),
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
         capacity_alarm: match raw.capacity_alarm {
@@ -260,6 +263,7 @@ fn compile_queue(
 fn compile_health(
     raw: Option<At<RawHealth>>,
     tls: Option<Arc<PoolTls>>,
+    http2: bool,
     report: &mut Report,
 ) -> Option<HealthCheck> {
     let (raw, tag) = match raw.map(|raw| raw.value) {
@@ -295,6 +299,7 @@ fn compile_health(
         },
         probe: Probe::Tcp,
         tls,
+        http2,
     };
     if let Some(interval) = interval.filter(|interval| interval.value.0 < INTERVAL_MIN) {
         let message = format!("probes come at most every {}", show_duration(INTERVAL_MIN));

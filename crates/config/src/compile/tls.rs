@@ -102,10 +102,11 @@ impl<'s> Keys<'s> {
         }))
     }
 
-    /// TLS to a pool's servers.
+    /// TLS to a pool's servers. `http2`: what is agreed on inside.
     pub(crate) fn pool(
         &mut self,
         raw: Option<At<Off<RawPoolTls>>>,
+        http2: bool,
         report: &mut Report,
     ) -> Option<Arc<PoolTls>> {
         let At { value, key, .. } = raw?;
@@ -144,6 +145,7 @@ impl<'s> Keys<'s> {
             server_name,
             client,
             min_version: version(raw.min_version.map(|word| word.value.0)),
+            http2,
             place: report.files.place(key).to_string().into(),
         }))
     }

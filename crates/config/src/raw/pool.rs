@@ -1,14 +1,12 @@
 //! Pools as written: servers, balance, health and resilience.
 
 use super::{
-    LoadFactor, RawAdaptive, RawAffinity, RawAgent, RawBalance, RawHedge, RawMark, RawOutlier,
-    RawPoolTls, RawRetries, RawSlowStart, RawZones, Weight, words,
+    LoadFactor, RawAdaptive, RawAffinity, RawAgent, RawBalance, RawHedge, RawHttp, RawMark,
+    RawOutlier, RawPoolTls, RawRetries, RawSlowStart, RawZones, Weight, words,
 };
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
-use crate::read::{
-    At, Read, Shape, Table, choice, or, required, section, text, unsupported, wrong_type,
-};
+use crate::read::{At, Read, Shape, Table, choice, or, required, section, text, wrong_type};
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
 use crate::units::{Percent, Time, Wait, show_duration};
@@ -41,8 +39,8 @@ section! {
         "hedge" hedge: Off<RawHedge> = or("off"),
         /// How draining a server goes.
         "drain" drain: RawDrain = or("its own defaults"),
-        /// The HTTP version that its servers speak.
-        "http" http: HttpVersion = or(1),
+        /// The HTTP version that its servers speak: 1 or 2, or the long form.
+        "http" http: RawHttp = or(1),
         /// Bounds the requests that each server holds at once by what its latency shows: `gradient`, or the long form. HTTP only.
         "adaptive_concurrency" adaptive_concurrency: Off<RawAdaptive> = or("off"),
         /// How servers are judged by their traffic; on by default. `off`: only by connections that they refuse.
@@ -306,35 +304,5 @@ impl Read for RawServer {
             pattern: None,
         };
         Shape::Any(vec![address, RawServerMap::shape()])
-    }
-}
-
-/// `http: 1`.
-#[derive(Debug)]
-pub(crate) struct HttpVersion;
-
-impl Read for HttpVersion {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        match &node.value {
-            Value::Scalar(Scalar {
-                kind: ScalarKind::Int(1),
-                ..
-            }) => Some(Self),
-            Value::Scalar(Scalar {
-                kind: ScalarKind::Int(2),
-                ..
-            }) => {
-                unsupported(node.span, "http: 2", report);
-                None
-            }
-            _ => {
-                wrong_type(node, "the HTTP version `1`", report);
-                None
-            }
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::Integer { min: 1, max: 1 }
     }
 }

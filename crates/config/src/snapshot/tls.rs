@@ -35,6 +35,8 @@ pub struct PoolTls {
     pub client: Option<Arc<Certificate>>,
     /// The lowest version that is spoken.
     pub min_version: TlsVersion,
+    /// Whether HTTP/2 is agreed on by ALPN; else nothing is.
+    pub http2: bool,
     /// Where the user wrote it: `FILE:LINE:COLUMN`.
     pub place: Arc<str>,
 }

@@ -243,11 +243,8 @@ fn unsupported() {
         &["2:24: error[unsupported]: `udp` is not supported by this version"],
     );
     check_pool(
-        "servers: [{ address: a:1 }         ], http: 2, panic_threshold: 101%",
-        &[
-            "3:46: error[unsupported]: `http: 2` is not supported by this version",
-            "3:66: error[value]: `101%` is not a percentage from 0% to 100%",
-        ],
+        "servers: [{ address: a:1 }         ], http: 1, panic_threshold: 101%",
+        &["3:66: error[value]: `101%` is not a percentage from 0% to 100%"],
     );
     check_pool(
         "servers: [\"10.0.0.1:80\"], capacity_alarm: 0.8",

@@ -16,6 +16,8 @@ mod grpc_health;
 mod grpc_web;
 mod http2_clients;
 mod http2_frames;
+mod http2_servers;
+mod http2_servers_odd;
 mod http2_support;
 mod http_bodies;
 mod http_bulk;

@@ -16,9 +16,11 @@ use super::respond::{self, Responded, Responding, ResponseBuffers, ResponseFault
 use super::upload::{self, Upload, UploadBuffers, UploadFault};
 use super::{Block, Next, affinity, grpc, hedge, retry};
 use crate::fault;
+use crate::http2;
 use crate::net::{self, Deadline, First};
 use crate::outcome;
 use crate::relay::{self, Framing, WriteFault};
+use crate::stream::Stream;
 use crate::upstream::{Lease, NoConnection, ServerStream};
 use crate::worker::Worker;
 
@@ -63,6 +65,24 @@ impl Again {
         }
     }
 
+    /// The server has not taken the request over HTTP/2, and said so: that is no fault of it. It may be asked once more
+    /// on a new connection, unless this one was new.
+    #[cold]
+    pub(super) fn not_taken(server: &Stream) -> Self {
+        let exchange = server.exchange();
+        if let Some(exchange) = exchange {
+            exchange.tire();
+        }
+        Self {
+            cause: RetryCause::NotTaken,
+            sent: false,
+            reused: exchange.is_some_and(|exchange| !exchange.is_fresh()),
+            status: 0,
+            no_connection: None,
+            next: None,
+        }
+    }
+
     pub(super) fn elsewhere(cause: RetryCause, status: u16, next: Lease) -> Self {
         Self {
             cause,
@@ -78,6 +98,7 @@ impl Again {
     pub(super) fn reason(&self) -> Reason {
         match self.cause {
             RetryCause::ServerReset => Reason::ServerReset,
+            RetryCause::NotTaken => Reason::RequestRefused,
             RetryCause::PerTryTimeout => Reason::FirstByteTimeout,
             RetryCause::ConnectRefused => Reason::ConnectRefused,
             RetryCause::ConnectTimeout => Reason::ConnectTimeout,
@@ -256,7 +277,7 @@ fn finish(
     }
     let Responded { after, reusable } = match responded {
         Ok(responded) => responded,
-        Err(fault) => return Err(response_fault(fault, seen, &lease, server.reused)),
+        Err(fault) => return Err(response_fault(fault, seen, &lease, &server)),
     };
     if cx.is_call {
         let end = seen.end.get();
@@ -421,6 +442,9 @@ pub(super) async fn send_parts(
         Err(WriteFault::TimedOut) if !server.is_crashed() => {
             Err(Fault::Final(Unserved::new(Reason::ResponseTimeout)))
         }
+        Err(_) if taken == 0 && server.stream.is_carried() => {
+            Err(Fault::Retry(Again::not_taken(&server.stream)))
+        }
         Err(_) if taken == 0 => Err(Fault::Retry(Again::ended(false, false, server.reused))),
         Err(_) => Ok(false),
     }
@@ -481,7 +505,12 @@ async fn both_ways(
     Ok(Some(response.await))
 }
 
-fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool) -> Fault {
+fn response_fault(
+    fault: ResponseFault,
+    seen: &Seen,
+    lease: &Lease,
+    server: &ServerStream,
+) -> Fault {
     let fault = match fault {
         ResponseFault::TimedOut if lease.member.is_crashed() => {
             ResponseFault::Ended { reset: true }
@@ -490,7 +519,10 @@ fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool
     };
     let reason = match fault {
         ResponseFault::Ended { reset } if !seen.sent.get() => {
-            return Fault::Retry(Again::ended(reset, true, reused));
+            return Fault::Retry(Again::ended(reset, true, server.reused));
+        }
+        ResponseFault::Http2(fault) => {
+            return http2_fault(fault, seen.begun.get(), seen.sent.get(), server);
         }
         ResponseFault::Ended { reset: true } => Reason::ServerReset,
         ResponseFault::Ended { reset: false } => Reason::ServerClosed,
@@ -513,5 +545,33 @@ fn response_fault(fault: ResponseFault, seen: &Seen, lease: &Lease, reused: bool
         Fault::Cut(reason)
     } else {
         Fault::Final(Unserved::new(reason))
+    }
+}
+
+/// A request over HTTP/2 came to nothing, with a word of why.
+#[cold]
+pub(super) fn http2_fault(
+    fault: http2::Fault,
+    begun: bool,
+    answered: bool,
+    server: &ServerStream,
+) -> Fault {
+    let detail = fault.to_string();
+    let reason = match fault {
+        http2::Fault::NotTaken if !begun => {
+            return Fault::Retry(Again::not_taken(&server.stream));
+        }
+        // That of one stream says nothing of its connection, however old that is.
+        http2::Fault::Reset if !begun => return Fault::Retry(Again::ended(true, true, false)),
+        http2::Fault::NotTaken | http2::Fault::Reset | http2::Fault::Lost => Reason::ServerReset,
+        http2::Fault::Closed => Reason::ServerClosed,
+        http2::Fault::Bad(_) => Reason::BadResponse,
+        http2::Fault::Unsayable(_) => Reason::BadRequest,
+        http2::Fault::NoUpgrade => Reason::NotImplemented,
+    };
+    if answered {
+        Fault::Cut(reason)
+    } else {
+        Fault::Final(Unserved { reason, detail })
     }
 }

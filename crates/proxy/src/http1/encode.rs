@@ -18,6 +18,8 @@ pub(super) struct RequestParts<'a> {
     pub(super) hop: &'a Hop<'a>,
     /// The protocol that the listener lets this request upgrade to.
     pub(super) upgrade: Option<&'a [u8]>,
+    /// Whether the server is told that trailers are welcome.
+    pub(super) trailers: bool,
     pub(super) edits: &'a Edits,
     /// A cookie that the server is not to see, and that is there.
     pub(super) hidden_cookie: Option<&'a [u8]>,
@@ -76,6 +78,9 @@ pub(super) fn request(
     write_edits(out, parts.edits, On::Request);
     if head.body == Body::Chunked || is_decoded(head.body, parts.edits) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if parts.trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
     }
     if let Some(upgrade) = parts.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");

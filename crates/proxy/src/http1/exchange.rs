@@ -22,6 +22,7 @@ use super::respond;
 use super::upload::Upload;
 use super::{Block, Conn, Next, Tunnel, affinity, encode, grpc, hedge, retry};
 use crate::bounds::Counted;
+use crate::http2;
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
@@ -93,9 +94,15 @@ pub(super) async fn run(
         && planned
             .as_ref()
             .is_ok_and(|plan| plan.retries.repeats_calls());
+    // Over HTTP/2 a server may say that it has not taken what was sent, whatever the method.
+    let keeps = repeats
+        || repeats_call
+        || planned
+            .as_ref()
+            .is_ok_and(|plan| plan.config.http2.is_some());
     let mut upload = match Upload::begin(
         body,
-        repeats || repeats_call,
+        keeps,
         planned.is_ok() && encode::is_decoded(body, &block.edits),
         http,
         &mut block.client_in,
@@ -338,6 +345,9 @@ fn try_again(
     };
     again.count(&cx.conn.worker, &member);
     let cause = again.cause;
+    if !again.sent && !upload.can_replay {
+        return Err(reason);
+    }
     let nothing = Nothing {
         reason,
         sent: again.sent,
@@ -418,6 +428,19 @@ pub(super) async fn obtain(
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
     let worker = &cx.conn.worker;
+    if let Some(http2) = &cx.config.http2 {
+        let wanted = http2::Wanted {
+            member: &lease.member,
+            http2: *http2,
+            tls: cx.tls,
+            until: respond::earliest(cx.config.timeouts.connect, cx.until),
+            sockets_max: cx.config.connections_per_server,
+            keep_alive: cx.config.timeouts.keep_alive,
+            only_new,
+        };
+        // Cold against its size: boxed.
+        return Box::pin(http2::obtain(worker, wanted, deadline)).await;
+    }
     if !only_new
         && let Some(server) = worker
             .idle

@@ -24,6 +24,7 @@ use super::log::Log;
 use super::upload::Upload;
 use super::{Block, grpc, respond, retry};
 use crate::buffer::Buffer;
+use crate::http2;
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::relay;
@@ -445,6 +446,9 @@ async fn await_head(
         Ok(Err(HeadFault::Ended { reset })) => {
             Err(Fault::Retry(Again::ended(reset, true, server.reused)))
         }
+        Ok(Err(HeadFault::Http2(fault, begun))) => {
+            Err(attempt::http2_fault(fault, begun, false, &server))
+        }
         Ok(Err(HeadFault::Broken { reset })) => Err(Fault::Final(Unserved::new(if reset {
             Reason::ServerReset
         } else {
@@ -485,6 +489,8 @@ enum HeadFault {
         reset: bool,
     },
     Bad(String),
+    /// Over HTTP/2, with a word of why; whether some of it had come.
+    Http2(http2::Fault, bool),
 }
 
 /// Reads a final head, and leaves it in the buffer; its status. What comes before it is not passed on: the client
@@ -512,6 +518,12 @@ async fn read_head(
         match relay::read_more(&server.stream, server_in).await {
             Ok(count) if count > 0 => begun = true,
             ended => {
+                if let Err(error) = &ended
+                    && let Some(fault) = http2::Fault::in_error(error)
+                    && *fault != http2::Fault::Lost
+                {
+                    return Err(HeadFault::Http2(fault.clone(), begun));
+                }
                 let reset = ended.is_err();
                 return Err(if begun {
                     HeadFault::Broken { reset }

@@ -113,11 +113,7 @@ pub(super) fn plan<'w>(
         rules::Outcome::Respond(answer) => return Err(Refused::Filter(answer)),
         rules::Outcome::Ask(question) => match question {},
     }
-    if let Some(max) = http.limits.body_bytes
-        && matches!(head.body, Body::Length(length) if length > max)
-    {
-        return Err((Reason::BodyTooLarge, "").into());
-    }
+    judge_length(http, head)?;
     let internal = || Refused::from((Reason::Internal, ""));
     let (to, share) = destination(conn, world, route, &request, log).ok_or_else(internal)?;
     let config = world.world.snapshot.pools.get(to.pool);
@@ -147,6 +143,7 @@ pub(super) fn plan<'w>(
         plan: &forwarding,
         hop: &hop,
         upgrade,
+        trailers: config.http2.is_some() && welcomes_trailers(head, bytes),
         edits,
         hidden_cookie,
     };
@@ -162,6 +159,14 @@ pub(super) fn plan<'w>(
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
     })
+}
+
+/// Whether a body that says its length may come.
+fn judge_length(http: &HttpListener, head: &RequestHead) -> Result<(), Refused<'static>> {
+    match (http.limits.body_bytes, head.body) {
+        (Some(max), Body::Length(length)) if length > max => Err((Reason::BodyTooLarge, "").into()),
+        _ => Ok(()),
+    }
 }
 
 /// What the client spoke, as `Via` names it.
@@ -326,6 +331,14 @@ fn upgrade_of<'b>(upgrade: Option<Span>, bytes: &'b [u8], http: &HttpListener) -
         .iter()
         .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(first))
         .then_some(first)
+}
+
+/// Whether `TE` says that trailers are welcome, as gRPC does. It is for one connection, and only HTTP/2 has a use for it.
+fn welcomes_trailers(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.present.contains(Known::Te)
+        && forward::values(head, bytes, Known::Te)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// What the request is called here, in logs and for the server: nothing, as it came, or 32 hexadecimal digits.

@@ -19,6 +19,7 @@ use wire::http1::{
 use super::encode::{self, After};
 use super::{Conn, grpc, web};
 use crate::buffer::{BUFFER_BYTES, Buffer};
+use crate::http2;
 use crate::net::{self, Conduit, Deadline, Push};
 use crate::outcome;
 use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
@@ -128,6 +129,8 @@ pub(super) enum ResponseFault {
     Broken(Reason),
     /// It is not HTTP that can be passed on.
     Bad(String),
+    /// Its head did not come over HTTP/2, for a reason of that.
+    Http2(http2::Fault),
     /// The client is gone.
     ClientGone,
 }
@@ -289,7 +292,7 @@ async fn relay_final(
             }
             Ok(0) => return Err(ResponseFault::Broken(Reason::ServerClosed)),
             Ok(_) => {}
-            Err(_) => return Err(ResponseFault::Broken(Reason::ServerReset)),
+            Err(error) => return Err(ResponseFault::Broken(reason_of(&error))),
         }
     }
 }
@@ -308,6 +311,15 @@ fn learn(on: &Responding<'_>, head: &ResponseHead, bytes: &[u8]) {
     let fields = fields.map(|field| (field.name.of(bytes), field.value.of(bytes)));
     if let Some(learnt) = &pool.borrow().view.learnt {
         learnt.learn_from(bond, fields, &on.lease.member, net::now());
+    }
+}
+
+/// Why a body broke off.
+#[cold]
+fn reason_of(error: &io::Error) -> Reason {
+    match http2::Fault::in_error(error) {
+        Some(http2::Fault::Bad(_)) => Reason::BadResponse,
+        _ => Reason::ServerReset,
     }
 }
 
@@ -352,6 +364,11 @@ async fn read_head(
         match read(on, server_in).await? {
             Ok(count) if count > 0 => on.seen.begun.set(true),
             ended => {
+                if let Err(error) = &ended
+                    && let Some(fault) = http2::Fault::in_error(error)
+                {
+                    return Err(of_http2(fault, on.seen.begun.get()));
+                }
                 let reset = ended.is_err();
                 return Err(if on.seen.begun.get() {
                     ResponseFault::Broken(if reset {
@@ -364,6 +381,18 @@ async fn read_head(
                 });
             }
         }
+    }
+}
+
+/// A lost connection is one in any version of HTTP.
+#[cold]
+fn of_http2(fault: &http2::Fault, begun: bool) -> ResponseFault {
+    match fault {
+        http2::Fault::Reset | http2::Fault::Lost if begun => {
+            ResponseFault::Broken(Reason::ServerReset)
+        }
+        http2::Fault::Lost => ResponseFault::Ended { reset: true },
+        fault => ResponseFault::Http2(fault.clone()),
     }
 }
 

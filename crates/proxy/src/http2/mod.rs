@@ -5,15 +5,20 @@
 //! codec: [`Served`] gives the exchange the request as HTTP/1.1 would have brought it, and takes the response as
 //! HTTP/1.1 would have sent it. There is nothing between codec and h2: what the exchange has not read stays in the
 //! stream's window, and it can write what the client's window takes.
+//!
+//! Where a pool's servers speak HTTP/2, an exchange gets a stream of a connection that it shares with others
+//! ([`obtain`]): [`Exchange`] is the same codec the other way round.
 
 mod clients;
 mod fields;
 mod io;
 mod served;
+mod servers;
 mod websocket;
 
 pub(crate) use clients::{CONNECTION_TAG, serve, starts_http2};
 pub(crate) use served::Served;
+pub(crate) use servers::{Connections, Exchange, Fault, Wanted, obtain};
 
 use bytes::{Buf, Bytes};
 

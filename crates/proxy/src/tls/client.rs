@@ -131,13 +131,17 @@ fn client_config(tls: &PoolTls) -> Result<Arc<ClientConfig>, TlsError> {
             builder.with_root_certificates(roots)
         }
     };
-    Ok(Arc::new(match &tls.client {
+    let mut config = match &tls.client {
         None => builder.with_no_client_auth(),
         Some(certificate) => {
             let key = certified(certificate, &provider)?;
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
-    }))
+    };
+    if tls.http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    Ok(Arc::new(config))
 }
 
 /// The authorities that this system believes.

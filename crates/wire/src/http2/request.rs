@@ -199,7 +199,7 @@ impl<'f> Said<'f> {
     }
 }
 
-fn judge(name: &[u8], value: &[u8]) -> Result<Known, RequestFault> {
+pub(super) fn judge(name: &[u8], value: &[u8]) -> Result<Known, RequestFault> {
     if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
         return Err(RequestFault::FieldName);
     }
