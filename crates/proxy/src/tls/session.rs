@@ -207,9 +207,15 @@ impl State {
     pub(super) fn say_fault(&mut self, socket: &net::Stream) {
         self.reading = Reading::Failed;
         let (incoming, left) = (&mut self.incoming, &mut self.left);
-        match &mut self.connection {
-            Connection::Server(connection) => last_word(connection, incoming, left),
-            Connection::Client(connection) => last_word(connection, incoming, left),
+        // The alert may stand behind records of the handshake that were made before the fault was found.
+        while self.connection.common().wants_write() {
+            let took = match &mut self.connection {
+                Connection::Server(connection) => last_word(connection, incoming, left),
+                Connection::Client(connection) => last_word(connection, incoming, left),
+            };
+            if !took {
+                break;
+            }
         }
         let _ = self.flush(socket);
     }
@@ -555,13 +561,15 @@ fn advance_with<C: Codec>(
     }
 }
 
-/// Takes the alert that a fault has left, if any. Asked once only: rustls would look at the same bytes again, and find the
-/// same fault.
-fn last_word<C: Codec>(connection: &mut C, incoming: &mut Incoming, left: &mut Vec<u8>) {
+/// Takes a record that a fault has left; false when there is none. Not asked again once all are taken: rustls would look at
+/// the same bytes again, and find the same fault.
+fn last_word<C: Codec>(connection: &mut C, incoming: &mut Incoming, left: &mut Vec<u8>) -> bool {
     let UnbufferedStatus { state, .. } = connection.process(incoming.filled_mut());
-    if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
-        encode(&mut data, left);
-    }
+    let Ok(ConnectionState::EncodeTlsData(mut data)) = state else {
+        return false;
+    };
+    encode(&mut data, left);
+    true
 }
 
 fn encode<D>(data: &mut EncodeTlsData<'_, D>, left: &mut Vec<u8>) {
