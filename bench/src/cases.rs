@@ -162,6 +162,8 @@ fn route(count: usize, runner: &mut impl Runner) -> Result<()> {
         head: &head,
         bytes: &bytes,
         source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        tls: None,
+        https: false,
     };
     let mut scratch = Scratch::new();
     let found = table.find(&request, &mut scratch, &mut NoTrace);

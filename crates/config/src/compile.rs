@@ -18,6 +18,7 @@ mod probe;
 mod retries;
 mod route;
 mod said;
+mod secured;
 mod tls;
 
 use std::collections::BTreeMap;

@@ -387,6 +387,17 @@ impl Report {
         self.add(Severity::Warning, kind, span, message.into(), None);
     }
 
+    pub(crate) fn warn_help(
+        &mut self,
+        kind: Kind,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let (message, help) = (message.into(), Some(help.into()));
+        self.add(Severity::Warning, kind, span, message, help);
+    }
+
     /// As [`Report::warn`], unless the same was said of the same place.
     pub(crate) fn warn_once(&mut self, kind: Kind, span: Span, message: String) {
         let said = |finding: &Finding| finding.span == span && finding.message == message;

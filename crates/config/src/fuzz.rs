@@ -1,6 +1,6 @@
 //! What a fuzzer calls; a stable test runs it over a corpus. No part of the interface.
 
-use crate::{Severity, Source, load};
+use crate::{Severity, Source, client_certificate, load, ocsp};
 
 /// A config of one file, with one variable set and no other name known.
 struct OneFile<'a>(&'a str);
@@ -61,4 +61,19 @@ pub fn load_any(bytes: &[u8]) {
         wrong,
         "a snapshot if and only if nothing is wrong"
     );
+}
+
+/// Reads any bytes as an authority's answer (OCSP), and as a certificate that a client showed.
+///
+/// # Panics
+/// When what is told of a certificate could not stand in a header.
+pub fn read_der(bytes: &[u8]) {
+    // A byte of the input as the serial number that is looked for.
+    let _ = ocsp::read(bytes, bytes.get(..1).unwrap_or_default());
+    let told = client_certificate(bytes, &[0; 32]);
+    for text in [&told.subject, &told.issuer, &told.serial, &told.san] {
+        let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        assert!(text.bytes().all(is_plain), "fit for a header: {text:?}");
+        assert!(!text.ends_with(' '), "no blank at its end: {text:?}");
+    }
 }

@@ -19,6 +19,7 @@ mod diagnostic;
 pub mod fuzz;
 mod labels;
 mod load;
+mod ocsp;
 mod quick;
 mod quoting;
 mod raw;
@@ -33,6 +34,7 @@ mod tests;
 mod tree;
 mod units;
 mod values;
+mod x509;
 
 pub use diagnostic::{Diagnostic, Kind, Place, Severity, Span};
 pub use labels::Labels;
@@ -41,6 +43,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use snapshot::*;
 pub use units::{parse_duration, show_duration};
+pub use x509::client_certificate;
 
 use std::time::Duration;
 

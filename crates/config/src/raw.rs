@@ -44,10 +44,11 @@ pub(crate) use retries::{
     RetryMethod,
 };
 pub(crate) use route::{
-    MatchValue, RawFilter, RawMatch, RawPriority, RawRedirect, RawRespond, RawRoute, Weight,
+    MatchValue, RawCertMatch, RawFilter, RawHsts, RawHttpsRedirect, RawMatch, RawPriority,
+    RawRedirect, RawRespond, RawRoute, Weight,
 };
 pub(crate) use said::{RawAgent, RawMark};
-pub(crate) use tls::{RawCertificate, RawPoolTls, RawTls};
+pub(crate) use tls::{ClientAuthWord, RawCertificate, RawPoolTls, RawTls};
 
 use crate::defaults;
 use crate::diagnostic::Report;

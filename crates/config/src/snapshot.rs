@@ -22,7 +22,7 @@ pub use acme::{Acme, Challenge, ExternalAccount, Issuer};
 pub use affinity::{Affinity, AffinityKind, InsertedCookie, Secret, Strength};
 pub use learning::{Learning, LearntBy};
 pub use tls::{
-    Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
+    Certificate, ClientAuth, KeyForm, ListenerTls, PoolTls, PrivateKey, Staple, TlsVersion, Trust,
 };
 
 /// One whole config, compiled.
@@ -310,6 +310,8 @@ pub struct Arm {
 pub struct Route {
     /// Given, or its position counted from 1.
     pub name: Arc<str>,
+    /// Whether clients that have shown no certificate are refused.
+    pub requires_client_cert: bool,
     /// In order.
     pub filters: Vec<Filter>,
     /// Where requests go.

@@ -23,6 +23,8 @@ use crate::{Loaded, Severity, Source, load};
 #[derive(Default)]
 struct Given {
     files: BTreeMap<String, String>,
+    /// Files that are no text.
+    bytes: BTreeMap<String, Vec<u8>>,
     env: BTreeMap<String, String>,
     wall: Option<Duration>,
     /// Files that every user may read.
@@ -35,6 +37,11 @@ impl Source for Given {
             .get(path)
             .cloned()
             .ok_or_else(|| "no such file".to_owned())
+    }
+
+    fn read_bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+        let known = self.bytes.get(path).cloned();
+        known.map_or_else(|| self.read(path).map(String::into_bytes), Ok)
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {
@@ -70,8 +77,13 @@ impl Given {
         let given = given.file("etc/tls/cert.pem", include_str!("tests/tls/cert.pem"));
         let given = given.file("etc/tls/key.pem", include_str!("tests/tls/key.pem"));
         let given = given.file("etc/secret", "0123456789abcdef");
-        let given = given.file("etc/tls/ocsp.der", "an answer of the authority");
+        let given = given.bytes("etc/tls/ocsp.der", include_bytes!("tests/tls/ocsp.der"));
         given.file("etc/tls/hmac", "Zm9v\n")
+    }
+
+    fn bytes(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.bytes.insert(path.to_owned(), bytes.to_owned());
+        self
     }
 
     fn file(mut self, path: &str, text: &str) -> Self {

@@ -23,6 +23,10 @@ pub enum Reason {
     BodyTimeout,
     /// No route matched.
     NoRoute,
+    /// The route is only for clients that have shown a certificate.
+    ClientCertificate,
+    /// The request is for a host that no certificate bears which its connection was shown (RFC 9110 §7.4).
+    Misdirected,
     /// The method is not served here (CONNECT).
     MethodRefused,
     /// No server of the pool may serve.
@@ -91,7 +95,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -100,6 +104,8 @@ impl Reason {
         Self::HeaderTimeout,
         Self::BodyTimeout,
         Self::NoRoute,
+        Self::ClientCertificate,
+        Self::Misdirected,
         Self::MethodRefused,
         Self::NoUsableServer,
         Self::ServerLimit,
@@ -146,6 +152,8 @@ impl Reason {
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::NoRoute => "no_route",
+            Self::ClientCertificate => "client_certificate",
+            Self::Misdirected => "misdirected",
             Self::MethodRefused => "method_refused",
             Self::NoUsableServer => "no_usable_server",
             Self::ServerLimit => "server_limit",
@@ -191,11 +199,13 @@ impl Reason {
             | Self::HandshakeFailed
             | Self::Http2Error => 400,
             Self::Http2Flood => 429,
+            Self::ClientCertificate => 403,
             Self::NoRoute => 404,
             Self::MethodRefused => 405,
             Self::HeaderTimeout | Self::BodyTimeout | Self::HandshakeTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
+            Self::Misdirected => 421,
             Self::HeaderTooLarge => 431,
             Self::ClientClosed => 499,
             Self::Internal => 500,
@@ -239,6 +249,7 @@ impl Reason {
             | Self::ResponseTimeout
             | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::ClientClosed => Code::Cancelled,
+            Self::ClientCertificate => Code::PermissionDenied,
             other => match other.status() {
                 502..=504 => Code::Unavailable,
                 _ => Code::Unknown,
@@ -262,6 +273,12 @@ impl Reason {
             Self::HeaderTimeout => "the request head did not come within `timeouts.header`",
             Self::BodyTimeout => "the request body stopped for longer than `timeouts.body_idle`",
             Self::NoRoute => "no route of the listener matched",
+            Self::ClientCertificate => {
+                "the route has `client_auth: required`, and the client has shown no certificate"
+            }
+            Self::Misdirected => {
+                "no certificate that the connection was shown bears the host that the request is for: it belongs on a connection of its own"
+            }
             Self::MethodRefused => "the method is not served here: CONNECT",
             Self::NoUsableServer => {
                 "no server of the pool may serve: all are down, draining, disabled or at weight 0"

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use config::{Admin, HealthCheck, Listener, LogFormat, LogTarget, Pool, Probe, Protocol, Snapshot};
+use config::{
+    Admin, HealthCheck, Listener, LogFormat, LogTarget, Pool, Probe, Protocol, Route, Snapshot,
+};
 
 use crate::cli::CheckArgs;
 use crate::source::Origin;
@@ -100,7 +102,7 @@ fn write_listener(listener: &Listener, snapshot: &Snapshot, out: &mut String) {
             .map(|(route, rule)| {
                 vec![
                     format!("route {}", route.name),
-                    describe::rule(rule),
+                    rule_of(route, rule),
                     format!("-> {}", describe::target(&route.target, snapshot)),
                 ]
             })
@@ -122,6 +124,14 @@ fn write_listener(listener: &Listener, snapshot: &Snapshot, out: &mut String) {
             .collect(),
     };
     out.push_str(&aligned(&rows, 4));
+}
+
+fn rule_of(route: &Route, rule: &rules::Match) -> String {
+    let with = match route.requires_client_cert {
+        true => ", only with a client certificate",
+        false => "",
+    };
+    describe::rule(rule) + with
 }
 
 fn write_pool(pool: &Pool, out: &mut String) {

@@ -83,6 +83,13 @@ pub(crate) fn rule(rule: &Match) -> String {
     }
     let sources: Vec<String> = rule.source.iter().map(ToString::to_string).collect();
     part("source", sources.iter().map(String::as_str).collect());
+    if !rule.sni.is_empty() {
+        let names: Vec<&str> = rule.sni.iter().map(|name| name.text()).collect();
+        parts.push(format!("sni {}", names.join(" or ")));
+    }
+    if let Some(wanted) = &rule.client_cert {
+        parts.push(format!("client certificate {wanted}"));
+    }
     if let Some(not) = &rule.not {
         parts.push(format!("not ({})", self::rule(not)));
     }

@@ -261,6 +261,7 @@ fn walk(
         .map_err(|error| bad(&error))?
         .host;
     let told = forward::values(&head, &bytes, Field::XForwardedFor);
+    let tls = asked.tls(host).filter(|_| !listener.tls.is_empty());
     let request = rules::Request {
         method: head.method_text.of(&bytes),
         host,
@@ -269,6 +270,10 @@ fn walk(
         head: &head,
         bytes: &bytes,
         source: forward::source(peer, &listener.trusted_proxies, told),
+        tls: tls.as_ref(),
+        https: tls.is_some()
+            || (forward::is_trusted(peer, &listener.trusted_proxies)
+                && forward::tells_https(&head, &bytes)),
     };
     explained.source = request.source;
 
@@ -289,6 +294,11 @@ fn walk(
         return Err(refuse(Reason::NoRoute, Reason::NoRoute.meaning()));
     };
     explained.route = Some(route.name.to_string());
+    // A certificate cannot be asked about.
+    if route.requires_client_cert {
+        let reason = Reason::ClientCertificate;
+        return Err(refuse(reason, reason.meaning()));
+    }
 
     let mut edits = Edits::new();
     explained.answer = filter(&route.filters, &request, &mut edits, &mut explained.filters);
@@ -361,6 +371,8 @@ fn filter_name(filter: &Filter) -> &'static str {
         Filter::SetHeader(_) => "set_header",
         Filter::RemoveHeader(_) => "remove_header",
         Filter::Redirect(_) => "redirect",
+        Filter::HttpsRedirect(_) => "https_redirect",
+        Filter::Hsts(_) => "hsts",
         Filter::Respond(_) => "respond",
     }
 }

@@ -414,14 +414,15 @@ fn start(
         net::spawn(async move {
             // Boxed: a handshake is large, and soon over.
             let accepted = tls::accept(&worker, &listening, socket, peer, &tls);
-            let Some(stream) = Box::pin(accepted).await else {
+            let Some((stream, about)) = Box::pin(accepted).await else {
                 return;
             };
             drop(tls);
             if is_http && stream.speaks_http2() {
-                Box::pin(http2::serve(worker, listening, stream, peer, Vec::new())).await;
+                let tls = Some(about);
+                Box::pin(http2::serve(worker, listening, stream, peer, tls, Vec::new())).await;
             } else if is_http {
-                http1::serve(worker, listening, stream, peer).await;
+                http1::serve(worker, listening, stream, peer, Some(about)).await;
             } else {
                 Box::pin(tcp::serve(worker, listening, stream, peer)).await;
             }
@@ -429,7 +430,7 @@ fn start(
         });
     } else if is_http {
         net::spawn(async move {
-            http1::serve(worker, listening, Stream::from(socket), peer).await;
+            http1::serve(worker, listening, Stream::from(socket), peer, None).await;
             drop(open);
         });
     } else {

@@ -57,15 +57,6 @@ impl Stream {
         }
     }
 
-    /// Whether it, or the connection that carries it, is one of TLS.
-    pub(crate) fn is_secure(&self) -> bool {
-        match &self.0 {
-            Kind::Plain(_) | Kind::Exchange(_) => false,
-            Kind::Tls(..) => true,
-            Kind::Served(served) => served.is_secure(),
-        }
-    }
-
     /// Whether both ends agreed to speak HTTP/2.
     pub(crate) fn speaks_http2(&self) -> bool {
         self.session().is_some_and(Session::speaks_http2)

@@ -59,6 +59,8 @@ fn routes(criterion: &mut Criterion) {
                 head: &head,
                 bytes,
                 source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                tls: None,
+                https: false,
             };
             let mut scratch = Scratch::new();
             assert_eq!(

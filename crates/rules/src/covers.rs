@@ -28,8 +28,17 @@ pub(crate) fn covers(wide: &Match, narrow: &Match, scratch: &mut Scratch) -> boo
         // What the wide one excludes has to be excluded by the narrow one too.
         (Some(wide), Some(narrow)) => covers(narrow, wide, scratch),
     };
+    let certs = match (&wide.client_cert, &narrow.client_cert) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(wide), Some(narrow)) => wide.covers(narrow, scratch),
+    };
     methods
         && not
+        && certs
+        && each_in(&wide.sni, &narrow.sni, |wide, narrow| {
+            wide.contains(narrow, scratch)
+        })
         && each_in(&wide.source, &narrow.source, Cidr::contains_range)
         && names_in(
             &wide.header,
@@ -42,7 +51,11 @@ pub(crate) fn covers(wide: &Match, narrow: &Match, scratch: &mut Scratch) -> boo
 }
 
 /// A key that the wide one does not give asks for nothing; one that only it gives asks for more.
-fn each_in<T>(wide: &[T], narrow: &[T], mut contains: impl FnMut(&T, &T) -> bool) -> bool {
+pub(crate) fn each_in<T>(
+    wide: &[T],
+    narrow: &[T],
+    mut contains: impl FnMut(&T, &T) -> bool,
+) -> bool {
     wide.is_empty()
         || (!narrow.is_empty()
             && narrow

@@ -35,6 +35,8 @@ struct FieldEdit {
     on: On,
     name: Range<usize>,
     value: Option<Range<usize>>,
+    /// Whether names that differ by `_` for `-` alone are meant too.
+    guarded: bool,
 }
 
 /// One edited field.
@@ -96,8 +98,31 @@ impl Edits {
 
     /// What happens to the field `name`, whose case does not matter.
     pub fn field(&self, on: On, name: &[u8]) -> Option<HeaderEdit<'_>> {
-        self.fields(on)
-            .find(|edit| edit.name.eq_ignore_ascii_case(name))
+        let edit = self.fields.iter().find(|edit| {
+            let own = self.text(&edit.name);
+            edit.on == on
+                && (own.eq_ignore_ascii_case(name) || (edit.guarded && is_alike(own, name)))
+        })?;
+        Some(HeaderEdit {
+            name: self.text(&edit.name),
+            value: edit.value.as_ref().map(|value| self.text(value)),
+        })
+    }
+
+    /// Has an edit of this name take away fields whose names differ by `_` for `-` alone, which servers with an
+    /// environment (CGI) take for the same.
+    pub(crate) fn guard(&mut self, on: On, name: &[u8]) {
+        if let Some(at) = self.position(on, name)
+            && let Some(edit) = self.fields.get_mut(at)
+        {
+            edit.guarded = true;
+        }
+    }
+
+    fn position(&self, on: On, name: &[u8]) -> Option<usize> {
+        self.fields
+            .iter()
+            .position(|edit| edit.on == on && self.text(&edit.name).eq_ignore_ascii_case(name))
     }
 
     fn text(&self, range: &Range<usize>) -> &[u8] {
@@ -106,16 +131,18 @@ impl Edits {
 
     /// Gives the field a value, or (`None`) removes it.
     pub(crate) fn edit(&mut self, on: On, name: &[u8], value: Option<&[u8]>) {
-        let known = self
-            .fields
-            .iter()
-            .position(|edit| edit.on == on && self.text(&edit.name).eq_ignore_ascii_case(name));
+        let known = self.position(on, name);
         let value = value.map(|value| self.push(value));
         match known.and_then(|at| self.fields.get_mut(at)) {
             Some(edit) => edit.value = value,
             None => {
                 let name = self.push(name);
-                self.fields.push(FieldEdit { on, name, value });
+                self.fields.push(FieldEdit {
+                    on,
+                    name,
+                    value,
+                    guarded: false,
+                });
             }
         }
     }
@@ -126,7 +153,7 @@ impl Edits {
         from..self.bytes.len()
     }
 
-    /// Writes a value with `write` and gives it to the field.
+    /// Writes a value with `write` and gives it to the field; an empty one removes it.
     pub(crate) fn edit_with(
         &mut self,
         on: On,
@@ -136,7 +163,8 @@ impl Edits {
         let mut value = std::mem::take(&mut self.spare);
         value.clear();
         write(self, &mut value);
-        self.edit(on, name, Some(&value));
+        let made = Some(value.as_slice()).filter(|value| !value.is_empty());
+        self.edit(on, name, made);
         self.spare = value;
     }
 
@@ -152,4 +180,13 @@ impl Edits {
         next.extend_from_slice(kept);
         self.spare = self.path.replace(next).unwrap_or_default();
     }
+}
+
+/// Whether names are the same for whoever takes `_` for `-`.
+fn is_alike(one: &[u8], other: &[u8]) -> bool {
+    let fold = |byte: &u8| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    };
+    one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
 }

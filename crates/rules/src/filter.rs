@@ -4,11 +4,14 @@
 //! [`Question`] and is resumed with the [`Reply`].
 
 use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
 
 use wire::grpc::{Dialect, content_type};
 
 use crate::edits::{Edits, On};
 use crate::path::{self, TargetError};
+use crate::template::{PLACEHOLDERS, Template, push_path};
 use crate::{Request, fields};
 
 /// A step applied to what matches a route.
@@ -24,6 +27,10 @@ pub enum Filter {
     RemoveHeader(RemoveHeader),
     /// `redirect`
     Redirect(Redirect),
+    /// `https_redirect`
+    HttpsRedirect(HttpsRedirect),
+    /// `hsts`
+    Hsts(Hsts),
     /// `respond`
     Respond(Respond),
 }
@@ -103,8 +110,18 @@ pub struct StripPrefix {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetHeader {
     name: Box<str>,
-    value: Box<str>,
+    value: HeaderValue,
     on: On,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HeaderValue {
+    Fixed(Box<str>),
+    /// Of each request's own; one that comes out empty takes the field away.
+    Made(Template),
+    /// The same of a client's certificate: fields that a server might take for this one, since it takes `_` for `-`,
+    /// are taken away with it.
+    OfCertificate(Template),
 }
 
 /// Takes a field away, however often it is there.
@@ -118,15 +135,21 @@ pub struct RemoveHeader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     status: u16,
-    to: Vec<Piece>,
+    to: Template,
 }
 
+/// Sends a client that came by plain HTTP to the same place by HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    Text(Box<str>),
-    Host,
-    Path,
-    Query,
+pub struct HttpsRedirect {
+    status: u16,
+    /// Where HTTPS is spoken; 443 is not written.
+    port: u16,
+}
+
+/// Tells clients that came by HTTPS to come by nothing else (RFC 6797).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hsts {
+    value: Box<str>,
 }
 
 /// Answers with a fixed text.
@@ -162,6 +185,8 @@ pub enum FilterError {
     RedirectEmpty,
     /// A `{…}` that means nothing, or is not closed.
     Placeholder(String),
+    /// `hsts` with `preload`, and without what browsers' lists ask for.
+    HstsPreload,
     /// A response with a status outside 200-599.
     Status(u16),
     /// A body where the status allows none.
@@ -201,11 +226,13 @@ impl fmt::Display for FilterError {
             }
             FilterError::RedirectEmpty => f.write_str("a redirect needs to know where to"),
             FilterError::Placeholder(found) => {
-                write!(
-                    f,
-                    "unknown placeholder {found}; expected {{host}}, {{path}} or {{query}}"
-                )
+                let (last, others) = PLACEHOLDERS.split_last().unwrap_or((&"", &[]));
+                let others = others.join(", ");
+                write!(f, "unknown placeholder {found}; expected {others} or {last}")
             }
+            FilterError::HstsPreload => f.write_str(
+                "lists of browsers take a host only with `include_subdomains: true` and a `max_age` of 365d or more",
+            ),
             FilterError::Status(status) => {
                 write!(f, "{status} is no final status; expected 200-599")
             }
@@ -219,6 +246,12 @@ impl std::error::Error for FilterError {}
 impl Filter {
     /// Status of a redirect that states none.
     pub const REDIRECT_STATUS: u16 = 302;
+    /// Status of an `https_redirect` that states none: the method stays.
+    pub const HTTPS_REDIRECT_STATUS: u16 = 308;
+    /// Where HTTPS is spoken, for an `https_redirect` that does not say.
+    pub const HTTPS_PORT: u16 = 443;
+    /// The least `max_age` of an `hsts` with `preload`.
+    pub const HSTS_PRELOAD_AGE_MIN: Duration = Duration::from_secs(365 * 24 * 3600);
     /// Status of a `respond` that states none.
     pub const RESPOND_STATUS: u16 = 200;
 
@@ -246,10 +279,11 @@ impl Filter {
         }))
     }
 
-    /// See [`SetHeader`]. `host` may be set on a request.
+    /// See [`SetHeader`]. `host` may be set on a request. The value may hold the [placeholders](PLACEHOLDERS); when it
+    /// then comes out empty the field is taken away.
     ///
     /// # Errors
-    /// [`FilterError`]: a bad name or value, a field that only the proxy writes.
+    /// [`FilterError`]: a bad name or value, a field that only the proxy writes, an unknown placeholder.
     pub fn set_header(name: &str, value: &str, on: On) -> Result<Filter, FilterError> {
         check_name(name)?;
         check_value(name, value)?;
@@ -259,9 +293,16 @@ impl Filter {
         if is_host(name) && crate::host::check(value.as_bytes()).is_err() {
             return Err(FilterError::Value(name.to_owned()));
         }
+        let made = Template::lenient(value);
+        let made = made.map_err(|found| FilterError::Placeholder(found.to_owned()))?;
+        let value = match made {
+            None => HeaderValue::Fixed(value.into()),
+            Some(made) if made.tells_of_client_cert() => HeaderValue::OfCertificate(made),
+            Some(made) => HeaderValue::Made(made),
+        };
         Ok(Filter::SetHeader(SetHeader {
             name: name.into(),
-            value: value.into(),
+            value,
             on,
         }))
     }
@@ -281,22 +322,52 @@ impl Filter {
         }))
     }
 
-    /// See [`Redirect`]. `to` may hold `{host}` (without port), `{path}` (as the filters before left
-    /// it) and `{query}`; a `?` or `&` before an absent `{query}` goes away with it.
+    /// See [`Redirect`]. `to` may hold the [placeholders](PLACEHOLDERS): `{host}` has no port, `{path}` is as the filters
+    /// before left it; a `?` or `&` before an absent `{query}` goes away with it.
     ///
     /// # Errors
     /// [`FilterError`]: another status, an unknown placeholder, a value that no field can have.
     pub fn redirect(status: u16, to: &str) -> Result<Filter, FilterError> {
-        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-            return Err(FilterError::RedirectStatus(status));
-        }
+        check_redirect(status)?;
         if to.is_empty() {
             return Err(FilterError::RedirectEmpty);
         }
         check_value("location", to)?;
-        Ok(Filter::Redirect(Redirect {
-            status,
-            to: pieces(to)?,
+        let to = Template::strict(to);
+        let to = to.map_err(|found| FilterError::Placeholder(found.to_owned()))?;
+        Ok(Filter::Redirect(Redirect { status, to }))
+    }
+
+    /// See [`HttpsRedirect`].
+    ///
+    /// # Errors
+    /// [`FilterError`]: another status.
+    pub fn https_redirect(status: u16, port: u16) -> Result<Filter, FilterError> {
+        check_redirect(status)?;
+        Ok(Filter::HttpsRedirect(HttpsRedirect { status, port }))
+    }
+
+    /// See [`Hsts`]. A `max_age` of 0 takes back what was said before.
+    ///
+    /// # Errors
+    /// [`FilterError`]: `preload` without what it asks for.
+    pub fn hsts(
+        max_age: Duration,
+        include_subdomains: bool,
+        preload: bool,
+    ) -> Result<Filter, FilterError> {
+        if preload && !(include_subdomains && max_age >= Self::HSTS_PRELOAD_AGE_MIN) {
+            return Err(FilterError::HstsPreload);
+        }
+        let mut value = format!("max-age={}", max_age.as_secs());
+        if include_subdomains {
+            value.push_str("; includeSubDomains");
+        }
+        if preload {
+            value.push_str("; preload");
+        }
+        Ok(Filter::Hsts(Hsts {
+            value: value.into(),
         }))
     }
 
@@ -346,11 +417,7 @@ impl Filter {
             }
             Filter::StripPrefix(filter) => filter.apply(request, edits),
             Filter::SetHeader(filter) => {
-                edits.edit(
-                    filter.on,
-                    filter.name.as_bytes(),
-                    Some(filter.value.as_bytes()),
-                );
+                filter.apply(request, edits);
                 Outcome::Continue
             }
             Filter::RemoveHeader(filter) => {
@@ -358,6 +425,15 @@ impl Filter {
                 Outcome::Continue
             }
             Filter::Redirect(filter) => filter.apply(request, edits),
+            Filter::HttpsRedirect(filter) => filter.apply(request, edits),
+            Filter::Hsts(filter) => {
+                // A browser ignores it by plain HTTP, and must not be told there (RFC 6797 §7.2).
+                if request.https {
+                    let value = Some(filter.value.as_bytes());
+                    edits.edit(On::Response, b"strict-transport-security", value);
+                }
+                Outcome::Continue
+            }
             Filter::Respond(filter) => filter.apply(edits),
         }
     }
@@ -393,13 +469,33 @@ impl StripPrefix {
     }
 }
 
+impl SetHeader {
+    fn apply(&self, request: &Request<'_>, edits: &mut Edits) {
+        let name = self.name.as_bytes();
+        let (template, is_guarded) = match &self.value {
+            HeaderValue::Fixed(value) => {
+                edits.edit(self.on, name, Some(value.as_bytes()));
+                return;
+            }
+            HeaderValue::Made(template) => (template, false),
+            HeaderValue::OfCertificate(template) => (template, true),
+        };
+        edits.edit_with(self.on, name, |edits, to| {
+            template.write(edits.path().unwrap_or(request.path), request, to);
+            // A field's value ends in no blank, whatever was empty there.
+            while to.pop_if(|last| matches!(last, b' ' | b'\t')).is_some() {}
+        });
+        if is_guarded {
+            edits.guard(self.on, name);
+        }
+    }
+}
+
 impl Redirect {
     fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
         edits.edit_with(On::Response, b"location", |edits, to| {
             let path = edits.path().unwrap_or(request.path);
-            for (at, piece) in self.to.iter().enumerate() {
-                piece.push(at == 0, path, request, to);
-            }
+            self.to.write(path, request, to);
         });
         Outcome::Respond(Answer {
             status: self.status,
@@ -408,35 +504,35 @@ impl Redirect {
     }
 }
 
-impl Piece {
-    fn push(&self, first: bool, path: &[u8], request: &Request<'_>, to: &mut Vec<u8>) {
-        match (self, request.query) {
-            (Piece::Text(text), _) => to.extend_from_slice(text.as_bytes()),
-            (Piece::Host, _) => to.extend_from_slice(request.host),
-            (Piece::Path, _) => push_path(path, first, to),
-            (Piece::Query, Some(query)) => to.extend_from_slice(query),
-            (Piece::Query, None) => {
-                to.pop_if(|last| matches!(last, b'?' | b'&'));
+impl HttpsRedirect {
+    fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        if request.https {
+            return Outcome::Continue;
+        }
+        if request.host.is_empty() {
+            return Outcome::Respond(Answer {
+                status: 400,
+                body: b"this request says no host that it could be sent to by https\n",
+            });
+        }
+        edits.edit_with(On::Response, b"location", |_, to| {
+            to.extend_from_slice(b"https://");
+            to.extend_from_slice(request.host);
+            if self.port != Filter::HTTPS_PORT {
+                // Writing to a Vec cannot fail.
+                let _ = write!(to, ":{}", self.port);
             }
-        }
-    }
-}
-
-/// A place that begins with `//`, or with `/\` in a browser's eyes, would be another host: at the
-/// start (`first`) one slash is all that stays of them.
-fn push_path(path: &[u8], first: bool, to: &mut Vec<u8>) {
-    let mut path = path;
-    if first {
-        while let [b'/' | b'\\', rest @ ..] = path {
-            path = rest;
-        }
-    }
-    if !path.starts_with(b"/") {
-        to.push(b'/');
-    }
-    // `*`, of the server as a whole, is no path.
-    if path != b"*" {
-        to.extend_from_slice(path);
+            // The client's own path: whatever filters made of it is for servers.
+            push_path(request.path, false, to);
+            if let Some(query) = request.query {
+                to.push(b'?');
+                to.extend_from_slice(query);
+            }
+        });
+        Outcome::Respond(Answer {
+            status: self.status,
+            body: &[],
+        })
     }
 }
 
@@ -475,30 +571,11 @@ fn check_value(name: &str, value: &str) -> Result<(), FilterError> {
     }
 }
 
-fn pieces(to: &str) -> Result<Vec<Piece>, FilterError> {
-    let mut pieces = Vec::new();
-    let mut rest = to;
-    while let Some(open) = rest.find('{') {
-        let (text, from) = rest.split_at(open);
-        let end = from
-            .find('}')
-            .ok_or_else(|| FilterError::Placeholder(from.to_owned()))?;
-        let (name, after) = from.split_at(end + 1);
-        if !text.is_empty() {
-            pieces.push(Piece::Text(text.into()));
-        }
-        pieces.push(match name {
-            "{host}" => Piece::Host,
-            "{path}" => Piece::Path,
-            "{query}" => Piece::Query,
-            _ => return Err(FilterError::Placeholder(name.to_owned())),
-        });
-        rest = after;
+fn check_redirect(status: u16) -> Result<(), FilterError> {
+    match status {
+        301 | 302 | 303 | 307 | 308 => Ok(()),
+        _ => Err(FilterError::RedirectStatus(status)),
     }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.into()));
-    }
-    Ok(pieces)
 }
 
 #[cfg(test)]

@@ -73,6 +73,15 @@ pub fn is_trusted(peer: IpAddr, trusted: &[Cidr]) -> bool {
     trusted.iter().any(|range| range.contains(peer))
 }
 
+/// Whether a trusted proxy says that the client came to it by HTTPS.
+pub fn tells_https(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.present.contains(Known::XForwardedProto)
+        && values(head, bytes, Known::XForwardedProto)
+            .next()
+            .and_then(|value| value.split(|byte| *byte == b',').next())
+            .is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
 /// The client's address: `peer` itself, or, if it is trusted, the rightmost untrusted address of
 /// the `X-Forwarded-For` values (the leftmost when all are trusted).
 ///

@@ -34,16 +34,18 @@ mod request;
 mod scratch;
 mod session;
 mod table;
+mod template;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod trace;
 mod why;
 
 pub use cidr::{Cidr, CidrError};
 pub use edits::{Edits, HeaderEdit, On};
 pub use filter::{
-    Answer, Filter, FilterError, Outcome, Question, Redirect, RemoveHeader, Reply, Respond,
-    SetHeader, StripPrefix, Walk,
+    Answer, Filter, FilterError, Hsts, HttpsRedirect, Outcome, Question, Redirect, RemoveHeader,
+    Reply, Respond, SetHeader, StripPrefix, Walk,
 };
 pub use matching::{HostPattern, Match, PathPattern};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError, REGEX_BYTES_MAX};
@@ -52,4 +54,6 @@ pub use request::Request;
 pub use scratch::Scratch;
 pub use session::{path_parameter, set_cookie};
 pub use table::{RouteTable, Unreachable};
+pub use template::PLACEHOLDERS;
+pub use tls::{CertMatch, CertPart, ClientCertificate, SAN_BETWEEN, TlsFacts};
 pub use trace::{Collect, Key, NoTrace, Rejection, Trace};

@@ -8,6 +8,7 @@ use crate::path;
 use crate::pattern::{Glob, Pattern, PatternError};
 use crate::read;
 use crate::scratch::Scratch;
+use crate::tls::CertMatch;
 use crate::trace::Key;
 use crate::why::Why;
 use crate::{Cidr, Request};
@@ -32,6 +33,10 @@ pub struct Match {
     pub query: Vec<(String, Vec<Pattern>)>,
     /// The client's address.
     pub source: Vec<Cidr>,
+    /// The name that the client asked for by TLS; without one none matches.
+    pub sni: Vec<HostPattern>,
+    /// The client's certificate.
+    pub client_cert: Option<CertMatch>,
     /// What must not match as a whole.
     pub not: Option<Box<Match>>,
 }
@@ -341,6 +346,18 @@ impl Match {
             any(&self.source, |range| range.contains(request.source)),
             Key::Source,
         )?;
+        if !self.sni.is_empty() {
+            let sni = request.tls.and_then(|tls| tls.sni.as_deref());
+            let holds = sni.is_some_and(|name| {
+                let name = name.as_bytes();
+                self.sni.iter().any(|sni| sni.matches(name, scratch))
+            });
+            held(holds, Key::Sni)?;
+        }
+        if let Some(wanted) = &self.client_cert {
+            let shown = request.tls.and_then(|tls| tls.client.as_deref());
+            held(wanted.matches(shown, &mut scratch.caches), Key::ClientCert)?;
+        }
         for (item, (name, patterns)) in self.header.iter().enumerate() {
             if !any_value(patterns, request.headers(name), scratch) {
                 return Err(Miss {
@@ -386,9 +403,11 @@ impl Match {
 
     /// Gives each regex a slot of its own in a scratch.
     pub(crate) fn number(&mut self, next: &mut u32) {
-        self.host
-            .iter_mut()
-            .for_each(|host| host.pattern.number(next));
+        let hosts = self.host.iter_mut().chain(&mut self.sni);
+        hosts.for_each(|host| host.pattern.number(next));
+        if let Some(wanted) = &mut self.client_cert {
+            wanted.number(next);
+        }
         self.path.iter_mut().for_each(|path| path.number(next));
         self.method
             .iter_mut()

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use wire::http1::{Known, RequestHead};
 
 use crate::read;
+use crate::tls::TlsFacts;
 
 /// A request as the rules see it; everything in it is borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,10 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// The client, from [`crate::forward::source`].
     pub source: IpAddr,
+    /// The TLS of the connection that it came on; `None`: plain bytes.
+    pub tls: Option<&'a TlsFacts>,
+    /// Whether the client came by HTTPS: to here, or as a trusted proxy tells.
+    pub https: bool,
 }
 
 impl<'a> Request<'a> {

@@ -71,6 +71,8 @@ impl Sample {
             head: &self.head,
             bytes: &self.bytes,
             source: self.source.parse().unwrap(),
+            tls: None,
+            https: false,
         }
     }
 }

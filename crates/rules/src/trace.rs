@@ -59,6 +59,10 @@ pub enum Key {
     Method,
     /// `source`
     Source,
+    /// `sni`
+    Sni,
+    /// `client_cert`
+    ClientCert,
     /// `header`
     Header,
     /// `cookie`
@@ -77,6 +81,8 @@ impl Key {
             Key::Path => "path",
             Key::Method => "method",
             Key::Source => "source",
+            Key::Sni => "sni",
+            Key::ClientCert => "client_cert",
             Key::Header => "header",
             Key::Cookie => "cookie",
             Key::Query => "query",

@@ -37,6 +37,23 @@ impl fmt::Display for Why<'_> {
                 write!(f, "source {} is not in ", request.source)?;
                 return list(f, rule.source.iter());
             }
+            Key::Sni => {
+                match request.tls.and_then(|tls| tls.sni.as_deref()) {
+                    Some(sni) => write!(f, "sni {} does not match ", Shown(sni.as_bytes()))?,
+                    None => f.write_str("sni is absent, which does not match ")?,
+                }
+                return list(f, rule.sni.iter().map(HostPattern::text));
+            }
+            Key::ClientCert => {
+                let wanted = rule.client_cert.as_ref();
+                let shown = request.tls.and_then(|tls| tls.client.as_deref());
+                let wanted = wanted.map(ToString::to_string).unwrap_or_default();
+                let what = match shown {
+                    Some(_) => "the client certificate does not match",
+                    None => "no client certificate was shown, which does not match",
+                };
+                return write!(f, "{what} {wanted}");
+            }
             Key::Not => return f.write_str("what `not` excludes matches"),
             Key::Header => &rule.header,
             Key::Cookie => &rule.cookie,

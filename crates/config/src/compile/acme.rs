@@ -7,7 +7,8 @@ use rustls_pki_types::DnsName;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::tls::{Keys, facts_of, form_of};
+use super::tls::{Keys, form_of};
+use crate::x509::facts_of;
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::load::beside;
@@ -161,6 +162,14 @@ pub(super) fn fill_domains(
             acme.domains = domains;
         }
     }
+}
+
+/// Whether a certificate for this name is asked for: where none is written, those of the routes are.
+pub(super) fn is_asked_for(acme: &Acme, host: &str) -> bool {
+    if acme.domains.is_empty() {
+        return why_no_domain(host).is_none();
+    }
+    acme.domains.iter().any(|domain| **domain == *host)
 }
 
 fn route_names(

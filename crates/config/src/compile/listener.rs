@@ -8,6 +8,7 @@ use super::destination::compile_target;
 use super::http2::{compile_http2, spoken};
 use super::passthrough::compile_tcp_routes;
 use super::route::{NamedLists, catch_all, compile_cidrs, compile_routes};
+use super::secured::check_tls;
 use super::tls::Keys;
 use super::{PlacedBind, PoolNames, address_error, section_or_absent, value_or, wait_or_off};
 use crate::address::parse_bind;
@@ -88,7 +89,8 @@ fn compile_listener(
     let protocol = if tcp {
         compile_tcp(raw, key, known, report).map(Protocol::Tcp)
     } else {
-        compile_http(raw, key, known, report).map(|http| Protocol::Http(Box::new(http)))
+        compile_http(&name, raw, key, &tls, known, report)
+            .map(|http| Protocol::Http(Box::new(http)))
     };
     let http = match &protocol {
         Some(Protocol::Http(http)) => Some(&**http),
@@ -96,9 +98,6 @@ fn compile_listener(
     };
     if protocol.is_some() {
         acme::fill_domains(&name, key, http, &mut tls, report);
-    }
-    if let Some(http) = http {
-        warn_uncovered(&name, key, http, &tls, report);
     }
     Some(Listener {
         name: name.into(),
@@ -168,33 +167,6 @@ fn own_port(mut bind: Bind, name: &str, before: &[Bind]) -> Bind {
         *listener = Some(own);
     }
     bind
-}
-
-/// A route's host that no certificate bears: clients that ask for it will refuse what they are shown.
-fn warn_uncovered(
-    name: &str,
-    key: Span,
-    http: &HttpListener,
-    tls: &[Option<Arc<ListenerTls>>],
-    report: &mut Report,
-) {
-    for tls in tls.iter().flatten() {
-        let hosts = http.table.matches().iter().zip(&http.routes);
-        let exact = hosts.flat_map(|(rule, route)| {
-            let hosts = rule.host.iter().filter_map(|host| host.as_exact());
-            hosts.map(move |host| (host, &route.name))
-        });
-        for (host, route) in exact {
-            let acme = tls.acme.iter().flat_map(|acme| &acme.domains);
-            let is_asked_for = acme.into_iter().any(|domain| **domain == *host);
-            if !is_asked_for && !tls.certificates.iter().any(|it| it.covers(host)) {
-                let message = format!(
-                    "the route `{route}` of `{name}` is for `{host}`, which no certificate there bears"
-                );
-                report.warn_once(Kind::Certificate, key, message);
-            }
-        }
-    }
 }
 
 fn handshake(
@@ -341,8 +313,10 @@ fn leads_somewhere(raw: &RawListener) -> bool {
 }
 
 fn compile_http(
+    name: &str,
     raw: RawListener,
     key: Span,
+    tls: &[Option<Arc<ListenerTls>>],
     known: &mut Known<'_, '_>,
     report: &mut Report,
 ) -> Option<HttpListener> {
@@ -385,7 +359,12 @@ fn compile_http(
                     "the listener's list of routes is empty: every request would be a 404",
                 );
             }
-            compile_routes(list, pools, names, report)
+            let compiled = compile_routes(list, pools, names, report);
+            // A certificate that could not be read leaves a listener that seems to lack it.
+            if !report.has_errors() {
+                check_tls(list, name, tls, raw.trusted_proxies.is_some(), report);
+            }
+            compiled
         }
         None if short.is_some() => catch_all(compile_target(
             raw.pool.as_ref(),

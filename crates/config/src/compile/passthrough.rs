@@ -14,7 +14,14 @@ use crate::snapshot::{Pool, TcpRoute};
 use crate::values::{List, Text};
 
 /// Keys of a route that a TCP listener has no use for.
-const HTTP_KEYS: [&str; 5] = ["filters", "timeouts", "retries", "hedge", "priority"];
+const HTTP_KEYS: [&str; 6] = [
+    "client_auth",
+    "filters",
+    "timeouts",
+    "retries",
+    "hedge",
+    "priority",
+];
 /// Keys of a match that say something of a TLS client.
 const TCP_MATCHES: [&str; 2] = ["sni", "alpn"];
 /// Bytes of a name in ALPN (RFC 7301 §3.1).

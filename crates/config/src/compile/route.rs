@@ -10,10 +10,13 @@ use rules::{
 
 use super::destination::compile_target;
 use super::retries::compile_route_retries;
+use super::secured::compile_cert_match;
 use super::{PoolNames, check_unique, wait_or_off};
 use crate::diagnostic::{Kind, Report, Span};
-use crate::raw::{MatchValue, RawFilter, RawMatch, RawRedirect, RawRespond, RawRoute};
-use crate::read::{At, unsupported};
+use crate::raw::{
+    MatchValue, RawFilter, RawHsts, RawHttpsRedirect, RawMatch, RawRedirect, RawRespond, RawRoute,
+};
+use crate::read::At;
 use crate::snapshot::{Pool, Route, Target};
 use crate::values::{List, Many, Named, Text};
 
@@ -146,6 +149,7 @@ fn warn_unreachable(table: &RouteTable, raw: &List<RawRoute>, report: &mut Repor
 pub(crate) fn catch_all(target: Target) -> (RouteTable, Vec<Route>) {
     let route = Route {
         name: "1".into(),
+        requires_client_cert: false,
         filters: Vec::new(),
         target,
         request_timeout: None,
@@ -181,13 +185,15 @@ fn compile_route(
             Target::Answer
         }
         (None, Some(_)) => Target::Answer,
+        // Whether all who come are sent on is found out where the listener is known.
+        (None, None) if is_sent_on(filters) => Target::Answer,
         (None, None) => {
             if !leads_somewhere(raw, filters) {
                 report.error_help(
                     Kind::Missing,
                     *key,
                     "the route leads nowhere",
-                    "give it a `pool`, a `split`, or a filter that answers (`respond`, `redirect`)",
+                    "give it a `pool`, a `split`, or a filter that answers (`respond`, `redirect`, `https_redirect`)",
                 );
             }
             Target::Answer
@@ -199,8 +205,10 @@ fn compile_route(
         .and_then(|timeouts| timeouts.value.request.clone());
     let (retries, hedge) = (raw.retries.as_ref(), raw.hedge.as_ref());
     let retries = compile_route_retries(retries, hedge, &target, pools, report);
+    let client_auth = raw.client_auth.as_ref();
     Route {
         name,
+        requires_client_cert: client_auth.is_some_and(|auth| auth.value.0 == "required"),
         filters: filters
             .iter()
             .flat_map(|filter| compile_filter(&filter.value, report))
@@ -232,6 +240,12 @@ fn answering(filters: &[At<RawFilter>], report: &mut Report) -> Option<Span> {
         );
     }
     filters.get(at).map(|filter| filter.key)
+}
+
+/// Whether clients that came by plain HTTP are sent on to HTTPS.
+fn is_sent_on(filters: &[At<RawFilter>]) -> bool {
+    let is_redirect = |filter: &At<RawFilter>| matches!(filter.value, RawFilter::HttpsRedirect(_));
+    filters.iter().any(is_redirect)
 }
 
 fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
@@ -281,6 +295,35 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
                 span,
             );
         }
+        RawFilter::HttpsRedirect(At {
+            value: RawHttpsRedirect(redirect),
+            span,
+            ..
+        }) => {
+            let (status, port) = (redirect.status.as_ref(), redirect.port.as_ref());
+            let filter = Filter::https_redirect(
+                status.map_or(Filter::HTTPS_REDIRECT_STATUS, |s| s.value.u16()),
+                port.map_or(Filter::HTTPS_PORT, |port| port.value.u16()),
+            );
+            take(filter, status.map_or(*span, |status| status.span));
+        }
+        RawFilter::Hsts(At {
+            value: RawHsts(hsts),
+            span,
+            ..
+        }) => {
+            let Some(max_age) = &hsts.max_age else {
+                return made;
+            };
+            let subdomains = hsts.include_subdomains.as_ref();
+            let preload = hsts.preload.as_ref();
+            let filter = Filter::hsts(
+                max_age.value.0,
+                subdomains.is_some_and(|flag| flag.value),
+                preload.is_some_and(|flag| flag.value),
+            );
+            take(filter, preload.map_or(*span, |preload| preload.span));
+        }
         RawFilter::Respond(At {
             value: RawRespond(respond),
             span,
@@ -306,9 +349,6 @@ fn compile_filter(raw: &RawFilter, report: &mut Report) -> Vec<Filter> {
 }
 
 fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
-    if let Some(sni) = &raw.sni {
-        unsupported(sni.key, "sni", report);
-    }
     if let Some(alpn) = &raw.alpn {
         let message = "`alpn` is only for a listener with `protocol: tcp`";
         report.error(Kind::Conflict, alpn.key, message);
@@ -327,7 +367,14 @@ fn compile_match(raw: &RawMatch, report: &mut Report) -> Match {
         .as_ref()
         .map(|source| compile_cidrs(&source.value, report))
         .unwrap_or_default();
+    let sni = patterns(raw.sni.as_ref(), report, |Text(text)| {
+        HostPattern::compile(text)
+    });
+    let client_cert = raw.client_cert.as_ref();
+    let client_cert = client_cert.map(|wanted| compile_cert_match(wanted, report));
     Match {
+        sni,
+        client_cert,
         host,
         path,
         method,

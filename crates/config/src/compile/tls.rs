@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::Source;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::load::beside;
+use crate::ocsp::{self, Answer, Fault, Status};
 use crate::raw::{RawCertificate, RawPoolTls, RawTls};
 use crate::read::At;
 use crate::snapshot::{
-    Certificate, ClientAuth, Issuer, KeyForm, ListenerTls, PoolTls, PrivateKey, TlsVersion, Trust,
+    Certificate, ClientAuth, Issuer, KeyForm, ListenerTls, PoolTls, PrivateKey, Staple, TlsVersion,
+    Trust,
 };
 use crate::values::{Off, Text};
+use crate::x509::{Facts, facts_of};
 
 /// Certificates that end within this are told of.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -93,9 +94,14 @@ impl<'s> Keys<'s> {
             }
             (None, None) => None,
         };
+        let misdirected = raw.misdirected.map(|word| word.value.0);
         Some(Arc::new(ListenerTls {
             certificates,
             acme,
+            refuses_misdirected: match misdirected {
+                Some(word) => word == "refuse",
+                None => client.is_some(),
+            },
             min_version: version(raw.min_version.map(|word| word.value.0)),
             alpn,
             client,
@@ -184,7 +190,7 @@ impl<'s> Keys<'s> {
     ) -> Option<Certificate> {
         let chain = self.chain(cert, "a certificate", report);
         let key = self.private_key(key, report);
-        let ocsp = ocsp.and_then(|file| self.bytes(file, report));
+        let staple = ocsp.and_then(|file| Some((file, self.bytes(file, report)?)));
         let (chain, key) = (chain?, key?);
         let leaf = chain.first()?;
         let facts = match facts_of(leaf) {
@@ -196,9 +202,10 @@ impl<'s> Keys<'s> {
             }
         };
         self.warn_of_time(&facts, path, cert.span, report);
+        let staple = staple.and_then(|(file, der)| self.staple(file, der, &facts.serial, report));
         Some(Certificate {
             key,
-            ocsp,
+            ocsp: staple,
             names: facts.names,
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -206,6 +213,57 @@ impl<'s> Keys<'s> {
             file: path.into(),
             place: report.files.place(cert.span).to_string().into(),
         })
+    }
+
+    /// The authority's word, if it is one to show. One that is out of date or of another certificate is left out with a
+    /// warning: it must not keep a new certificate from being taken up.
+    fn staple(
+        &self,
+        file: &At<Text>,
+        der: Arc<[u8]>,
+        serial: &[u8],
+        report: &mut Report,
+    ) -> Option<Staple> {
+        let path = beside(&report.files.place(file.span).file, &file.value.0);
+        let now = self.source.wall();
+        let left_out = match ocsp::read(&der, serial) {
+            Err(Fault::Malformed) => {
+                let message = format!("there is no answer of an authority (OCSP, DER) in `{path}`");
+                let help = "`openssl ocsp -respout FILE` writes one";
+                report.error_help(Kind::Certificate, file.span, message, help);
+                return None;
+            }
+            Err(Fault::Refused(number)) => {
+                format!("in `{path}` the authority refuses an answer (status {number})")
+            }
+            Err(Fault::OfAnother) => {
+                format!("the answer in `{path}` is about another certificate than `cert`")
+            }
+            Ok(answer) if answer.status == Status::Revoked => {
+                format!("by the answer in `{path}` the certificate is revoked: clients refuse it")
+            }
+            Ok(answer) if answer.status == Status::Unknown => {
+                format!("by the answer in `{path}` the authority does not know the certificate")
+            }
+            Ok(Answer {
+                until: Some(until), ..
+            }) if now.is_some_and(|now| now > until) => {
+                let ago = now.unwrap_or_default().saturating_sub(until).as_secs() / 3600;
+                format!("the answer in `{path}` is out of date since {ago} hours")
+            }
+            Ok(answer) if now.is_some_and(|now| now < answer.from) => {
+                format!("the answer in `{path}` is not good yet")
+            }
+            Ok(answer) => {
+                return Some(Staple {
+                    der,
+                    until: answer.until,
+                });
+            }
+        };
+        let help = "it is not shown to clients";
+        report.warn_help(Kind::Certificate, file.span, left_out, help);
+        None
     }
 
     fn warn_of_time(&self, facts: &Facts, path: &str, span: Span, report: &mut Report) {
@@ -349,42 +407,5 @@ pub(super) fn form_of(key: &PrivateKeyDer<'_>) -> KeyForm {
         PrivateKeyDer::Pkcs1(_) => KeyForm::Pkcs1,
         PrivateKeyDer::Sec1(_) => KeyForm::Sec1,
         _ => KeyForm::Pkcs8,
-    }
-}
-
-/// What a certificate says of itself.
-pub(super) struct Facts {
-    pub(super) names: Vec<String>,
-    pub(super) not_before: Duration,
-    pub(super) not_after: Duration,
-}
-
-pub(super) fn facts_of(der: &[u8]) -> Result<Facts, String> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
-    let wall = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let validity = certificate.validity();
-    let names = certificate.subject_alternative_name();
-    let names = names.map_err(|error| error.to_string())?;
-    let names = names.map(|names| names.value.general_names.as_slice());
-    Ok(Facts {
-        names: names
-            .unwrap_or_default()
-            .iter()
-            .filter_map(name_of)
-            .collect(),
-        not_before: wall(validity.not_before.timestamp()),
-        not_after: wall(validity.not_after.timestamp()),
-    })
-}
-
-fn name_of(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or(v6).ok().map(|address| address.to_string())
-        }
-        _ => None,
     }
 }

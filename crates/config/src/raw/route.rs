@@ -1,6 +1,6 @@
 //! Routes as written: matches, filters and where they lead.
 
-use super::{RawDestination, RawHedge, RawRouteRetries, RawSplit};
+use super::{ClientAuthWord, RawDestination, RawHedge, RawRouteRetries, RawSplit};
 use crate::defaults;
 use crate::diagnostic::Report;
 use crate::read::{
@@ -8,7 +8,7 @@ use crate::read::{
 };
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Node, Value};
-use crate::units::Wait;
+use crate::units::{Time, Wait};
 use crate::values::{List, Many, Named, Off, Text, Whole};
 
 /// A weight: a share among its neighbours.
@@ -21,6 +21,8 @@ section! {
         "name" name: Text = or("its position, from 1"),
         /// All keys must hold; without it everything matches.
         "match" matching: RawMatch = or("everything"),
+        /// `required`: a client that has shown no certificate is refused with 403 `client_certificate`. For listeners with `client_auth: optional`.
+        "client_auth" client_auth: ClientAuthWord = or("optional"),
         /// Steps applied in order.
         "filters" filters: List<RawFilter> = or("none"),
         /// Times that override the pool's.
@@ -101,11 +103,57 @@ section! {
         "source" source: Many<Text> = or("any"),
         /// A match that must not hold.
         "not" not: Box<RawMatch> = or("none"),
-        /// The name that a TLS client asks for, as `host`; only on a TCP listener, whose connections are passed on as they are.
+        /// The name that a TLS client asks for, as `host`; without one none matches.
         "sni" sni: Many<Text> = or("any"),
+        /// The certificate that a client has shown: `true` or `false` for any or none, or what its parts are like.
+        "client_cert" client_cert: RawCertMatch = or("any or none"),
         /// What a TLS client would speak, any of it, such as `h2`; only on a TCP listener.
         "alpn" alpn: Many<Text> = or("any"),
     } later ["body"]
+}
+
+section! {
+    /// Parts of a client's certificate; all given must hold.
+    RawCertParts "client certificate" {
+        /// Its distinguished name as of RFC 4514: `CN=alice,O=Example`.
+        "subject" subject: Many<Text> = or("any"),
+        /// The distinguished name of who issued it.
+        "issuer" issuer: Many<Text> = or("any"),
+        /// Its serial number, as hexadecimal digits.
+        "serial" serial: Many<Text> = or("any"),
+        /// Its other names, each by itself, with their kind: `DNS:a.example`, `URI:spiffe://…`, `IP:10.0.0.1`, `email:a@b.example`.
+        "san" san: Many<Text> = or("any"),
+        /// The SHA-256 of the whole, as 64 hexadecimal digits; colons and case do not matter.
+        "fingerprint" fingerprint: Many<Text> = or("any"),
+    } later []
+}
+
+/// What is asked of a client's certificate: whether there is one, or what it is like.
+#[derive(Debug)]
+pub(crate) enum RawCertMatch {
+    Present(bool),
+    Like(Box<RawCertParts>),
+}
+
+impl Read for RawCertMatch {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Scalar(Scalar {
+                kind: ScalarKind::Bool(present),
+                ..
+            }) => Some(Self::Present(*present)),
+            Value::Map(_) => Box::read(node, report).map(Self::Like),
+            _ => {
+                let expected = "`true`, `false`, or a map of its parts";
+                wrong_type(node, expected, report);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Bool, RawCertParts::shape()])
+    }
 }
 
 /// A value to match: a pattern, or presence.
@@ -155,11 +203,13 @@ pub(crate) enum RawFilter {
     SetResponseHeader(At<Named<Text>>),
     RemoveResponseHeader(At<Many<Text>>),
     Redirect(At<RawRedirect>),
+    HttpsRedirect(At<RawHttpsRedirect>),
+    Hsts(At<RawHsts>),
     Respond(At<RawRespond>),
 }
 
 /// Filters without options, which may be written by their bare names.
-const BARE_FILTERS: &[&str] = &["grpc_web"];
+const BARE_FILTERS: &[&str] = &["grpc_web", "https_redirect"];
 
 const FILTERS: &[&str] = &[
     "grpc_web",
@@ -169,6 +219,8 @@ const FILTERS: &[&str] = &[
     "set_response_header",
     "remove_response_header",
     "redirect",
+    "https_redirect",
+    "hsts",
     "respond",
 ];
 
@@ -180,7 +232,13 @@ impl Read for RawFilter {
         }) = &node.value
         {
             let what = "a filter without options";
-            return word(node, what, BARE_FILTERS, report).map(|_| Self::GrpcWeb);
+            return Some(match word(node, what, BARE_FILTERS, report)? {
+                "https_redirect" => {
+                    let plain = RawHttpsRedirect(RawHttpsRedirectMap::absent());
+                    Self::HttpsRedirect(At::here(plain, node))
+                }
+                _ => Self::GrpcWeb,
+            });
         }
         let (name, entry) = one_key(node, "a filter", FILTERS, report)?;
         Some(match name {
@@ -197,6 +255,8 @@ impl Read for RawFilter {
             "set_response_header" => Self::SetResponseHeader(At::entry(entry, report)?),
             "remove_response_header" => Self::RemoveResponseHeader(At::entry(entry, report)?),
             "redirect" => Self::Redirect(At::entry(entry, report)?),
+            "https_redirect" => Self::HttpsRedirect(At::entry(entry, report)?),
+            "hsts" => Self::Hsts(At::entry(entry, report)?),
             _ => Self::Respond(At::entry(entry, report)?),
         })
     }
@@ -225,7 +285,7 @@ fn filters() -> Table {
             ),
             choice(
                 "set_header",
-                "Gives headers of the request these values.",
+                "Gives headers of the request these values, which may hold `{host}`, `{path}`, `{query}`, `{source}`, `{sni}`, `{client_cert.subject}`, `.issuer`, `.serial`, `.san`, `.fingerprint` and `.der`. What comes out empty takes the header away.",
                 headers(),
             ),
             choice("remove_header", "Takes headers off the request.", names()),
@@ -241,8 +301,18 @@ fn filters() -> Table {
             ),
             choice(
                 "redirect",
-                "Answers with another place, which may hold `{host}`, `{path}` and `{query}`.",
+                "Answers with another place, which may hold what `set_header` may.",
                 RawRedirect::shape(),
+            ),
+            choice(
+                "https_redirect",
+                "Sends who came by plain HTTP to the same place by HTTPS; who came by HTTPS, here or at a trusted proxy, goes on. In short: its port.",
+                RawHttpsRedirect::shape(),
+            ),
+            choice(
+                "hsts",
+                "Tells browsers that came by HTTPS to come by nothing else (`Strict-Transport-Security`), in answers made here too. In short: for how long.",
+                RawHsts::shape(),
             ),
             choice(
                 "respond",
@@ -261,6 +331,70 @@ section! {
         /// 301, 302, 303, 307 or 308.
         "status" status: Whole<301, 308> = or(302),
     } later []
+}
+
+section! {
+    /// From HTTP to HTTPS, long form.
+    RawHttpsRedirectMap "https redirect" {
+        /// Where HTTPS is spoken.
+        "port" port: Port = or(443),
+        /// 301, 302, 303, 307 or 308.
+        "status" status: Whole<301, 308> = or(308),
+    } later []
+}
+
+type Port = Whole<1, 65_535>;
+
+section! {
+    /// HTTPS and nothing else, long form.
+    RawHstsMap "hsts" {
+        /// For how long; `0` takes back what was said before.
+        "max_age" max_age: Time = required(),
+        /// For all names below this host too.
+        "include_subdomains" include_subdomains: bool = or(false),
+        /// The host may stand in the lists that browsers come with.
+        "preload" preload: bool = or(false),
+    } later []
+}
+
+/// `https_redirect: PORT`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawHttpsRedirect(pub(crate) RawHttpsRedirectMap);
+
+impl Read for RawHttpsRedirect {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) || node.is_null() {
+            return RawHttpsRedirectMap::read(node, report).map(Self);
+        }
+        let port = Port::read(node, report)?;
+        let mut section = RawHttpsRedirectMap::absent();
+        section.port = Some(At::here(port, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Port::shape(), RawHttpsRedirectMap::shape()])
+    }
+}
+
+/// `hsts: TIME`, or the long form.
+#[derive(Debug)]
+pub(crate) struct RawHsts(pub(crate) RawHstsMap);
+
+impl Read for RawHsts {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) {
+            return RawHstsMap::read(node, report).map(Self);
+        }
+        let max_age = Time::read(node, report)?;
+        let mut section = RawHstsMap::absent();
+        section.max_age = Some(At::here(max_age, node));
+        Some(Self(section))
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Time::shape(), RawHstsMap::shape()])
+    }
 }
 
 section! {

@@ -22,6 +22,8 @@ section! {
         "client_ca" client_ca: Text = or("none"),
         /// Whether a client must show a certificate of `client_ca`, or may.
         "client_auth" client_auth: ClientAuthWord = or("required with `client_ca`"),
+        /// A request for a host that no certificate bears which its connection was shown: `refuse` (421 `misdirected`) or `allow`.
+        "misdirected" misdirected: MisdirectedWord = or("refuse with `client_ca`, else allow"),
     } later []
 }
 
@@ -61,6 +63,11 @@ words! {
 words! {
     /// Whether clients show certificates.
     ClientAuthWord "a way to ask for certificates" ["required", "optional"]
+}
+
+words! {
+    /// What becomes of misdirected requests.
+    MisdirectedWord "a way to deal with misdirected requests" ["refuse", "allow"]
 }
 
 /// TLS to servers, short or long.

@@ -22,6 +22,23 @@ pub struct ListenerTls {
     pub alpn: Vec<String>,
     /// Whose certificates clients show; `None`: they are not asked.
     pub client: Option<ClientAuth>,
+    /// Whether a request is refused whose host no certificate bears that its connection was shown.
+    pub refuses_misdirected: bool,
+}
+
+impl ListenerTls {
+    /// Whether a certificate that a client is shown which asks for `sni` bears `host`; both in lower case.
+    #[must_use]
+    pub fn bears(&self, sni: Option<&str>, host: &str) -> bool {
+        let mut asked = sni
+            .into_iter()
+            .flat_map(|sni| self.certificates.iter().filter(move |it| it.covers(sni)))
+            .peekable();
+        match asked.peek() {
+            Some(_) => asked.any(|it| it.covers(host)),
+            None => self.certificates.first().is_some_and(|it| it.covers(host)),
+        }
+    }
 }
 
 /// TLS to the servers of a pool.
@@ -79,8 +96,8 @@ pub struct Certificate {
     pub chain: Vec<Arc<[u8]>>,
     /// Its private key.
     pub key: PrivateKey,
-    /// The authority's word that it is still good, as DER.
-    pub ocsp: Option<Arc<[u8]>>,
+    /// The authority's word that it is still good.
+    pub ocsp: Option<Staple>,
     /// The names that it bears, in lower case; `*.` at the front stands for one label. IP addresses as text.
     pub names: Vec<String>,
     /// Wall time from which it is good, since the Unix epoch.
@@ -104,6 +121,15 @@ impl Certificate {
             None => name == host,
         })
     }
+}
+
+/// An authority's word that a certificate is still good (OCSP), to be shown with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staple {
+    /// As DER.
+    pub der: Arc<[u8]>,
+    /// Wall time after which it is shown no more; `None`: it says no such time.
+    pub until: Option<Duration>,
 }
 
 /// A private key. Its `Debug` does not show it.

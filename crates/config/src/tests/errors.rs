@@ -252,10 +252,7 @@ fn unsupported() {
     );
     check_listener(
         "bind: \":1\", routes: [{ match: { sni: x, body: y }, pool: p }]",
-        &[
-            "2:34: error[unsupported]: `sni` is not supported by this version",
-            "2:42: error[unsupported]: `body` is not supported by this version",
-        ],
+        &["2:42: error[unsupported]: `body` is not supported by this version"],
     );
     let reserved = "sites: x\ndns: x\nvip: x\ndiscovery: x\nmesh: x\n";
     let found = Given::main(&format!(
@@ -296,7 +293,7 @@ fn routes() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ strip_prefix: /a }] }, { pool: p, split: { p: 1 } }, { split: { p: 0 } }, { split: {} }, { split: { p: 1001 } }]",
         &[
-            "2:23: error[missing]: the route leads nowhere (give it a `pool`, a `split`, or a filter that answers (`respond`, `redirect`))",
+            "2:23: error[missing]: the route leads nowhere (give it a `pool`, a `split`, or a filter that answers (`respond`, `redirect`, `https_redirect`))",
             "2:71: error[conflict]: `pool` and `split` exclude each other",
             "2:92: error[empty]: all arms of the split are 0",
             "2:113: error[empty]: the split has no arms",
@@ -324,7 +321,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ strip: /a }, { set_header: { 'a b': x } }, { remove_header: host }, { respond: 99 }], pool: p }]",
         &[
-            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:37: error[unknown_key]: unknown key `strip` in a filter (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `https_redirect`, `hsts`, `respond`)",
             "2:66: error[value]: \"a b\" is no header name",
             "2:97: error[value]: host can be set on a request, and neither removed nor set elsewhere",
             "2:116: error[value]: expected a whole number from 200 to 599",
@@ -341,7 +338,7 @@ fn filters() {
     check_listener(
         "bind: \":1\", routes: [{ filters: [{ a: 1, b: 2 }], pool: p }]",
         &[
-            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `respond`)",
+            "2:35: error[type]: a filter is a map with exactly one key, found 2 (known: `grpc_web`, `strip_prefix`, `set_header`, `remove_header`, `set_response_header`, `remove_response_header`, `redirect`, `https_redirect`, `hsts`, `respond`)",
         ],
     );
 }

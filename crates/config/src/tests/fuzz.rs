@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::Given;
-use crate::fuzz::load_any;
+use crate::fuzz::{load_any, read_der};
 
 /// Pieces that make YAML, or nearly.
 fn yamlish() -> impl Strategy<Value = String> {
@@ -107,6 +107,37 @@ proptest! {
         let yaml = crate::quick(&listen, std::slice::from_ref(&server), false, Some(&algorithm), Some(&server));
         let tree_is_sound = Given::main(&yaml).load().diagnostics.iter().all(|d| d.kind != crate::Kind::Syntax && d.kind != crate::Kind::UnknownKey);
         prop_assert!(tree_is_sound, "{yaml}");
+    }
+}
+
+/// Real ones with some bytes replaced.
+fn damaged_der() -> impl Strategy<Value = Vec<u8>> {
+    let real = prop::sample::select(real_der());
+    let damages = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (real, damages).prop_map(|(mut der, damages)| {
+        for (at, with) in damages {
+            let at = at.index(der.len());
+            der[at] = with;
+        }
+        der
+    })
+}
+
+/// The corpus of the fuzz target.
+fn real_der() -> Vec<Vec<u8>> {
+    vec![
+        include_bytes!("../../../../fuzz/corpus/der/ocsp").to_vec(),
+        include_bytes!("../../../../fuzz/corpus/der/certificate").to_vec(),
+        include_bytes!("../../../../fuzz/corpus/der/names").to_vec(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_der(bytes in damaged_der()) {
+        read_der(&bytes);
     }
 }
 

@@ -121,7 +121,8 @@ fn a_route_for_a_host_that_no_certificate_bears_is_warned_of() {
     check(
         &format!("bind: [\":1\", \":2\"], tls: {{ {PAIR} }}, {routes}"),
         &[
-            "1:14: warning[certificate]: the route `other` of `l` is for `other.example`, which no certificate there bears",
+            "2:196: warning[certificate]: the route `other` of `l` is for `other.example`, which no certificate there bears",
+            "2:211: warning[certificate]: the route `other` of `l` is for `*.c.example`, which no certificate there bears",
         ],
     );
 }
@@ -166,10 +167,7 @@ fn tls_that_is_passed_on_has_routes_by_what_is_asked_for() {
     );
     check(
         "bind: \":1\", routes: [{ match: { sni: a, alpn: h2 }, pool: p }]",
-        &[
-            "2:34: error[unsupported]: `sni` is not supported by this version",
-            "2:42: error[conflict]: `alpn` is only for a listener with `protocol: tcp`",
-        ],
+        &["2:42: error[conflict]: `alpn` is only for a listener with `protocol: tcp`"],
     );
 }
 
@@ -191,6 +189,193 @@ fn times_and_open_keys_are_warned_of() {
         &open,
         &[
             "2:72: warning[certificate]: the private key in `etc/tls/key.pem` can be read by every user of this machine",
+        ],
+    );
+}
+
+#[test]
+fn what_routes_ask_of_tls_is_looked_at() {
+    let tls = format!("tls: {{ {PAIR}, client_ca: tls/cert.pem, client_auth: optional }}");
+    let with = |tls: &str, route: &str| {
+        format!("bind: \":1\", {tls}, routes: [{{ {route} }}, {{ pool: p }}]")
+    };
+    let print = "fingerprint: '0A:".to_owned() + &"0a:".repeat(30) + "0a'";
+    let good = given(&with(
+        &tls,
+        &format!(
+            "client_auth: required, match: {{ sni: \"*.A.example\", client_cert: {{ subject: CN=a, san: [\"DNS:A.b\", \"~x\"], serial: 0A:bc, {print} }} }}, pool: p"
+        ),
+    ));
+    check_given(&good, &[]);
+    let snapshot = good.load().snapshot.expect("a good config");
+    let Protocol::Http(http) = &snapshot.listeners[0].protocol else {
+        panic!("HTTP");
+    };
+    let required: Vec<_> = http
+        .routes
+        .iter()
+        .map(|it| it.requires_client_cert)
+        .collect();
+    assert_eq!(required, [true, false]);
+    let rule = &http.table.matches()[0];
+    let wanted = rule
+        .client_cert
+        .as_ref()
+        .expect("a certificate")
+        .to_string();
+    let print = "0a".repeat(32);
+    assert_eq!(
+        wanted,
+        format!("subject CN=a and serial 0abc and san DNS:a.b or ~x and fingerprint {print}")
+    );
+    let refuses = |more: &str| {
+        let given = given(&format!("bind: \":1\", pool: p, tls: {{ {PAIR}{more} }}"));
+        let snapshot = given.load().snapshot.expect("a good config");
+        snapshot.listeners[0].tls[0]
+            .as_ref()
+            .is_some_and(|tls| tls.refuses_misdirected)
+    };
+    assert!(!refuses("") && refuses(", misdirected: refuse"));
+    assert!(refuses(", client_ca: tls/cert.pem"));
+    assert!(!refuses(", client_ca: tls/cert.pem, misdirected: allow"));
+}
+
+#[test]
+fn what_routes_ask_of_tls_and_cannot_get_is_told() {
+    let with = |route: &str| format!("bind: \":1\", routes: [{{ {route} }}]");
+    check(
+        &with("client_auth: required, pool: p"),
+        &[
+            "2:25: error[missing]: no client of `l` can show a certificate (give its `tls` a `client_ca`, and `client_auth: optional`)",
+        ],
+    );
+    check(
+        &with("match: { sni: a, client_cert: true, not: { client_cert: true } }, pool: p"),
+        &[
+            "2:34: warning[unreachable]: this route can never match: `l` speaks no TLS",
+            "2:42: warning[unreachable]: this route can never match: `l` asks no client for a certificate",
+        ],
+    );
+    check(
+        &with("match: { client_cert: { san: a.example, fingerprint: 00 } }, pool: p"),
+        &[
+            "2:54: error[value]: `a.example` is no name of a certificate (write its kind before it: `DNS:`, `URI:`, `IP:` or `email:`)",
+            "2:78: error[value]: a SHA-256 has 64 hexadecimal digits (`openssl x509 -noout -fingerprint -sha256 -in FILE` shows it)",
+        ],
+    );
+    check(
+        &with("match: { client_cert: {} }, pool: p"),
+        &["2:34: error[empty]: no part to match is given (write `true` for any certificate)"],
+    );
+    check(
+        &with("match: { client_cert: maybe }, pool: p"),
+        &[
+            "2:47: error[type]: expected `true`, `false`, or a map of its parts, found the text `maybe`",
+        ],
+    );
+    check(
+        &with("filters: [{ set_header: { x-a: '{client_cert.sbject}' } }], pool: p"),
+        &[
+            "2:51: error[value]: unknown placeholder {client_cert.sbject}; expected {host}, {path}, {query}, {source}, {sni}, {client_cert.subject}, {client_cert.issuer}, {client_cert.serial}, {client_cert.san}, {client_cert.fingerprint} or {client_cert.der}",
+        ],
+    );
+}
+
+#[test]
+fn from_http_to_https_and_nothing_else() {
+    let with = |listener: &str, filters: &str| {
+        format!(
+            "bind: \":1\", {listener} routes: [{{ match: {{ path: /x }}, filters: [{filters}] }}, {{ pool: p }}]"
+        )
+    };
+    // Who comes to a listener without TLS is sent on: the route needs no pool.
+    check(&with("", "{ https_redirect: 8443 }"), &[]);
+    check(&with("", "{ https_redirect: {} }"), &[]);
+    let tls = format!("tls: {{ {PAIR} }},");
+    for listener in [&*tls, "trusted_proxies: [10.0.0.1],"] {
+        let found = given(&with(listener, "{ https_redirect: 443 }"))
+            .found()
+            .join("\n");
+        let expected = "error[missing]: who comes to `l` by HTTPS is led nowhere (give the route a `pool` or a `split`)";
+        assert!(found.contains(expected), "{found}");
+    }
+    check(
+        &with("", "{ https_redirect: { port: 0, status: 304 } }"),
+        &[
+            "2:83: error[value]: expected a whole number from 1 to 65535",
+            "2:94: error[value]: 304 is no redirect; expected 301, 302, 303, 307 or 308",
+        ],
+    );
+    check(
+        &with(
+            "",
+            "{ hsts: { preload: true, max_age: 364d, include_subdomains: true } }, { https_redirect: 1 }",
+        ),
+        &[
+            "2:76: error[value]: lists of browsers take a host only with `include_subdomains: true` and a `max_age` of 365d or more",
+        ],
+    );
+    check(
+        &with("", "{ hsts: { preload: true } }, { https_redirect: 1 }"),
+        &["2:65: error[missing]: `hsts` lacks `max_age`"],
+    );
+    check(&with("", "{ hsts: 365d }, { https_redirect: 1 }"), &[]);
+}
+
+#[test]
+fn an_answer_of_the_authority_is_shown_while_it_is_good() {
+    let listener = "bind: \":1\", pool: p, tls: { certificates: [{ cert: tls/cert.pem, key: tls/key.pem, ocsp: tls/ocsp.der }] }";
+    let shown = |given: &Given| {
+        let snapshot = given.load().snapshot.expect("a good config");
+        let tls = snapshot.listeners[0].tls[0].clone().expect("TLS");
+        tls.certificates[0].ocsp.clone()
+    };
+    let good = given(listener);
+    check_given(&good, &[]);
+    let staple = shown(&good).expect("a staple");
+    assert_eq!(staple.until, Some(Duration::from_secs(4_948_898_264)));
+    for (wall, said) in [
+        (1_795_298_000, "is not good yet"),
+        (4_948_898_264 + 7200, "is out of date since 2 hours"),
+    ] {
+        let mut given = given(listener);
+        given.wall = Some(Duration::from_secs(wall));
+        let found = given.found().join("\n");
+        let expected = format!(
+            "2:91: warning[certificate]: the answer in `etc/tls/ocsp.der` {said} (it is not shown to clients)"
+        );
+        assert!(found.contains(&expected), "{found}");
+        assert_eq!(shown(&given), None);
+    }
+    // About another certificate: the last byte of the serial number is another one.
+    let real = include_bytes!("tls/ocsp.der");
+    let serial = [0x51, 0xc9, 0xa1];
+    let at = real
+        .windows(3)
+        .position(|found| found == serial)
+        .expect("the serial");
+    let mut other = real.to_vec();
+    other[at + 2] ^= 1;
+    let other = given(listener).bytes("etc/tls/ocsp.der", &other);
+    check_given(
+        &other,
+        &[
+            "2:91: warning[certificate]: the answer in `etc/tls/ocsp.der` is about another certificate than `cert` (it is not shown to clients)",
+        ],
+    );
+    assert_eq!(shown(&other), None);
+    let refused = given(listener).bytes("etc/tls/ocsp.der", &[0x30, 3, 0x0a, 1, 3]);
+    check_given(
+        &refused,
+        &[
+            "2:91: warning[certificate]: in `etc/tls/ocsp.der` the authority refuses an answer (status 3) (it is not shown to clients)",
+        ],
+    );
+    let nonsense = given(listener).bytes("etc/tls/ocsp.der", b"nonsense");
+    check_given(
+        &nonsense,
+        &[
+            "2:91: error[certificate]: there is no answer of an authority (OCSP, DER) in `etc/tls/ocsp.der` (`openssl ocsp -respout FILE` writes one)",
         ],
     );
 }

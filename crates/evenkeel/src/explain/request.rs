@@ -1,5 +1,7 @@
 //! The request as typed on a command line, and the bytes that a client would send for it.
 
+use std::net::IpAddr;
+
 /// What a user asks about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -11,6 +13,8 @@ pub(super) struct Asked {
     headers: Vec<(String, String)>,
     /// Named by the URL, or its scheme's own; `None` without a URL.
     pub(super) port: Option<u16>,
+    /// Whether the URL says `https`.
+    https: bool,
 }
 
 impl Asked {
@@ -52,6 +56,19 @@ impl Asked {
             target,
             headers,
             port,
+            https: url
+                .split_once("://")
+                .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https")),
+        })
+    }
+
+    /// The TLS that a client would come by, asking for the host; it has no certificate.
+    pub(super) fn tls(&self, host: &[u8]) -> Option<rules::TlsFacts> {
+        let name = std::str::from_utf8(host).ok();
+        let is_name = |name: &&str| !name.starts_with('[') && name.parse::<IpAddr>().is_err();
+        self.https.then(|| rules::TlsFacts {
+            sni: name.filter(is_name).map(Into::into),
+            client: None,
         })
     }
 

@@ -34,6 +34,7 @@ use crate::memory::{self, Counted};
 use crate::net::{self, Deadline};
 use crate::relay::{self, TunnelEnd, TunnelTimes};
 use crate::stream::Stream;
+use crate::tls::About;
 use crate::upstream::{Lease, ServerStream};
 use crate::worker::{LocalWorld, Worker};
 use log::Log;
@@ -122,6 +123,8 @@ struct Conn {
     listening: Rc<Listening>,
     stream: Stream,
     peer: Option<SocketAddr>,
+    /// What its handshake told; `None`: plain bytes.
+    tls: Option<Rc<About>>,
     deadline: Deadline,
 }
 
@@ -171,12 +174,14 @@ pub(crate) async fn serve(
     listening: Rc<Listening>,
     stream: Stream,
     peer: Option<SocketAddr>,
+    tls: Option<Rc<About>>,
 ) {
     let conn = Conn {
         worker,
         listening,
         stream,
         peer,
+        tls,
         deadline: Deadline::new(),
     };
     let mut first = true;

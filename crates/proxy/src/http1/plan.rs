@@ -106,6 +106,8 @@ pub(super) fn plan<'w>(
         head,
         bytes,
         source: client.source,
+        tls: conn.tls.as_ref().map(|about| &about.facts),
+        https: conn.tls.is_some() || (client.trusted && forward::tells_https(head, bytes)),
     };
     let route = find_route(conn, world, listener, http, &request, log)?;
     match Walk::new(&route.filters).step(&request, edits) {
@@ -119,7 +121,7 @@ pub(super) fn plan<'w>(
     let config = world.world.snapshot.pools.get(to.pool);
     let config = config.ok_or_else(internal)?;
     let key = decide::hash_key(&config.balance, &request);
-    let own_tls = conn.stream.is_secure();
+    let own_tls = conn.tls.is_some();
     let bound = config.affinity.as_ref().zip(world.pool(to));
     let (mut secure, mut hidden_cookie) = (false, None);
     let bond = bound.map(|(affinity, pool)| {
@@ -262,6 +264,7 @@ impl<'b> Aim<'b> {
     }
 }
 
+/// The route that takes a request which is in the right place, and may have it.
 fn find_route<'w>(
     conn: &Conn,
     world: &LocalWorld,
@@ -270,6 +273,11 @@ fn find_route<'w>(
     request: &Request<'_>,
     log: &mut Log,
 ) -> Result<&'w Route, Refused<'w>> {
+    if let Some(about) = &conn.tls
+        && about.is_misdirected(request.host)
+    {
+        return Err((Reason::Misdirected, "").into());
+    }
     let found = http
         .table
         .find(request, &mut conn.worker.scratch.borrow_mut(), &mut NoTrace);
@@ -280,9 +288,12 @@ fn find_route<'w>(
         .get(listener)
         .and_then(|routes| routes.get(index))
         .cloned();
-    http.routes
-        .get(index)
-        .ok_or_else(|| Refused::from((Reason::Internal, "")))
+    let route = http.routes.get(index);
+    let route = route.ok_or_else(|| Refused::from((Reason::Internal, "")))?;
+    if route.requires_client_cert && request.tls.is_none_or(|tls| tls.client.is_none()) {
+        return Err((Reason::ClientCertificate, "").into());
+    }
+    Ok(route)
 }
 
 /// Where a route leads; the arms of a split take turns by weight over the whole process, unless they remember the user,

@@ -46,7 +46,7 @@ fn an_idle_connection_is_small() {
     let address = listener.local_addr().expect("its address");
     let socket = std::net::TcpStream::connect(address).expect("it listens");
     let stream = Stream::from(net::Stream::from_std(socket));
-    let future = serve(worker, listening, stream, None);
+    let future = serve(worker, listening, stream, None, None);
     let bytes = std::mem::size_of_val(&future);
     assert!(bytes <= IDLE_BYTES_MAX, "{bytes} bytes");
 }

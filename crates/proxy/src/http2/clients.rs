@@ -24,6 +24,7 @@ use crate::listener::Listening;
 use crate::net::{self, Deadline};
 use crate::relay;
 use crate::stream::Stream;
+use crate::tls::About;
 use crate::worker::Worker;
 
 /// Marks the deadlines of HTTP/2 connections: all of them look up when a listener or the process drains.
@@ -219,9 +220,9 @@ async fn shake(
 pub(super) struct Link {
     worker: Rc<Worker>,
     listening: Rc<Listening>,
-    /// Whether the connection is one of TLS.
-    secure: bool,
     peer: Option<SocketAddr>,
+    /// What the handshake told of the client, where the connection is one of TLS.
+    tls: Option<Rc<About>>,
     /// Streams that are being served.
     open: Cell<u32>,
     /// Streams that were given up by the client, or made to fail.
@@ -232,10 +233,6 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn is_secure(&self) -> bool {
-        self.secure
-    }
-
     fn is_leaving(&self) -> bool {
         self.worker.draining.get() || self.listening.is_gone()
     }
@@ -510,6 +507,6 @@ async fn serve_stream(
         detail: fault.to_string(),
     });
     let (worker, listening) = (link.worker.clone(), link.listening.clone());
-    let stream = Stream::from(stream);
-    http1::serve_stream(worker, listening, stream, link.peer, block, fault).await;
+    let (stream, tls) = (Stream::from(stream), link.tls.clone());
+    http1::serve_stream(worker, listening, stream, link.peer, tls, block, fault).await;
 }

@@ -126,11 +126,6 @@ impl Served {
         }
     }
 
-    /// Whether its connection is one of TLS.
-    pub(crate) fn is_secure(&self) -> bool {
-        self.link.is_secure()
-    }
-
     /// Reads what is there. `WouldBlock` when nothing is, 0 at the end.
     pub(crate) fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
         self.incoming.borrow_mut().read(room)

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::Protocol;
@@ -15,7 +16,7 @@ use rustls::server::UnbufferedServerConnection;
 
 use super::challenge::{self, Asked};
 use super::session::{Connection, Pace, Session, State};
-use super::{ClientTls, ServerTls};
+use super::{About, ClientTls, ServerTls, about};
 use crate::listener::Listening;
 use crate::net::{self, Deadline, Push};
 use crate::relay;
@@ -72,14 +73,15 @@ pub(crate) async fn connect(
     Ok(Stream::secured(socket, Session::new(state)))
 }
 
-/// Makes a client's connection a session. `None` when that came to nothing: then it is counted, logged and closed.
+/// Makes a client's connection a session, and says what it told of the client. `None` when that came to nothing: then it
+/// is counted, logged and closed.
 pub(crate) async fn accept(
     worker: &Rc<Worker>,
     listening: &Listening,
     socket: net::Stream,
     peer: Option<SocketAddr>,
-    tls: &ServerTls,
-) -> Option<Stream> {
+    tls: &Arc<ServerTls>,
+) -> Option<(Stream, Rc<About>)> {
     let began = net::clock();
     let (limit, is_http) = {
         let (world, index) = listening.place(worker);
@@ -97,12 +99,15 @@ pub(crate) async fn accept(
                 // Cold: an authority's questions are rare.
                 let is_challenge = worker.hub.challenges.is_pending()
                     && Box::pin(hear_challenge(worker, &mut state, &socket, is_http)).await?;
-                shake(&mut state, &socket, is_http).await?;
-                Ok(is_challenge)
+                let asked = shake(&mut state, &socket, is_http).await?;
+                Ok((is_challenge, asked))
             });
             match shaken.await {
-                Ok(Ok(false)) => return Some(Stream::secured(socket, Session::new(state))),
-                Ok(Ok(true)) => {
+                Ok(Ok((false, asked))) => {
+                    let about = Rc::new(About::of(state.common(), asked, tls));
+                    return Some((Stream::secured(socket, Session::new(state)), about));
+                }
+                Ok(Ok((true, _))) => {
                     // The handshake was the answer (RFC 8737 §3).
                     Stream::secured(socket, Session::new(state)).say_end();
                     return None;
@@ -133,11 +138,21 @@ pub(crate) async fn accept(
     None
 }
 
-/// Waits until the handshake is over. `hears_http`: a client that speaks HTTP without TLS is told apart.
-async fn shake(state: &mut State, socket: &net::Stream, hears_http: bool) -> Result<(), Broken> {
+/// Waits until the handshake is over; the name that a client has asked for. `hears_http`: a client that speaks HTTP
+/// without TLS is told apart.
+async fn shake(
+    state: &mut State,
+    socket: &net::Stream,
+    hears_http: bool,
+) -> Result<Option<Box<str>>, Broken> {
     let mut begun = !state.incoming().is_empty();
+    let mut asked = None;
     loop {
-        match state.step() {
+        let stepped = state.step();
+        if let Some(name) = about::asked() {
+            asked = Some(name);
+        }
+        match stepped {
             // Who has said all by the end of its handshake may still listen.
             Ok(Pace::Ended) if state.common().is_handshaking() => return Err(Broken::Left),
             Ok(_) => {}
@@ -151,7 +166,7 @@ async fn shake(state: &mut State, socket: &net::Stream, hears_http: bool) -> Res
             flush(state, socket).await?;
         }
         if is_over {
-            return Ok(());
+            return Ok(asked);
         }
         match fill(state, socket).await {
             Ok(0) if begun => return Err(Broken::Left),

@@ -1,9 +1,11 @@
 //! TLS on connections of clients and to servers.
 //!
 //! `server` and `client` make rustls configs of what a snapshot holds, on the control thread, while a config is taken
-//! up; `handshake` waits for a connection to become a session; `session` is the codec between a socket and plaintext.
+//! up; `handshake` waits for a connection to become a session; `session` is the codec between a socket and plaintext;
+//! `about` is what a handshake told of the client.
 //! What is spoken inside is for others.
 
+mod about;
 mod challenge;
 mod client;
 mod handshake;
@@ -21,6 +23,7 @@ use config::{Bind, Snapshot};
 use rustls::crypto::CryptoProvider;
 use tickets::Ticketer;
 
+pub(crate) use about::About;
 pub(crate) use client::ClientTls;
 pub use client::secure_probes;
 pub(crate) use handshake::{Broken, accept, connect};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use config::{Certificate, ClientAuth, KeyForm, ListenerTls, TlsVersion};
 use rustls::crypto::CryptoProvider;
@@ -18,9 +19,9 @@ use rustls::{
     version,
 };
 
-use super::TlsError;
 use super::issued::{ByDomain, Issued};
 use super::tickets::Ticketer;
+use super::{TlsError, about};
 
 /// TLS as clients of one address meet it.
 pub(crate) struct ServerTls {
@@ -33,6 +34,15 @@ impl ServerTls {
     /// Whether it was made of this.
     pub(super) fn is_for(&self, tls: &Arc<ListenerTls>) -> bool {
         Arc::ptr_eq(&self.made_of, tls) || self.made_of == *tls
+    }
+
+    pub(super) fn refuses_misdirected(&self) -> bool {
+        self.made_of.refuses_misdirected
+    }
+
+    /// Whether a certificate that a client is shown which asks for `sni` bears `host`.
+    pub(super) fn bears(&self, sni: Option<&str>, host: &str) -> bool {
+        self.made_of.bears(sni, host)
     }
 
     /// Makes it.
@@ -93,7 +103,7 @@ pub(super) fn certified(
 ) -> Result<CertifiedKey, TlsError> {
     let (chain, key) = parts(certificate);
     let made = CertifiedKey::from_der(chain, key, provider);
-    let mut made = made.map_err(|error| TlsError {
+    made.map_err(|error| TlsError {
         place: certificate.place.clone(),
         message: match error {
             rustls::Error::InconsistentKeys(_) => format!(
@@ -105,9 +115,7 @@ pub(super) fn certified(
                 certificate.file
             ),
         },
-    })?;
-    made.ocsp = certificate.ocsp.as_ref().map(|ocsp| ocsp.to_vec());
-    Ok(made)
+    })
 }
 
 /// Its chain and its key, as rustls takes them.
@@ -148,13 +156,50 @@ fn verifier(
     builder.build().map_err(|error| wrong(&error))
 }
 
+/// A certificate as clients are shown it.
+#[derive(Clone)]
+struct Shown {
+    bare: Arc<CertifiedKey>,
+    /// With its authority's word, up to this wall time.
+    stapled: Option<(Arc<CertifiedKey>, Option<Duration>)>,
+}
+
+impl Shown {
+    fn new(certificate: &Certificate, bare: CertifiedKey) -> Self {
+        let stapled = certificate.ocsp.as_ref().map(|staple| {
+            let mut stapled = bare.clone();
+            stapled.ocsp = Some(staple.der.to_vec());
+            (Arc::new(stapled), staple.until)
+        });
+        Self {
+            bare: Arc::new(bare),
+            stapled,
+        }
+    }
+
+    /// Without a word that is out of date: clients take it for worse than none.
+    fn now(&self) -> Arc<CertifiedKey> {
+        match &self.stapled {
+            None => self.bare.clone(),
+            Some((stapled, Some(until))) if wall() <= *until => stapled.clone(),
+            Some((stapled, None)) => stapled.clone(),
+            Some(_) => self.bare.clone(),
+        }
+    }
+}
+
+fn wall() -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
 /// Certificates by the names that they bear; of several for a name, those that are cheaper to sign with first.
 struct ByName {
-    exact: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    exact: BTreeMap<String, Vec<Shown>>,
     /// By what stands behind `*.`.
-    wildcards: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    wildcards: BTreeMap<String, Vec<Shown>>,
     /// For names that none bears, and for clients that ask for none.
-    others: Vec<Arc<CertifiedKey>>,
+    others: Vec<Shown>,
     /// Those that an authority gives.
     issued: ByDomain,
 }
@@ -173,14 +218,14 @@ impl ByName {
         let (mut made, mut errors) = (Vec::new(), Vec::new());
         for certificate in certificates {
             match certified(certificate, provider) {
-                Ok(key) => made.push((certificate, Arc::new(key))),
+                Ok(key) => made.push((certificate, Shown::new(certificate, key))),
                 Err(error) => errors.push(error),
             }
         }
         if !errors.is_empty() {
             return Err(errors);
         }
-        made.sort_by_key(|(_, key)| key.key.algorithm() == SignatureAlgorithm::RSA);
+        made.sort_by_key(|(_, shown)| shown.bare.key.algorithm() == SignatureAlgorithm::RSA);
         let mut names = Self {
             exact: BTreeMap::new(),
             wildcards: BTreeMap::new(),
@@ -188,13 +233,13 @@ impl ByName {
             issued: ByDomain::default(),
         };
         let first = certificates.first();
-        for (certificate, key) in made {
+        for (certificate, shown) in made {
             for name in &certificate.names {
                 let of_name = match name.strip_prefix("*.") {
                     Some(parent) => names.wildcards.entry(parent.to_owned()),
                     None => names.exact.entry(name.clone()),
                 };
-                of_name.or_default().push(key.clone());
+                of_name.or_default().push(shown.clone());
             }
             let is_default = first.is_some_and(|first| {
                 Arc::ptr_eq(first, certificate)
@@ -204,14 +249,14 @@ impl ByName {
                         .any(|name| first.names.contains(name))
             });
             if is_default {
-                names.others.push(key);
+                names.others.push(shown);
             }
         }
         Ok(names)
     }
 
     /// Those for a name, in lower case; best first.
-    fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+    fn find(&self, name: &str) -> Option<&[Shown]> {
         let wildcard = || {
             let (_, parent) = name.split_once('.')?;
             self.wildcards.get(parent)
@@ -221,14 +266,12 @@ impl ByName {
     }
 
     /// The first of these, or of those for names that none bears, that a client can check.
-    fn pick(
-        &self,
-        keys: &[Arc<CertifiedKey>],
-        schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let found = keys.iter().find(fits);
-        found.or_else(|| self.others.iter().find(fits)).cloned()
+    fn pick(&self, these: &[Shown], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let fits = |shown: &&Shown| shown.bare.key.choose_scheme(schemes).is_some();
+        let found = these.iter().find(fits);
+        found
+            .or_else(|| self.others.iter().find(fits))
+            .map(Shown::now)
     }
 
     /// The automatic certificate for a name that an authority gives one for, or what stands in until it is there: one
@@ -247,10 +290,11 @@ impl ResolvesServerCert for ByName {
         let name = match hello.server_name() {
             Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 lower = name.to_ascii_lowercase();
-                Some(&*lower)
+                Some(lower.as_str())
             }
             name => name,
         };
+        about::note_asked(name);
         if let Some(found) = name.and_then(|name| self.issued(name, schemes)) {
             return found;
         }

@@ -237,6 +237,7 @@ mod tests {
                 required,
                 place: "".into(),
             }),
+            refuses_misdirected: false,
         }
     }
 

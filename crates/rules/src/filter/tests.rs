@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::sample;
+use crate::{ClientCertificate, TlsFacts};
 
 /// The filters over `line`: the path that the server gets, or the answer's status and `location`.
 fn check(filters: &[Result<Filter, FilterError>], line: &str, expected: &str) {
@@ -120,6 +121,107 @@ fn headers() {
     );
 }
 
+fn certificate() -> TlsFacts {
+    TlsFacts {
+        sni: Some("s.example".into()),
+        client: Some(Box::new(ClientCertificate {
+            subject: "CN=alice".into(),
+            ..ClientCertificate::default()
+        })),
+    }
+}
+
+#[test]
+fn headers_made_of_the_request_and_its_tls() {
+    let filters = [
+        Filter::set_header("X-Client-Subject", "{client_cert.subject}", On::Request),
+        Filter::set_header("x-sni", "name {sni}", On::Request),
+        Filter::set_header("x-path", "{path}", On::Response),
+    ]
+    .map(Result::unwrap);
+    let request = sample("GET a/x", &[]);
+    let tls = certificate();
+    let mut edits = Edits::new();
+    for (tls, subject, sni) in [
+        (Some(&tls), Some(&b"CN=alice"[..]), &b"name s.example"[..]),
+        // One that comes out empty is taken away, and with it what a client wrote there.
+        (None, None, &b"name"[..]),
+    ] {
+        edits.clear();
+        let request = Request {
+            tls,
+            ..request.request()
+        };
+        let _ = Walk::new(&filters).step(&request, &mut edits);
+        let value = |on, name: &[u8]| edits.field(on, name).map(|edit| edit.value);
+        assert_eq!(value(On::Request, b"x-client-subject"), Some(subject));
+        assert_eq!(value(On::Request, b"x-sni"), Some(Some(sni)));
+        assert_eq!(value(On::Response, b"X-Path"), Some(Some(&b"/x"[..])));
+        // What a server could take for a word of ours about the certificate is ours too.
+        assert_eq!(value(On::Request, b"X_Client-SUBJECT"), Some(subject));
+        assert_eq!(value(On::Request, b"x_sni"), None);
+        assert_eq!(value(On::Response, b"x-client-subject"), None);
+    }
+}
+
+#[test]
+fn to_https_and_to_nothing_else_from_then_on() {
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let to = |line: &str, port: u16, https: bool| {
+        let filters = [
+            Filter::strip_prefix("/api"),
+            Filter::hsts(year, true, true),
+            Filter::https_redirect(308, port),
+        ]
+        .map(Result::unwrap);
+        let request = sample(line, &[]);
+        let request = Request {
+            https,
+            ..request.request()
+        };
+        let mut edits = Edits::new();
+        let outcome = Walk::new(&filters).step(&request, &mut edits);
+        let field = |name: &[u8]| {
+            let edit = edits.field(On::Response, name)?;
+            edit.value
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let status = match outcome {
+            Outcome::Respond(answer) => Some(answer.status),
+            _ => None,
+        };
+        (
+            status,
+            field(b"location"),
+            field(b"strict-transport-security"),
+        )
+    };
+    let sent = |place: &str| (Some(308), Some(place.to_owned()), None);
+    assert_eq!(to("GET a.test:80/x", 443, false), sent("https://a.test/x"));
+    assert_eq!(
+        to("POST a.test/api/y?q=1", 8443, false),
+        sent("https://a.test:8443/api/y?q=1")
+    );
+    assert_eq!(to("GET [::1]:80//x", 443, false), sent("https://[::1]//x"));
+    let told = Some("max-age=31536000; includeSubDomains; preload".to_owned());
+    assert_eq!(to("GET a.test/x", 443, true), (None, None, told));
+}
+
+#[test]
+fn who_names_no_host_cannot_be_sent_on() {
+    let filters = [Filter::https_redirect(308, 443).unwrap()];
+    let request = sample("GET a/x", &[]);
+    let request = Request {
+        host: b"",
+        ..request.request()
+    };
+    let outcome = Walk::new(&filters).step(&request, &mut Edits::new());
+    assert!(matches!(
+        outcome,
+        Outcome::Respond(Answer { status: 400, .. })
+    ));
+}
+
 #[test]
 fn respond() {
     let own = [("Content-Type".to_owned(), "text/html".to_owned())];
@@ -200,14 +302,32 @@ fn errors() {
         Filter::redirect(200, "/"),
         "200 is no redirect; expected 301, 302, 303, 307 or 308",
     );
+    let known = "expected {host}, {path}, {query}, {source}, {sni}, {client_cert.subject}, \
+         {client_cert.issuer}, {client_cert.serial}, {client_cert.san}, {client_cert.fingerprint} \
+         or {client_cert.der}";
     check_error(
         Filter::redirect(302, "/{x}"),
-        "unknown placeholder {x}; expected {host}, {path} or {query}",
+        &format!("unknown placeholder {{x}}; {known}"),
     );
     check_error(
         Filter::redirect(302, "/{host"),
-        "unknown placeholder {host; expected {host}, {path} or {query}",
+        &format!("unknown placeholder {{host; {known}"),
     );
+    check_error(
+        set("x", "{client_cert.sbject}"),
+        &format!("unknown placeholder {{client_cert.sbject}}; {known}"),
+    );
+    assert!(set("host", "{sni}").is_err());
+    assert!(set("report-to", "{\"group\":\"a\"}").is_ok());
+    check_error(
+        Filter::https_redirect(200, 443),
+        "200 is no redirect; expected 301, 302, 303, 307 or 308",
+    );
+    for (days, subdomains) in [(364, true), (365, false)] {
+        let age = Duration::from_secs(days * 24 * 3600);
+        let refused = Filter::hsts(age, subdomains, true);
+        assert_eq!(refused, Err(FilterError::HstsPreload));
+    }
     check_error(
         Filter::redirect(302, ""),
         "a redirect needs to know where to",

@@ -294,3 +294,48 @@ fn request_readers() {
     );
     assert_eq!(request.query_value("z", &mut Vec::new()), None);
 }
+
+#[test]
+fn the_name_asked_for_and_the_certificate_shown() {
+    let request = sample("GET a/x", &[]);
+    let of = |sni: Option<&str>, subject: Option<&str>| crate::TlsFacts {
+        sni: sni.map(Into::into),
+        client: subject.map(|subject| {
+            Box::new(crate::ClientCertificate {
+                subject: subject.into(),
+                ..Default::default()
+            })
+        }),
+    };
+    let check = |rule: &Match, tls: Option<&crate::TlsFacts>, expected: Result<(), &str>| {
+        let request = Request {
+            tls,
+            ..request.request()
+        };
+        let got = rule.test(&request, &mut Scratch::new());
+        let got = got.map_err(|miss| rule.why(miss, &request).to_string());
+        assert_eq!(got, expected.map_err(str::to_owned));
+    };
+    let sni = Match {
+        sni: vec![HostPattern::compile("*.B.example").unwrap()],
+        ..Match::default()
+    };
+    check(&sni, Some(&of(Some("a.b.example"), None)), Ok(()));
+    let absent = Err("sni is absent, which does not match *.b.example");
+    check(&sni, Some(&of(None, None)), absent);
+    check(&sni, None, absent);
+    let other = Err("sni b.example does not match *.b.example");
+    check(&sni, Some(&of(Some("b.example"), None)), other);
+
+    let like = vec![(crate::CertPart::Subject, patterns(&["CN=ops*"]))];
+    let ops = Match {
+        client_cert: Some(CertMatch::Like(like)),
+        ..Match::default()
+    };
+    check(&ops, Some(&of(None, Some("CN=ops-1"))), Ok(()));
+    let other = Err("the client certificate does not match subject CN=ops*");
+    check(&ops, Some(&of(None, Some("CN=dev"))), other);
+    let none = Err("no client certificate was shown, which does not match subject CN=ops*");
+    check(&ops, Some(&of(None, None)), none);
+    check(&ops, None, none);
+}
