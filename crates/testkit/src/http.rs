@@ -105,7 +105,7 @@ impl Response {
     }
 
     /// Reads one from bytes that are all there, as curl prints them: the body is what is left.
-    pub(crate) fn from_printed(bytes: &[u8]) -> Result<Self> {
+    pub fn from_printed(bytes: &[u8]) -> Result<Self> {
         let mut rest = bytes;
         let mut interim = Vec::new();
         loop {

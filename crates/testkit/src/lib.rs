@@ -23,6 +23,7 @@ mod port;
 mod process;
 mod raw;
 pub mod reliability;
+mod talk;
 mod tools;
 mod wait;
 
@@ -39,5 +40,6 @@ pub use port::Port;
 pub use process::{Finished, Mark, Process, run};
 pub use raw::Raw;
 pub use rustix::process::Signal;
+pub use talk::{Talk, talk};
 pub use tools::{WrkReport, curl, missing, program, wrk};
 pub use wait::{wait_accepts, wait_until};

@@ -53,6 +53,7 @@ impl Keys<'_> {
             server_name: None,
             client: None,
             min_version: TlsVersion::Tls12,
+            http2: false,
             place: place.to_string().into(),
         };
         let external_account = raw

@@ -80,6 +80,25 @@ fn curl_speaks_tls_1_2_and_1_3_and_the_server_hears_of_it() {
 }
 
 #[test]
+fn keys_are_agreed_upon_that_hold_against_quantum_computers_too() {
+    let authority = Authority::new("the authority");
+    let origin = site();
+    let evenkeel = start(&authority, &[origin.address()], "");
+    let of = |version| {
+        let wants = Wants {
+            versions: &[version],
+            ..Wants::default()
+        };
+        let tls = shake(web(&evenkeel), "a.example", &config(&authority, &wants));
+        let group = tls.expect("a session").conn.negotiated_key_exchange_group();
+        format!("{:?}", group.expect("a group").name())
+    };
+    assert_eq!(of(&TLS13), "X25519MLKEM768");
+    // TLS 1.2 knows none.
+    assert_eq!(of(&TLS12), "X25519");
+}
+
+#[test]
 fn many_requests_of_one_connection_and_an_end_that_is_said() {
     let authority = Authority::new("the authority");
     let origin = site();

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
-use testkit::TempDir;
+use testkit::{Response, TempDir};
 
 /// Longer than any read or write takes.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -22,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// Issues certificates that whoever believes its own one believes.
 pub(crate) struct Authority {
     pub(crate) pem: String,
+    /// Its private key, as PEM.
+    pub(crate) key: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -40,6 +42,7 @@ impl Authority {
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self {
             pem,
+            key: key.serialize_pem(),
             issuer: Issuer::new(params, key),
         }
     }
@@ -69,7 +72,8 @@ impl Authority {
         })
     }
 
-    fn issue_with(
+    /// Any other.
+    pub(crate) fn issue_with(
         &self,
         names: &[&str],
         algorithm: &'static SignatureAlgorithm,
@@ -173,6 +177,16 @@ pub(crate) fn ask_once(tls: &mut Tls, host: &str) -> std::io::Result<String> {
     let mut answer = Vec::new();
     tls.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Sends a request with these lines after the first, which ends the connection; the answer.
+pub(crate) fn send(tls: &mut Tls, line: &str, fields: &[&str]) -> Response {
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let request = format!("{line} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+    tls.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    tls.read_to_end(&mut answer).expect("an answer and its end");
+    Response::from_printed(&answer).expect("a response")
 }
 
 /// The certificate that the other end has shown.
