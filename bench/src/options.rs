@@ -188,7 +188,7 @@ mod tests {
         let mut options = Options::parse(&[]).unwrap();
         options.peers = Some(Peer::MAIN.to_vec());
         assert!(
-            options.expected() < Duration::from_secs(35 * 60),
+            options.expected() < Duration::from_secs(55 * 60),
             "{:?}",
             options.expected()
         );

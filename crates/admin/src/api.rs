@@ -273,7 +273,10 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// Sends a command and waits for its answer.
 pub(crate) async fn ask(
-    hub: &Hub, command: Command, bound: Option<Duration>) -> Result<Answer, ApiError> {
+    hub: &Hub,
+    command: Command,
+    bound: Option<Duration>,
+) -> Result<Answer, ApiError> {
     let (sender, answer) = oneshot::channel();
     let reply = Box::new(move |answer| {
         // Who asked may have left.

@@ -428,10 +428,12 @@ impl Publisher {
         let drill = self.drills.iter().map(|drill| drill.look_at).min();
         let (sweep, look) = (self.sweep_at, self.look_at);
         let learnt = self.next_learnt();
-        [probe, agent, view, name, drain, drill, sweep, look, pause, learnt]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            probe, agent, view, name, drain, drill, sweep, look, pause, learnt,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.

@@ -95,7 +95,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,

@@ -420,7 +420,15 @@ fn start(
             drop(tls);
             if is_http && stream.speaks_http2() {
                 let tls = Some(about);
-                Box::pin(http2::serve(worker, listening, stream, peer, tls, Vec::new())).await;
+                Box::pin(http2::serve(
+                    worker,
+                    listening,
+                    stream,
+                    peer,
+                    tls,
+                    Vec::new(),
+                ))
+                .await;
             } else if is_http {
                 http1::serve(worker, listening, stream, peer, Some(about)).await;
             } else {

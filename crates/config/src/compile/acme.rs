@@ -8,7 +8,6 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::tls::{Keys, form_of};
-use crate::x509::facts_of;
 use crate::defaults;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::load::beside;
@@ -19,6 +18,7 @@ use crate::snapshot::{
     PrivateKey, TlsVersion, Trust,
 };
 use crate::values::{Many, Text};
+use crate::x509::facts_of;
 
 /// Bytes of an HMAC key.
 const HMAC_KEY_BYTES_MAX: usize = 1024;

@@ -99,6 +99,7 @@ fn files_go_before_and_patterns_of_hosts_are_told_of() {
         &given,
         &[
             "3:3: warning[certificate]: `acme` of `l` gets certificates for plain names: a route there is for a pattern of hosts",
+            "3:73: warning[certificate]: the route `1` of `l` is for `*.c.example`, which no certificate there bears",
         ],
     );
     let snapshot = given.load().snapshot.expect("a good config");

@@ -145,9 +145,9 @@ fn binds_that_would_take_each_others_traffic() {
 #[test]
 fn a_capability_of_a_later_version_is_not_silently_ignored() {
     mistake(
-        "    balance:",
-        "    http: 2\n    balance:",
-        &["./evenkeel.yaml:12:", "not supported by this version"],
+        "{ path: /api/* }",
+        "{ path: /api/*, body: order }",
+        &["./evenkeel.yaml:5:", "not supported by this version"],
     );
 }
 

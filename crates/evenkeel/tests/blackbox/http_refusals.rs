@@ -115,11 +115,6 @@ fn versions_and_methods_that_are_not_served() -> Outcome {
             "version_not_supported",
         ),
         (
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            505,
-            "version_not_supported",
-        ),
-        (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             501,
             "not_implemented",

@@ -74,12 +74,12 @@ pub(super) fn learns<'a>(cx: &'a Cx<'_>) -> Option<Learns<'a>> {
 }
 
 /// The cookie that is between the client and us alone, if the request has it.
-pub(super) fn hidden_cookie<'c>(affinity: &'c Affinity, bond: &Bond) -> Option<&'c [u8]> {
-    let AffinityKind::Cookie(cookie) = &affinity.kind else {
-        return None;
-    };
-    let brought = bond.foreign || bond.tie != Tie::Free;
-    (cookie.indirect && brought).then_some(cookie.name.as_bytes())
+pub(super) fn hidden_cookie<'c>(config: &'c Pool, bond: Option<&Bond>) -> Option<&'c [u8]> {
+    let brought = bond.is_some_and(|bond| bond.foreign || bond.tie != Tie::Free);
+    match &config.affinity.as_ref().filter(|_| brought)?.kind {
+        AffinityKind::Cookie(cookie) if cookie.indirect => Some(cookie.name.as_bytes()),
+        _ => None,
+    }
 }
 
 /// Where a user of a split goes whose arms remember it, with its place; `None` where nothing is remembered.

@@ -144,13 +144,10 @@ pub(super) async fn run(
             return answer_unserved(conn, http, pool, block, &mut upload, unserved, log).await;
         }
     }
-    let until = plan::request_timeout(plan.route, plan.config)
-        .map(|limit| net::now().saturating_add(limit));
+    let limit = plan::request_timeout(plan.route, plan.config);
+    let until = limit.map(|limit| net::now().saturating_add(limit));
     let call_until = block.call.until();
-    let until = match (until, call_until) {
-        (Some(until), Some(call)) => Some(until.min(call)),
-        (until, call) => until.or(call),
-    };
+    let until = until.into_iter().chain(call_until).min();
     let cx = Cx {
         conn,
         http,

@@ -447,7 +447,7 @@ async fn await_head(
             Err(Fault::Retry(Again::ended(reset, true, server.reused)))
         }
         Ok(Err(HeadFault::Http2(fault, begun))) => {
-            Err(attempt::http2_fault(fault, begun, false, &server))
+            Err(attempt::http2_fault(fault, begun, false, server))
         }
         Ok(Err(HeadFault::Broken { reset })) => Err(Fault::Final(Unserved::new(if reset {
             Reason::ServerReset

@@ -196,10 +196,11 @@ pub(crate) async fn serve(
                     listening,
                     stream,
                     peer,
+                    tls,
                     deadline,
                 } = conn;
                 drop(deadline);
-                let served = http2::serve(worker, listening, stream, peer, read);
+                let served = http2::serve(worker, listening, stream, peer, tls, read);
                 return Box::pin(served).await;
             }
         }
@@ -212,6 +213,7 @@ pub(crate) async fn serve_stream(
     listening: Rc<Listening>,
     stream: Stream,
     peer: Option<SocketAddr>,
+    tls: Option<Rc<About>>,
     mut block: Box<Block>,
     fault: Option<Fault>,
 ) {
@@ -220,6 +222,7 @@ pub(crate) async fn serve_stream(
         listening,
         stream,
         peer,
+        tls,
         deadline: Deadline::new(),
     };
     let next = match fault {

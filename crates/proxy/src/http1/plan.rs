@@ -92,12 +92,7 @@ pub(super) fn plan<'w>(
     }
     let aim = Aim::of(head, bytes, path, host)
         .map_err(|detail| Refused::Reason(Reason::BadRequest, detail))?;
-    let challenges = &conn.worker.hub.challenges;
-    if challenges.is_pending()
-        && let Some(answer) = challenges.http(aim.target.path)
-    {
-        return Err(Refused::Challenge(answer));
-    }
+    answer_challenge(conn, aim.target.path)?;
     let request = Request {
         method: head.method_text.of(bytes),
         host: aim.host,
@@ -123,13 +118,9 @@ pub(super) fn plan<'w>(
     let key = decide::hash_key(&config.balance, &request);
     let own_tls = conn.tls.is_some();
     let bound = config.affinity.as_ref().zip(world.pool(to));
-    let (mut secure, mut hidden_cookie) = (false, None);
-    let bond = bound.map(|(affinity, pool)| {
-        let bond = affinity::bond(&conn.worker, affinity, pool, &request, share);
-        secure = affinity::is_secure(own_tls, client.trusted, head, bytes);
-        hidden_cookie = affinity::hidden_cookie(affinity, &bond);
-        bond
-    });
+    let bond = bound.map(|(by, pool)| affinity::bond(&conn.worker, by, pool, &request, share));
+    let hidden_cookie = affinity::hidden_cookie(config, bond.as_ref());
+    let secure = bond.is_some() && affinity::is_secure(own_tls, client.trusted, head, bytes);
     let upgrade = upgrade_of(head.upgrade, bytes, http);
     let hop = Hop {
         peer: client.peer,
@@ -161,6 +152,17 @@ pub(super) fn plan<'w>(
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
     })
+}
+
+/// What an authority is answered that asks whether a name is ours.
+fn answer_challenge<'w>(conn: &Conn, path: &[u8]) -> Result<(), Refused<'w>> {
+    let challenges = &conn.worker.hub.challenges;
+    if challenges.is_pending()
+        && let Some(answer) = challenges.http(path)
+    {
+        return Err(Refused::Challenge(answer));
+    }
+    Ok(())
 }
 
 /// Whether a body that says its length may come.

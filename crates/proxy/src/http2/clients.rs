@@ -28,7 +28,7 @@ use crate::tls::About;
 use crate::worker::Worker;
 
 /// Marks the deadlines of HTTP/2 connections: all of them look up when a listener or the process drains.
-pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 1;
+pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
 /// Frames that carry nothing, within [`CONTROL_WINDOW`].
 const CONTROL_FRAMES_MAX: u32 = 10_000;
 /// Bytes of a response that h2 holds for one stream while the socket is full.
@@ -51,6 +51,7 @@ pub(crate) async fn serve(
     listening: Rc<Listening>,
     stream: Stream,
     peer: Option<SocketAddr>,
+    tls: Option<Rc<About>>,
     first: Vec<u8>,
 ) {
     let began = net::clock();
@@ -63,8 +64,8 @@ pub(crate) async fn serve(
     let link = Rc::new(Link {
         worker,
         listening,
-        secure: carrier.stream().session().is_some(),
         peer,
+        tls,
         open: Cell::new(0),
         resets: RefCell::new(Rate::new(resets_max, CONTROL_WINDOW)),
         resets_flood: Cell::new(false),
@@ -271,6 +272,7 @@ impl Link {
             reason: Some(reason),
             tries: 0,
             affinity: None,
+            grpc: None,
             failed: Vec::new(),
             waited: Duration::ZERO,
             request_id: String::new(),
@@ -445,6 +447,8 @@ impl Task<'_> {
             Waits::End => Some(CLOSING),
         };
         self.until = wait.map(|wait| net::now().saturating_add(wait));
+        // A drain may have made it fire, and taken its tag.
+        self.deadline.tag(CONNECTION_TAG);
         self.deadline.set_at(self.until);
     }
 }
