@@ -3,7 +3,8 @@
     grpc_client.py IP:PORT [--ca FILE] [--name NAME] [--at-once] CALLS
 
 CALLS is a list in JSON; they run one after another, or `--at-once`, on one channel: one connection. A call has `kind`
-(`unary`, `server_stream`, `client_stream`, `bidi`), `requests` (messages as grpc_server.py reads them), and maybe
+(`unary`, `server_stream`, `client_stream`, `bidi`), `requests` (messages as grpc_server.py reads them; with `times` their
+text is repeated), and maybe
 `method` (instead of that of the kind), `timeout` (seconds), `metadata`, `cancel_after` (answers; then the client cancels),
 `hold` (seconds between two messages of a client's stream). A message of `bidi` is sent when the answer to the one before
 has come.
@@ -41,13 +42,18 @@ def pairs(metadata):
     return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
+def encoded(request):
+    times = request.get("times", 1)
+    return json.dumps({**request, "text": request.get("text", "") * times}).encode()
+
+
 def messages(call, more):
     for number, request in enumerate(call["requests"]):
         if number > 0 and call.get("hold"):
             time.sleep(call["hold"])
-        if number > 0 and more is not None:
-            more.get(timeout=LIMIT)
-        yield json.dumps(request).encode()
+        if number > 0 and more is not None and not more.get(timeout=LIMIT):
+            return
+        yield encoded(request)
 
 
 def make(channel, at, call):
@@ -62,7 +68,7 @@ def make(channel, at, call):
     running = None
     try:
         if kind == "unary":
-            running = channel.unary_unary(path).future(json.dumps(call["requests"][0]).encode(), **kwargs)
+            running = channel.unary_unary(path).future(encoded(call["requests"][0]), **kwargs)
             answers.append(json.loads(running.result()))
         elif kind == "client_stream":
             running = channel.stream_unary(path).future(messages(call, None), **kwargs)
@@ -72,13 +78,14 @@ def make(channel, at, call):
             if kind == "bidi":
                 running = channel.stream_stream(path)(messages(call, more), **kwargs)
             else:
-                running = channel.unary_stream(path)(json.dumps(call["requests"][0]).encode(), **kwargs)
+                running = channel.unary_stream(path)(encoded(call["requests"][0]), **kwargs)
             for answer in running:
                 answers.append(json.loads(answer))
                 say(f"answer {at} {len(answers)}")
-                more.put(None)
-                if call.get("cancel_after") == len(answers):
+                cancels = call.get("cancel_after") == len(answers)
+                if cancels:
                     running.cancel()
+                more.put(not cancels)
     except (grpc.RpcError, grpc.FutureCancelledError):
         pass
     took = time.monotonic() - began

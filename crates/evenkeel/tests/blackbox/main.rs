@@ -13,6 +13,7 @@ mod explain;
 mod explain_live;
 mod grpc_calls;
 mod grpc_health;
+mod grpc_through;
 mod grpc_web;
 mod http2_clients;
 mod http2_frames;
