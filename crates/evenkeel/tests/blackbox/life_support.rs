@@ -70,14 +70,9 @@ pub(crate) fn reload(evenkeel: &Evenkeel, config: &str) -> String {
 
 /// `GET` of the admin API, as text.
 pub(crate) fn admin_get(evenkeel: &Evenkeel, path: &str) -> String {
+    let mut admin = connect(evenkeel.admin().expect("an admin address"));
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let ask = || {
-        let mut admin = connect(evenkeel.admin().expect("an admin address"));
-        admin.exchange(request.clone())
-    };
-    // At the moment of an upgrade the process that goes may close an admin connection unanswered.
-    let answer = ask().or_else(|_| ask());
-    answer.expect("an answer").text()
+    admin.exchange(request).expect("an answer").text()
 }
 
 /// The API's object for one server of a pool.
