@@ -268,6 +268,42 @@ pools:
 }
 
 #[test]
+fn a_request_belongs_where_the_certificate_that_was_issued_bears_its_host() {
+    let Some(stage) = Stage::new() else { return };
+    let (pebble, scene) = stage.authority("");
+    let acme = scene.acme(&["a.example", "b.example"], "");
+    let evenkeel = scene.start(&scene.config(&acme, ", misdirected: refuse"));
+    let client = believer(&pebble);
+    for name in ["a.example", "b.example"] {
+        wait_shown(&evenkeel, scene.tls, name, &client);
+    }
+    // An address is asked for without a name.
+    let ask = |asked: &str, host: &str| {
+        let port = scene.tls.port();
+        let resolved = format!("{asked}:{port}:127.0.0.1");
+        let (url, host) = (format!("https://{asked}:{port}/"), format!("Host: {host}"));
+        let answer = curl(&["-k", "--resolve", &resolved, "-H", &host, &url]);
+        answer.expect("an answer").status
+    };
+    let of_both = |asked: &str| ["a.example", "b.example"].map(|host| ask(asked, host));
+    assert_eq!(of_both("a.example"), [200, 421]);
+    assert_eq!(of_both("b.example"), [421, 200]);
+    assert_eq!(of_both("127.0.0.1"), [200, 421], "the first is shown");
+    assert_eq!(of_both("nobody.example"), [200, 421]);
+
+    // One from a file bears every name there, and is shown to nobody who asks for a name of the authority's.
+    let wide = scene.ca.issue(&["*.example"]);
+    let folder = evenkeel.dir();
+    wide.write(folder, "wide");
+    let files = ", misdirected: refuse, certificates: [{ cert: wide.pem, key: wide.key }]";
+    reload(&evenkeel, &scene.config(&acme, files));
+    assert_eq!(of_both("a.example"), [200, 421]);
+    assert_eq!(of_both("127.0.0.1"), [200, 200]);
+    assert_eq!(ask("c.example", "b.example"), 200);
+    assert_eq!(ask("a.example", "c.example"), 421);
+}
+
+#[test]
 fn check_says_what_would_be_asked_for_and_asks_nobody() {
     let Some(stage) = Stage::new() else { return };
     let (port, scene) = stage.split();

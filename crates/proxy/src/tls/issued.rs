@@ -18,7 +18,20 @@ pub struct Issued(Mutex<BTreeMap<Arc<str>, Arc<Slot>>>);
 
 /// Where one is found, once it is there.
 #[derive(Default)]
-pub(super) struct Slot(ArcSwapOption<CertifiedKey>);
+pub(super) struct Slot(ArcSwapOption<Given>);
+
+/// One that is there.
+pub(super) struct Given {
+    pub(super) key: Arc<CertifiedKey>,
+    certificate: Certificate,
+}
+
+impl Given {
+    /// Whether it bears a host name, given in lower case.
+    pub(super) fn covers(&self, host: &str) -> bool {
+        self.certificate.covers(host)
+    }
+}
 
 impl Issued {
     /// Has new handshakes meet this certificate where the one of its file is wanted.
@@ -28,7 +41,10 @@ impl Issued {
     pub fn put(&self, certificate: &Certificate) -> Result<(), TlsError> {
         let key = certified(certificate, &super::provider())?;
         let slot = self.slot(&certificate.file);
-        slot.0.store(Some(Arc::new(key)));
+        slot.0.store(Some(Arc::new(Given {
+            key: Arc::new(key),
+            certificate: certificate.clone(),
+        })));
         Ok(())
     }
 
@@ -69,12 +85,12 @@ pub(super) struct ByDomain {
 
 impl ByDomain {
     /// That for a name, in lower case. `None`: the name is not among them; `Some(None)`: it is not there yet.
-    pub(super) fn find(&self, name: &str) -> Option<Option<Arc<CertifiedKey>>> {
+    pub(super) fn find(&self, name: &str) -> Option<Option<Arc<Given>>> {
         self.slots.get(name).map(|slot| slot.0.load_full())
     }
 
     /// That for names that nothing bears, if it is there.
-    pub(super) fn first(&self) -> Option<Arc<CertifiedKey>> {
+    pub(super) fn first(&self) -> Option<Arc<Given>> {
         self.first.as_ref()?.0.load_full()
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct ServerTls {
     pub(super) config: Arc<ServerConfig>,
     /// What it was made of.
     made_of: Arc<ListenerTls>,
+    /// Those that an authority gives.
+    issued: Arc<ByDomain>,
 }
 
 impl ServerTls {
@@ -40,9 +42,16 @@ impl ServerTls {
         self.made_of.refuses_misdirected
     }
 
-    /// Whether a certificate that a client is shown which asks for `sni` bears `host`.
+    /// Whether a certificate that a client is shown which asks for `sni` bears `host`; both in lower case.
     pub(super) fn bears(&self, sni: Option<&str>, host: &str) -> bool {
-        self.made_of.bears(sni, host)
+        match sni.and_then(|sni| self.issued.find(sni)) {
+            Some(Some(given)) => given.covers(host),
+            // Nothing but those is shown to who asks for another name.
+            None if self.made_of.certificates.is_empty() => {
+                self.issued.first().is_some_and(|it| it.covers(host))
+            }
+            _ => self.made_of.bears(sni, host),
+        }
     }
 
     /// Makes it.
@@ -53,9 +62,9 @@ impl ServerTls {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Vec<TlsError>> {
         let mut resolver = ByName::build(&tls.certificates, provider)?;
-        if let Some(acme) = &tls.acme {
-            resolver.issued = issued.of(acme);
-        }
+        let issued = tls.acme.as_ref().map(|acme| issued.of(acme));
+        let issued = Arc::new(issued.unwrap_or_default());
+        resolver.issued = issued.clone();
         let verifier = match &tls.client {
             None => WebPkiClientVerifier::no_client_auth(),
             Some(client) => verifier(client, provider).map_err(|error| vec![error])?,
@@ -83,6 +92,7 @@ impl ServerTls {
         Ok(Self {
             config: Arc::new(config),
             made_of: tls.clone(),
+            issued,
         })
     }
 }
@@ -201,7 +211,7 @@ struct ByName {
     /// For names that none bears, and for clients that ask for none.
     others: Vec<Shown>,
     /// Those that an authority gives.
-    issued: ByDomain,
+    issued: Arc<ByDomain>,
 }
 
 impl std::fmt::Debug for ByName {
@@ -230,7 +240,7 @@ impl ByName {
             exact: BTreeMap::new(),
             wildcards: BTreeMap::new(),
             others: Vec::new(),
-            issued: ByDomain::default(),
+            issued: Arc::default(),
         };
         let first = certificates.first();
         for (certificate, shown) in made {
@@ -278,7 +288,8 @@ impl ByName {
     /// from a file. `None`: the name is none of those.
     fn issued(&self, name: &str, schemes: &[SignatureScheme]) -> Option<Option<Arc<CertifiedKey>>> {
         let slot = self.issued.find(name)?;
-        let there = slot.filter(|key| key.key.choose_scheme(schemes).is_some());
+        let there = slot.map(|given| given.key.clone());
+        let there = there.filter(|key| key.key.choose_scheme(schemes).is_some());
         Some(there.or_else(|| self.pick(self.find(name).unwrap_or_default(), schemes)))
     }
 }
@@ -300,6 +311,6 @@ impl ResolvesServerCert for ByName {
         }
         let keys = name.and_then(|name| self.find(name));
         let found = self.pick(keys.unwrap_or(&self.others), schemes);
-        found.or_else(|| self.issued.first())
+        found.or_else(|| Some(self.issued.first()?.key.clone()))
     }
 }
