@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: every check in order, all of them even when one fails, and at the end the
 //! seconds that each took. Installing programs is the duty of `./test`.
 
-use crate::{bench, shell, tidy};
+use crate::{bench, fuzz, shell, tidy};
 use anyhow::{Result, ensure};
 use std::env;
 use std::process::Command;
@@ -43,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast"], &[])
     });
     step(&mut steps, "model", || report(model()));
+    step(&mut steps, "fuzz", || report(fuzz::check()));
     // After the tests, which have built the binary that is asked.
     step(&mut steps, "reference", || report(tidy::reference()));
     step(&mut steps, "count", || report(count()));

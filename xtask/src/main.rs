@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod reliability;
 mod shell;
 mod stress;
@@ -17,8 +18,10 @@ const USAGE: &str = "\
 cargo xtask CHORE
 
   tidy               room rules: dependency arrows, unsafe, lint exceptions, sizes, licences, docs
-  ci                 what ./test runs: fmt, clippy, tidy, doc, test, model, with the seconds of each
+  ci                 what ./test runs: fmt, clippy, tidy, doc, test, model, fuzz targets, with the seconds of each
   model              every order of the steps of threads that share a queue, by loom
+  fuzz [NAME]… [--seconds 60]
+                     runs fuzz targets, all or these, by libFuzzer; needs a C++ compiler
   stress NAME [-p CRATE] [--runs 20] [--limit SECONDS]
                      runs one test again and again beside a CPU hog on every core
   bench [--quick] [--scenario NAME,…] [--peer NAME,…] [--scale]
@@ -46,6 +49,7 @@ fn chore(args: &[&str]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(),
         ["model"] => ci::model(),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["bench", rest @ ..] => bench::run(&[], rest),
         ["count", rest @ ..] => bench::run(&["count"], rest),
         ["reliability", rest @ ..] => reliability::run(rest),
