@@ -1,13 +1,11 @@
 //! gRPC as others made it: a server of grpcio from PyPI, in a process of its own.
 
 use crate::process::Process;
-use crate::tools::python;
+use crate::script::script;
 use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -80,21 +78,4 @@ impl DerefMut for GrpcServer {
     fn deref_mut(&mut self) -> &mut Process {
         &mut self.process
     }
-}
-
-/// A command that runs one of the scripts beside this crate.
-///
-/// # Errors
-///
-/// When Python with its packages is not installed.
-pub fn script(name: &str) -> Result<Command> {
-    let mut command = Command::new(python().context("target/python is missing (./test makes it)")?);
-    command.arg("-u").arg(folder().join(name));
-    // Neither proxies of this machine nor words of the library itself have a part in a test.
-    command.env("GRPC_VERBOSITY", "NONE").env("no_proxy", "*");
-    Ok(command)
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
 }

@@ -1,5 +1,5 @@
 //! Real servers and clients on loopback, for black-box tests: the built binary as a process,
-//! nginx and HAProxy, a scriptable origin for what no real server does on demand, raw sockets,
+//! nginx, HAProxy and Chromium, a scriptable origin for what no real server does on demand, raw sockets,
 //! a load that never retries, curl and wrk. On these stand the scenarios of [`reliability`].
 //!
 //! What it does *not* do: it knows nothing of the workspace's other crates, so that it sees only
@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod browser;
 mod dir;
 mod evenkeel;
 mod foreign;
@@ -23,14 +24,16 @@ mod port;
 mod process;
 mod raw;
 pub mod reliability;
+mod script;
 mod talk;
 mod tools;
 mod wait;
 
+pub use browser::Chromium;
 pub use dir::TempDir;
 pub use evenkeel::Evenkeel;
 pub use foreign::Foreign;
-pub use grpc::{GrpcServer, script};
+pub use grpc::GrpcServer;
 pub use http::{Headers, Interim, Request, Response};
 pub use load::{Failure, Load, LoadPlan, LoadReport};
 pub use origin::{Conn, Origin, reply};
@@ -40,6 +43,7 @@ pub use port::Port;
 pub use process::{Finished, Mark, Process, run};
 pub use raw::Raw;
 pub use rustix::process::Signal;
+pub use script::script;
 pub use talk::{Talk, talk};
 pub use tools::{WrkReport, curl, missing, program, wrk};
 pub use wait::{wait_accepts, wait_until};

@@ -27,10 +27,19 @@ pub(crate) fn python() -> Option<PathBuf> {
     (installed == wanted).then(|| venv.join("bin/python"))
 }
 
-/// Whether a program is there, or one of Python's packages.
+/// Where packages of npm are that the tests speak to (`node/package-lock.json`): `./test` installs them in `target`.
+pub(crate) fn node_modules() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/node");
+    let installed = std::fs::read_to_string(folder.join("installed.json")).ok()?;
+    let wanted = include_str!("../node/package-lock.json");
+    (installed == wanted && program("node").is_some()).then(|| folder.join("node_modules"))
+}
+
+/// Whether a program is there, or one of Python's or npm's packages.
 fn is_there(name: &str) -> bool {
     match name {
         "grpcio" | "websockets" => python().is_some(),
+        "grpc-js" | "ws" => node_modules().is_some(),
         program_name => program(program_name).is_some(),
     }
 }

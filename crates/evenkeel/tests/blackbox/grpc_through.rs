@@ -16,7 +16,7 @@ fn grpc(name: &str) -> GrpcServer {
     GrpcServer::start(name, &[]).expect("a server of grpcio starts")
 }
 
-fn config(servers: &[SocketAddr], pool: &str) -> String {
+pub(crate) fn config(servers: &[SocketAddr], pool: &str) -> String {
     format!(
         "admin: {{ bind: '127.0.0.1:0' }}
 shutdown: {{ idle_wait: 1s, timeout: 10s }}
@@ -45,15 +45,15 @@ fn client(evenkeel: &Evenkeel, more: &[&str], calls: &Value) -> Process {
 
 /// How a call ended.
 #[derive(Debug)]
-struct Ended {
-    code: String,
-    details: String,
-    answers: Vec<Value>,
-    all: Value,
+pub(crate) struct Ended {
+    pub(crate) code: String,
+    pub(crate) details: String,
+    pub(crate) answers: Vec<Value>,
+    pub(crate) all: Value,
 }
 
 /// Waits until the client is done; its calls in their order.
-fn ended(mut client: Process) -> Vec<Ended> {
+pub(crate) fn ended(mut client: Process) -> Vec<Ended> {
     client.wait_log("done", LIMIT).expect("the client is done");
     let lines = client.log_lines();
     let mut all: Vec<Value> = lines
@@ -78,7 +78,7 @@ fn calls(evenkeel: &Evenkeel, more: &[&str], calls: &Value) -> Vec<Ended> {
 }
 
 /// One call of each kind, with what is large enough to need windows opened again.
-fn one_of_each() -> Value {
+pub(crate) fn one_of_each() -> Value {
     json!([
         { "kind": "unary", "requests": [{ "text": "one", "size": 300_000 }], "metadata": { "x-own": "mine" } },
         { "kind": "server_stream", "requests": [{ "text": "many", "count": 20, "size": 50_000 }] },
@@ -88,7 +88,7 @@ fn one_of_each() -> Value {
 }
 
 #[track_caller]
-fn assert_each_is_well(ended: &[Ended]) {
+pub(crate) fn assert_each_is_well(ended: &[Ended]) {
     let texts = |at: usize| -> Vec<_> {
         let answers = ended[at].answers.iter();
         answers

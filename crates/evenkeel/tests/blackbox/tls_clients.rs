@@ -14,7 +14,7 @@ use testkit::{Evenkeel, Origin, TempDir, missing, reply};
 
 use crate::command::BINARY;
 use crate::life_support::{metric, reload, web};
-use crate::tls_support::{Authority, Issued, Wants, config, send, shake};
+use crate::tls_support::{Authority, Issued, Wants, config, send, sha256, shake};
 
 /// A listener whose clients may show a certificate of `clients.pem`; `routes` are the lines below `routes:`.
 fn text(tls: &str, routes: &str, origin: &Origin) -> String {
@@ -229,7 +229,7 @@ fn routes_are_chosen_by_certificate_and_by_the_name_asked_for() {
     let origin = origin();
     let (ops, dev) = (rich(&clients), clients.issue_for_client("dev.example"));
     let hex = |issued: &Issued| -> String {
-        let digest = aws_digest(issued);
+        let digest = sha256(&issued.der());
         digest.iter().map(|byte| format!("{byte:02X}:")).collect()
     };
     let route = |name: &str, rule: &str| {
@@ -271,14 +271,6 @@ fn routes_are_chosen_by_certificate_and_by_the_name_asked_for() {
         );
         assert_eq!(answer.text(), expected, "{sni}");
     }
-}
-
-/// SHA-256 of a certificate.
-fn aws_digest(issued: &Issued) -> Vec<u8> {
-    use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("TLS 1.3");
-    let hash = suite.common.hash_provider.hash(&issued.der());
-    hash.as_ref().to_vec()
 }
 
 #[test]

@@ -194,3 +194,10 @@ pub(crate) fn shown(tls: &Tls) -> CertificateDer<'static> {
     let shown = tls.conn.peer_certificates().expect("a handshake");
     shown.first().expect("a certificate").clone().into_owned()
 }
+
+pub(crate) fn sha256(bytes: &[u8]) -> Vec<u8> {
+    use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("TLS 1.3");
+    let hash = suite.common.hash_provider.hash(bytes);
+    hash.as_ref().to_vec()
+}

@@ -1,9 +1,9 @@
-//! WebSocket by programs of others: a client and servers of Python's websockets.
+//! WebSocket by programs of others: clients and servers of Python's websockets, and of ws from npm.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use testkit::{Evenkeel, Process, TempDir, missing, run, script};
+use testkit::{Process, Signal, TempDir, missing, run, script};
 
 use crate::life_support::{SOON, list, start, web};
 use crate::tls_support::Authority;
@@ -16,10 +16,18 @@ struct Server {
     address: SocketAddr,
 }
 
-fn server(name: &str) -> Server {
-    let mut command = script("ws_server.py").expect("Python");
+/// The ends of the names of their scripts.
+const PYTHON: &str = "py";
+const NODE: &str = "js";
+
+fn missing_any() -> bool {
+    missing("websockets") || missing("ws")
+}
+
+fn server(of: &str, name: &str) -> Server {
+    let mut command = script(&format!("ws_server.{of}")).expect("a script");
     command.arg(name);
-    let mut process = Process::spawn(name, command).expect("a server of websockets");
+    let mut process = Process::spawn(name, command).expect("a server of WebSocket");
     process.wait_log("ready", SOON).expect("it is ready");
     let line = process.wait_log("listening address=", SOON);
     let line = line.expect("an address");
@@ -44,8 +52,8 @@ pools:
 }
 
 /// Who served the connections of a client that found everything as it should be.
-fn talk(url: &str, more: &[&str]) -> Vec<String> {
-    let mut command = script("ws_client.py").expect("Python");
+fn talk(of: &str, url: &str, more: &[&str]) -> Vec<String> {
+    let mut command = script(&format!("ws_client.{of}")).expect("a script");
     command.arg(url).args(more);
     let finished = run(command, LIMIT).expect("the client ends");
     assert_eq!(
@@ -62,30 +70,29 @@ fn talk(url: &str, more: &[&str]) -> Vec<String> {
 
 #[test]
 fn messages_of_every_size_pass_both_ways_and_closes_are_told() {
-    if missing("websockets") {
+    if missing_any() {
         return;
     }
-    let (mut a, mut b) = (server("a"), server("b"));
+    let (mut a, mut b) = (server(PYTHON, "a"), server(NODE, "b"));
     let evenkeel = start(&config(&[&a, &b], ""));
     let url = format!("ws://{}/chat?room=1", web(&evenkeel));
-    let mut served = talk(&url, &["--connections", "4"]);
-    served.sort();
-    assert_eq!(served, ["a", "a", "b", "b"]);
-    for server in [&mut a, &mut b] {
-        server
-            .process
-            .wait_log("opened /chat?room=1", SOON)
-            .expect("the target");
-        server
-            .process
-            .wait_log("closed 4000 done", SOON)
-            .expect("the close");
+    for client in [PYTHON, NODE] {
+        let marks = [a.process.mark(), b.process.mark()];
+        let mut served = talk(client, &url, &["--connections", "4"]);
+        served.sort();
+        assert_eq!(served, ["a", "a", "b", "b"], "{client}");
+        for (server, mark) in [&mut a, &mut b].into_iter().zip(marks) {
+            for line in ["opened /chat?room=1", "closed 4000 done"] {
+                let said = server.process.wait_log_after(mark, line, SOON);
+                said.expect("the target, and the close");
+            }
+        }
     }
 }
 
 #[test]
 fn the_same_through_tls() {
-    if missing("websockets") {
+    if missing_any() {
         return;
     }
     let authority = Authority::new("the authority");
@@ -96,9 +103,38 @@ fn the_same_through_tls() {
     let tls = format!(
         "tls: {{ certificates: [{{ cert: '{path}/server.pem', key: '{path}/server.key' }}] }},"
     );
-    let a = server("a");
-    let evenkeel: Evenkeel = start(&config(&[&a], &tls));
-    let url = format!("wss://{}/chat", web(&evenkeel));
+    let (a, b) = (server(PYTHON, "a"), server(NODE, "b"));
     let ca = ca.display().to_string();
-    assert_eq!(talk(&url, &["--ca", &ca]), ["a"]);
+    for (client, server, name) in [(PYTHON, &b, "b"), (NODE, &a, "a"), (NODE, &b, "b")] {
+        let evenkeel = start(&config(&[server], &tls));
+        let url = format!("wss://{}/chat", web(&evenkeel));
+        assert_eq!(talk(client, &url, &["--ca", &ca]), [name]);
+    }
+}
+
+#[test]
+fn a_drain_leaves_a_conversation_its_time_and_the_close_is_the_servers() {
+    if missing_any() {
+        return;
+    }
+    for of in [PYTHON, NODE] {
+        let mut a = server(of, "a");
+        let mut evenkeel = start(&config(&[&a], ""));
+        let url = format!("ws://{}/chat", web(&evenkeel));
+        let mut command = script(&format!("ws_client.{of}")).expect("a script");
+        command.args([&url, "--until-told"]);
+        let mut client = Process::spawn("client", command).expect("a client");
+        client.wait_log("served a", SOON).expect("it speaks");
+        let mark = client.mark();
+        evenkeel.signal(Signal::TERM).expect("a signal");
+        evenkeel.wait_log("stopping", SOON).expect("it drains");
+        // It goes on, both ways.
+        client.wait_log_after(mark, "echo", SOON).expect("an echo");
+        // A server that goes away says so by SIGHUP here: 1001.
+        a.process.signal(Signal::HUP).expect("a signal");
+        let told = client.wait_log("told 1001 leaving", SOON);
+        told.expect("the client is told why");
+        let ended = evenkeel.wait_exit(SOON).expect("it ends");
+        assert!(ended.success(), "{ended}");
+    }
 }
