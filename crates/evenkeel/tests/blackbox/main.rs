@@ -57,6 +57,7 @@ mod queue;
 mod reliability;
 mod running;
 mod shown;
+mod sse;
 mod tcp_proxy;
 mod tls_acme;
 mod tls_acme_faults;
