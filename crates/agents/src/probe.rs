@@ -14,7 +14,7 @@ use std::time::Duration;
 use balance::State;
 use balance::health::{Cause, Outcome};
 use bytes::Bytes;
-use config::{HttpProbe, Mark};
+use config::{HttpProbe, Mark, ServerHttp};
 use control::live::Endpoint;
 use control::publisher::Probe;
 use http_body_util::{BodyExt, Empty};
@@ -120,25 +120,28 @@ async fn look<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(tls) = &probe.check.tls else {
-        return ask(probe, stream, authority, false, says).await;
+    let check = &probe.check;
+    let Some(tls) = &check.tls else {
+        let h2 = check.http == ServerHttp::Http2;
+        return ask(probe, stream, authority, (false, h2), says).await;
     };
     let host = probe.host.as_deref();
-    let h2 = match probe.check.probe {
+    let must_h2 = match check.probe {
         config::Probe::Tcp => false,
-        config::Probe::Http(_) => probe.check.http2,
+        config::Probe::Http(_) => check.http == ServerHttp::Http2,
         config::Probe::Grpc(_) => true,
     };
-    let stream = tls::connect(secure, tls, host, &probe.endpoint, stream, h2).await?;
-    ask(probe, stream, authority, true, says).await
+    let stream = tls::connect(secure, tls, host, &probe.endpoint, stream, must_h2).await?;
+    let h2 = tls::speaks_http2(&stream);
+    ask(probe, stream, authority, (true, h2), says).await
 }
 
-/// What is asked of whoever has been reached.
+/// What is asked of whoever has been reached, through TLS or not, over HTTP/2 or not.
 async fn ask<S>(
     probe: &Probe,
     stream: S,
     authority: &str,
-    secure: bool,
+    (secure, h2): (bool, bool),
     says: &mut Option<State>,
 ) -> Result<(), Cause>
 where
@@ -146,7 +149,7 @@ where
 {
     match &probe.check.probe {
         config::Probe::Tcp => Ok(()),
-        config::Probe::Http(http) if probe.check.http2 => {
+        config::Probe::Http(http) if h2 => {
             http2::exchange(stream, http, authority, secure, says).await
         }
         config::Probe::Http(http) => exchange(stream, http, authority, says).await,

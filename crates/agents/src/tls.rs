@@ -53,10 +53,15 @@ where
         }
         None => failed(error.to_string()),
     })?;
-    if h2 && stream.get_ref().1.alpn_protocol() != Some(H2) {
+    if h2 && !speaks_http2(&stream) {
         return Err(failed("the server speaks no HTTP/2".to_owned()));
     }
     Ok(stream)
+}
+
+/// Whether the server has chosen HTTP/2.
+pub(crate) fn speaks_http2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(H2)
 }
 
 fn tls_error(error: &io::Error) -> Option<&Error> {

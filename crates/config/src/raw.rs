@@ -27,7 +27,7 @@ pub(crate) use affinity::{
 };
 pub(crate) use balance::{LoadFactor, RawBalance, RawKey};
 pub(crate) use destination::{RawArm, RawDestination, RawSplit};
-pub(crate) use http::{RawHttp, RawHttpMap};
+pub(crate) use http::{HttpVersion, RawHttp, RawHttpMap};
 pub(crate) use http2::RawHttp2;
 pub(crate) use listener::{
     ProtocolWord, RawBind, RawForwarded, RawListener, RawListenerLimits, RawListenerTimeouts,

@@ -425,6 +425,31 @@ pub struct Http2 {
     pub ping_after: Option<Duration>,
     /// Silence after that, after which its connection is given up.
     pub ping_timeout: Duration,
+    /// Whether each server chooses between it and HTTP/1.1, by ALPN.
+    pub auto: bool,
+}
+
+/// What is spoken to servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerHttp {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What each server chooses of both, by ALPN.
+    Auto,
+}
+
+impl ServerHttp {
+    /// That of a pool.
+    pub(crate) fn of(http2: Option<&Http2>) -> Self {
+        match http2 {
+            None => Self::Http1,
+            Some(http2) if http2.auto => Self::Auto,
+            Some(_) => Self::Http2,
+        }
+    }
 }
 
 /// The zone whose servers a pool prefers.
@@ -638,8 +663,8 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// TLS of the pool: a probe speaks it too.
     pub tls: Option<Arc<PoolTls>>,
-    /// Whether an HTTP probe is one of HTTP/2, as the pool's traffic is.
-    pub http2: bool,
+    /// What an HTTP probe speaks: the same as the pool's traffic.
+    pub http: ServerHttp,
     /// Probe this port instead of the server's own.
     pub port: Option<u16>,
     /// Between two probes of one server that is up.

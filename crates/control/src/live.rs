@@ -86,7 +86,14 @@ pub struct Member {
     cut: AtomicBool,
     /// Why no connection to it is kept: [`RETIRED`], [`CLOSED`], [`CRASHED`]; 0 in the common case.
     marks: AtomicU8,
+    /// What it has chosen to speak: see [`Self::chose_http2`]; 0: nothing yet.
+    chosen: AtomicU8,
 }
+
+/// A server that may choose has chosen HTTP/1.1.
+const CHOSE_HTTP1: u8 = 1;
+/// It has chosen HTTP/2.
+const CHOSE_HTTP2: u8 = 2;
 
 /// The config has let go of it.
 const RETIRED: u8 = 1;
@@ -130,6 +137,7 @@ impl Member {
             streak_told: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             marks: AtomicU8::new(0),
+            chosen: AtomicU8::new(0),
         }
     }
 
@@ -142,6 +150,24 @@ impl Member {
     pub(crate) fn set_host(&self, host: Option<Arc<str>>) {
         if self.host().as_deref() != host.as_ref() {
             self.host.store(host.map(Arc::new));
+        }
+    }
+
+    /// Whether it chose HTTP/2, and not HTTP/1.1, when it was connected to last, where it may choose. `None`: it never was.
+    #[must_use]
+    pub fn chose_http2(&self) -> Option<bool> {
+        match self.chosen.load(Ordering::Relaxed) {
+            CHOSE_HTTP1 => Some(false),
+            CHOSE_HTTP2 => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Notes what it has chosen on a new connection.
+    pub fn note_chosen(&self, http2: bool) {
+        let chosen = if http2 { CHOSE_HTTP2 } else { CHOSE_HTTP1 };
+        if self.chosen.load(Ordering::Relaxed) != chosen {
+            self.chosen.store(chosen, Ordering::Relaxed);
         }
     }
 

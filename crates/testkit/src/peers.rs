@@ -19,6 +19,7 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Nginx {
     name: String,
+    snippet: String,
     peer: Peer,
 }
 
@@ -64,8 +65,23 @@ impl Nginx {
         let peer = Peer::start(name, "nginx", args, port, dir)?;
         Ok(Self {
             name: name.to_owned(),
+            snippet: snippet.to_owned(),
             peer,
         })
+    }
+
+    /// Starts one of TLS again on the same port, as a deployment does: from now on its clients may agree on HTTP/2, or
+    /// may not.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn restart_with(&mut self, http2: bool) -> Result<()> {
+        let listen = if http2 { "ssl http2" } else { "ssl" };
+        let (port, dir) = (self.peer.port.number(), &self.peer.dir);
+        let config = nginx_config(&self.name, dir, (port, listen), &self.snippet);
+        dir.write("nginx.conf", config)?;
+        self.peer.restart()
     }
 
     /// What it answers at `/`.
@@ -262,7 +278,7 @@ struct Peer {
     program: PathBuf,
     args: Vec<PathBuf>,
     port: Port,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Peer {
@@ -275,7 +291,7 @@ impl Peer {
             program,
             args,
             port,
-            _dir: dir,
+            dir,
         })
     }
 

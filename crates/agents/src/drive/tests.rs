@@ -24,7 +24,7 @@ async fn each_probe_and_look_up_is_reported_once_and_the_rest_is_given_back() {
         check: Arc::new(HealthCheck {
             probe: config::Probe::Tcp,
             tls: None,
-            http2: false,
+            http: config::ServerHttp::Http1,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),

@@ -47,7 +47,7 @@ fn a_probe(endpoint: Endpoint, probe: config::Probe) -> Probe {
         check: Arc::new(HealthCheck {
             probe,
             tls: None,
-            http2: false,
+            http: config::ServerHttp::Http1,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_millis(500),

@@ -15,7 +15,7 @@ use crate::raw::{RawAcme, RawExternalAccount};
 use crate::read::At;
 use crate::snapshot::{
     Acme, Certificate, Challenge, ExternalAccount, HttpListener, Issuer, ListenerTls, PoolTls,
-    PrivateKey, TlsVersion, Trust,
+    PrivateKey, ServerHttp, TlsVersion, Trust,
 };
 use crate::values::{Many, Text};
 use crate::x509::facts_of;
@@ -53,7 +53,7 @@ impl Keys<'_> {
             server_name: None,
             client: None,
             min_version: TlsVersion::Tls12,
-            http2: false,
+            http: ServerHttp::Http1,
             place: place.to_string().into(),
         };
         let external_account = raw

@@ -2,7 +2,7 @@
 
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
-use crate::raw::{RawHttp, RawHttpMap};
+use crate::raw::{HttpVersion, RawHttp, RawHttpMap};
 use crate::read::At;
 use crate::snapshot::Http2;
 
@@ -15,14 +15,15 @@ pub(super) fn compile_http(raw: Option<At<RawHttp>>, report: &mut Report) -> Opt
         ping_timeout,
         ..
     }) = raw?.value;
-    if version?.value.get() != 2 {
+    let version = version?.value;
+    if version == HttpVersion::One {
         let keys = [
             streams.map(|key| ("streams", key.key)),
             ping_after.map(|key| ("ping_after", key.key)),
             ping_timeout.map(|key| ("ping_timeout", key.key)),
         ];
         for (name, span) in keys.into_iter().flatten() {
-            let message = format!("`{name}` is only for `version: 2`");
+            let message = format!("`{name}` is only for `version: 2` and `version: auto`");
             report.error(Kind::Conflict, span, message);
         }
         return None;
@@ -36,5 +37,6 @@ pub(super) fn compile_http(raw: Option<At<RawHttp>>, report: &mut Report) -> Opt
             Some(after) => after.value.on().map(|after| after.0),
         },
         ping_timeout: ping_timeout.map_or(defaults::SERVER_HTTP2_PING_TIMEOUT, |time| time.value.0),
+        auto: version == HttpVersion::Auto,
     })
 }

@@ -24,7 +24,7 @@ use crate::raw::{
 use crate::read::At;
 use crate::snapshot::{
     Address, Balance, HashKey, HealthCheck, InitialHealth, Pool, PoolTls, Probe, Queue, Server,
-    ServerTimeouts,
+    ServerHttp, ServerTimeouts,
 };
 use crate::units::{Wait, show_duration};
 use crate::values::{self, Named, Off, Whole};
@@ -90,8 +90,11 @@ fn compile_pool(
     let prefer_zone = place::compile_zones(raw.zones, zone, &servers, report);
     place::warn_all_backups(&servers, key, report);
     let agent_check = said::compile_agent(raw.agent_check, &servers, report);
+    let http_at = raw.http.as_ref().map(|http| http.span);
     let http2 = compile_http(raw.http, report);
-    let tls = keys.pool(raw.tls, http2.is_some(), report);
+    let http = ServerHttp::of(http2.as_ref());
+    let tls = keys.pool(raw.tls, http, report);
+    check_auto(http, tls.is_some(), http_at, report);
     let affinity = compile_affinity(raw.affinity, &servers, report);
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
@@ -118,7 +121,7 @@ fn compile_pool(
             .overprovision
             .map_or(defaults::OVERPROVISION, |factor| factor.value.0),
         slow_start: place::compile_slow_start(raw.slow_start, report),
-        health_check: compile_health(raw.health_check, tls, http2.is_some(), report),
+        health_check: compile_health(raw.health_check, tls, http, report),
         outlier_detection: compile_outlier(raw.outlier_detection, report),
         panic_threshold: raw.panic_threshold.map_or(0, |share| share.value.0),
         capacity_alarm: match raw.capacity_alarm {
@@ -131,6 +134,17 @@ fn compile_pool(
             time.value.on().map(|time| time.0)
         }),
         name_ttl: defaults::NAME_TTL,
+    }
+}
+
+/// Servers choose within the TLS handshake only.
+fn check_auto(http: ServerHttp, secure: bool, at: Option<Span>, report: &mut Report) {
+    if http == ServerHttp::Auto
+        && !secure
+        && let Some(at) = at
+    {
+        let message = "with `auto` servers choose their version in the TLS handshake (ALPN), and this pool has no `tls`: write `http: 1` or `http: 2`";
+        report.error(Kind::Conflict, at, message);
     }
 }
 
@@ -263,7 +277,7 @@ fn compile_queue(
 fn compile_health(
     raw: Option<At<RawHealth>>,
     tls: Option<Arc<PoolTls>>,
-    http2: bool,
+    http: ServerHttp,
     report: &mut Report,
 ) -> Option<HealthCheck> {
     let (raw, tag) = match raw.map(|raw| raw.value) {
@@ -299,7 +313,7 @@ fn compile_health(
         },
         probe: Probe::Tcp,
         tls,
-        http2,
+        http,
     };
     if let Some(interval) = interval.filter(|interval| interval.value.0 < INTERVAL_MIN) {
         let message = format!("probes come at most every {}", show_duration(INTERVAL_MIN));

@@ -15,8 +15,8 @@ use crate::ocsp::{self, Answer, Fault, Status};
 use crate::raw::{RawCertificate, RawPoolTls, RawTls};
 use crate::read::At;
 use crate::snapshot::{
-    Certificate, ClientAuth, Issuer, KeyForm, ListenerTls, PoolTls, PrivateKey, Staple, TlsVersion,
-    Trust,
+    Certificate, ClientAuth, Issuer, KeyForm, ListenerTls, PoolTls, PrivateKey, ServerHttp, Staple,
+    TlsVersion, Trust,
 };
 use crate::values::{Off, Text};
 use crate::x509::{Facts, facts_of};
@@ -108,11 +108,11 @@ impl<'s> Keys<'s> {
         }))
     }
 
-    /// TLS to a pool's servers. `http2`: what is agreed on inside.
+    /// TLS to a pool's servers. `http`: what is agreed on inside.
     pub(crate) fn pool(
         &mut self,
         raw: Option<At<Off<RawPoolTls>>>,
-        http2: bool,
+        http: ServerHttp,
         report: &mut Report,
     ) -> Option<Arc<PoolTls>> {
         let At { value, key, .. } = raw?;
@@ -151,7 +151,7 @@ impl<'s> Keys<'s> {
             server_name,
             client,
             min_version: version(raw.min_version.map(|word| word.value.0)),
-            http2,
+            http,
             place: report.files.place(key).to_string().into(),
         }))
     }

@@ -39,7 +39,7 @@ section! {
         "hedge" hedge: Off<RawHedge> = or("off"),
         /// How draining a server goes.
         "drain" drain: RawDrain = or("its own defaults"),
-        /// The HTTP version that its servers speak: 1 or 2, or the long form.
+        /// The HTTP version that its servers speak: 1, 2, or `auto`, which each of them chooses; or the long form.
         "http" http: RawHttp = or(1),
         /// Bounds the requests that each server holds at once by what its latency shows: `gradient`, or the long form. HTTP only.
         "adaptive_concurrency" adaptive_concurrency: Off<RawAdaptive> = or("off"),

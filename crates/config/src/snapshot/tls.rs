@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Acme;
+use super::{Acme, ServerHttp};
 
 /// TLS as clients meet it at an address.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,8 +52,8 @@ pub struct PoolTls {
     pub client: Option<Arc<Certificate>>,
     /// The lowest version that is spoken.
     pub min_version: TlsVersion,
-    /// Whether HTTP/2 is agreed on by ALPN; else nothing is.
-    pub http2: bool,
+    /// What is agreed on by ALPN: HTTP/2, or what the server chooses. With HTTP/1.1 alone nothing is.
+    pub http: ServerHttp,
     /// Where the user wrote it: `FILE:LINE:COLUMN`.
     pub place: Arc<str>,
 }

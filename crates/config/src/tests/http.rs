@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Given;
-use crate::Http2;
+use crate::{Http2, ServerHttp};
 
 fn pool(keys: &str) -> Given {
     Given::main(&format!(
@@ -22,6 +22,7 @@ const STANDARD: Http2 = Http2 {
     streams: 128,
     ping_after: Some(Duration::from_secs(10)),
     ping_timeout: Duration::from_secs(5),
+    auto: false,
 };
 
 #[test]
@@ -37,16 +38,32 @@ fn one_unless_two_is_written() {
         streams: 7,
         ping_after: None,
         ping_timeout: Duration::from_secs(1),
+        auto: false,
     };
     assert_eq!(compiled(long).http2, Some(expected));
+    for (keys, streams) in [
+        ("tls: on, http: auto", 128),
+        ("tls: on, http: { version: auto, streams: 7 }", 7),
+    ] {
+        let expected = Http2 {
+            streams,
+            auto: true,
+            ..STANDARD
+        };
+        assert_eq!(compiled(keys).http2, Some(expected), "{keys}");
+    }
 }
 
 #[test]
 fn probes_and_tls_know_of_it() {
-    for (keys, expected) in [("tls: on", false), ("tls: on, http: 2", true)] {
+    for (keys, expected) in [
+        ("tls: on", ServerHttp::Http1),
+        ("tls: on, http: 2", ServerHttp::Http2),
+        ("tls: on, http: auto", ServerHttp::Auto),
+    ] {
         let pool = compiled(keys);
-        assert_eq!(pool.tls.as_ref().map(|tls| tls.http2), Some(expected));
-        assert_eq!(pool.health_check.map(|check| check.http2), Some(expected));
+        assert_eq!(pool.tls.as_ref().map(|tls| tls.http), Some(expected));
+        assert_eq!(pool.health_check.map(|check| check.http), Some(expected));
     }
 }
 
@@ -55,11 +72,23 @@ fn mistakes_have_their_place() {
     for (keys, expected) in [
         (
             "http: 3",
-            "3:8: error[type]: expected the HTTP version `1` or `2`, or a map, found a number",
+            "3:8: error[type]: expected the HTTP version `1`, `2` or `auto`, or a map, found a number",
         ),
         (
             "http: two",
-            "3:8: error[type]: expected the HTTP version `1` or `2`, or a map, found the text `two`",
+            "3:8: error[type]: expected the HTTP version `1`, `2` or `auto`, or a map, found the text `two`",
+        ),
+        (
+            "http: { version: 3 }",
+            "3:19: error[type]: expected the HTTP version `1`, `2` or `auto`, found a number",
+        ),
+        (
+            "http: auto",
+            "3:8: error[conflict]: with `auto` servers choose their version in the TLS handshake (ALPN), and this pool has no `tls`: write `http: 1` or `http: 2`",
+        ),
+        (
+            "tls: off, http: { version: auto }",
+            "3:12: error[conflict]: with `auto` servers choose their version in the TLS handshake (ALPN), and this pool has no `tls`: write `http: 1` or `http: 2`",
         ),
         (
             "http: { streams: 7 }",
@@ -75,7 +104,7 @@ fn mistakes_have_their_place() {
         ),
         (
             "http: { version: 1, streams: 7 }",
-            "3:22: error[conflict]: `streams` is only for `version: 2`",
+            "3:22: error[conflict]: `streams` is only for `version: 2` and `version: auto`",
         ),
         (
             "http: { version: 2, ping_after: 5 }",

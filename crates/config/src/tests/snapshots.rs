@@ -199,7 +199,7 @@ fn a_pools_defaults_are_those_of_the_table() {
         Some(HealthCheck {
             probe: Probe::Tcp,
             tls: None,
-            http2: false,
+            http: ServerHttp::Http1,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),

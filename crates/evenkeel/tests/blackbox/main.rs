@@ -17,6 +17,7 @@ mod grpc_health;
 mod grpc_node;
 mod grpc_through;
 mod grpc_web;
+mod http2_auto;
 mod http2_clients;
 mod http2_frames;
 mod http2_servers;

@@ -18,8 +18,8 @@ pub(super) struct RequestParts<'a> {
     pub(super) hop: &'a Hop<'a>,
     /// The protocol that the listener lets this request upgrade to.
     pub(super) upgrade: Option<&'a [u8]>,
-    /// Whether the server is told that trailers are welcome.
-    pub(super) trailers: bool,
+    /// Lines that tell the server that trailers are welcome; empty where it is not told.
+    pub(super) trailers: &'a [u8],
     pub(super) edits: &'a Edits,
     /// A cookie that the server is not to see, and that is there.
     pub(super) hidden_cookie: Option<&'a [u8]>,
@@ -79,9 +79,7 @@ pub(super) fn request(
     if head.body == Body::Chunked || is_decoded(head.body, parts.edits) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    if parts.trailers {
-        out.extend_from_slice(b"TE: trailers\r\n");
-    }
+    out.extend_from_slice(parts.trailers);
     if let Some(upgrade) = parts.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         encode::field(out, b"Upgrade", upgrade);

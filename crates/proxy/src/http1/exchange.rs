@@ -22,13 +22,16 @@ use super::respond;
 use super::upload::Upload;
 use super::{Block, Conn, Next, Tunnel, affinity, encode, grpc, hedge, retry};
 use crate::bounds::Counted;
-use crate::http2;
+use crate::http2::{self, Obtained};
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
 use crate::tls::ClientTls;
 use crate::upstream::{self, Lease, ServerStream};
 use crate::worker::LocalWorld;
+
+/// Connections opened for one request whose server chooses another version each time.
+const CHOICES_MAX: u32 = 3;
 
 /// What stays the same over the tries of one request.
 pub(super) struct Cx<'a> {
@@ -424,29 +427,90 @@ pub(super) async fn obtain(
     only_new: bool,
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
-    let worker = &cx.conn.worker;
     if let Some(http2) = &cx.config.http2 {
-        let wanted = http2::Wanted {
-            member: &lease.member,
-            http2: *http2,
-            tls: cx.tls,
-            until: respond::earliest(cx.config.timeouts.connect, cx.until),
-            sockets_max: cx.config.connections_per_server,
-            keep_alive: cx.config.timeouts.keep_alive,
-            only_new,
-        };
         // Cold against its size: boxed.
-        return Box::pin(http2::obtain(worker, wanted, deadline)).await;
+        return Box::pin(obtain_http2(cx, *http2, lease, only_new, deadline)).await;
     }
-    if !only_new
-        && let Some(server) = worker
-            .idle
-            .take(&lease.member, cx.tls, !cx.repeats, net::now())
-    {
-        worker.cells().reused.increment();
+    if let Some(server) = take_idle(cx, cx.tls, lease, only_new) {
         return Ok(server);
     }
+    connect(cx, cx.tls, lease, deadline).await
+}
+
+/// The same where the server speaks HTTP/2, or may choose it.
+async fn obtain_http2(
+    cx: &Cx<'_>,
+    http2: config::Http2,
+    lease: &Lease,
+    only_new: bool,
+    deadline: &Deadline,
+) -> Result<ServerStream, NoConnection> {
+    let (worker, member) = (&cx.conn.worker, &lease.member);
+    let wanted = http2::Wanted {
+        member,
+        http2,
+        tls: cx.tls,
+        until: respond::earliest(cx.config.timeouts.connect, cx.until),
+        sockets_max: cx.config.connections_per_server,
+        keep_alive: cx.config.timeouts.keep_alive,
+        only_new,
+    };
+    // Every server of HTTP/1.1 can be asked for an upgrade, and few of HTTP/2.
+    let only_http1 = http2.auto && cx.plan.upgrade;
+    let tls = match cx.tls {
+        Some(tls) if only_http1 => Some(tls.only_http1()),
+        tls => tls,
+    };
+    for _ in 0..CHOICES_MAX {
+        if !only_http1 && (!http2.auto || member.chose_http2() != Some(false)) {
+            match http2::obtain(worker, wanted, deadline).await? {
+                Obtained::Http2(server) => return Ok(server),
+                Obtained::Http1(Some(server)) => return Ok(server),
+                // Another request has had it.
+                Obtained::Http1(None) => {}
+            }
+        }
+        if let Some(server) = take_idle(cx, tls, lease, only_new) {
+            return Ok(server);
+        }
+        let server = connect(cx, tls, lease, deadline).await?;
+        if only_http1 {
+            return Ok(server);
+        }
+        let chose_http2 = server.stream.speaks_http2();
+        member.note_chosen(chose_http2);
+        if !chose_http2 {
+            return Ok(server);
+        }
+        http2::adopt(worker, &wanted, server);
+    }
+    Err(NoConnection::Handshake)
+}
+
+fn take_idle(
+    cx: &Cx<'_>,
+    tls: Option<&Arc<ClientTls>>,
+    lease: &Lease,
+    only_new: bool,
+) -> Option<ServerStream> {
+    if only_new {
+        return None;
+    }
+    let worker = &cx.conn.worker;
+    let idle = &worker.idle;
+    let server = idle.take(&lease.member, tls, !cx.repeats, net::now())?;
+    worker.cells().reused.increment();
+    Some(server)
+}
+
+async fn connect(
+    cx: &Cx<'_>,
+    tls: Option<&Arc<ClientTls>>,
+    lease: &Lease,
+    deadline: &Deadline,
+) -> Result<ServerStream, NoConnection> {
     let until = respond::earliest(cx.config.timeouts.connect, cx.until);
     let sockets_max = cx.config.connections_per_server;
-    upstream::connect(worker, &lease.member, until, sockets_max, deadline, cx.tls).await
+    let worker = &cx.conn.worker;
+    upstream::connect(worker, &lease.member, until, sockets_max, deadline, tls).await
 }

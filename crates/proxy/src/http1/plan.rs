@@ -136,7 +136,7 @@ pub(super) fn plan<'w>(
         plan: &forwarding,
         hop: &hop,
         upgrade,
-        trailers: config.http2.is_some() && welcomes_trailers(head, bytes),
+        trailers: trailers_line(config, head, bytes),
         edits,
         hidden_cookie,
     };
@@ -344,6 +344,18 @@ fn upgrade_of<'b>(upgrade: Option<Span>, bytes: &'b [u8], http: &HttpListener) -
         .iter()
         .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(first))
         .then_some(first)
+}
+
+/// What tells a server that trailers are welcome, if it speaks HTTP/2. Where it may choose HTTP/1.1, that needs the field to
+/// be named as one of the connection (RFC 9110 §10.1.4).
+fn trailers_line(config: &config::Pool, head: &RequestHead, bytes: &[u8]) -> &'static [u8] {
+    match &config.http2 {
+        Some(http2) if welcomes_trailers(head, bytes) => match http2.auto {
+            true => b"TE: trailers\r\nConnection: TE\r\n",
+            false => b"TE: trailers\r\n",
+        },
+        _ => b"",
+    }
 }
 
 /// Whether `TE` says that trailers are welcome, as gRPC does. It is for one connection, and only HTTP/2 has a use for it.

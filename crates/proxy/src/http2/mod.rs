@@ -18,7 +18,7 @@ mod websocket;
 
 pub(crate) use clients::{CONNECTION_TAG, serve, starts_http2};
 pub(crate) use served::Served;
-pub(crate) use servers::{Connections, Exchange, Fault, Wanted, obtain};
+pub(crate) use servers::{Connections, Exchange, Fault, Obtained, Wanted, adopt, obtain};
 
 use bytes::{Buf, Bytes};
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use config::{PoolTls, Trust};
+use config::{PoolTls, ServerHttp, Trust};
 use control::live::{Endpoint, Member};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -15,6 +15,10 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::TlsError;
 use super::server::{certified, versions};
 
+/// What is agreed on by ALPN (RFC 7301 §6).
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
 /// TLS as the servers of one pool meet it.
 pub(crate) struct ClientTls {
     pub(super) config: Arc<ClientConfig>,
@@ -22,6 +26,8 @@ pub(crate) struct ClientTls {
     server_name: Option<ServerName<'static>>,
     /// Never used twice in a process, and never 0: a connection that was made under one serves no request of another.
     pub(crate) number: u32,
+    /// Where servers choose: the same for connections that are to be of HTTP/1.1.
+    only_http1: Option<Arc<Self>>,
     made_of: Arc<PoolTls>,
 }
 
@@ -39,12 +45,25 @@ impl ClientTls {
             place: tls.place.clone(),
             message,
         })?;
-        Ok(Self {
-            config: client_config(tls)?,
-            server_name,
+        let config = client_config(tls)?;
+        let made = |config, only_http1| Self {
+            config,
+            server_name: server_name.clone(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            only_http1,
             made_of: tls.clone(),
-        })
+        };
+        let only_http1 = (tls.http == ServerHttp::Auto).then(|| {
+            let mut config = (*config).clone();
+            config.alpn_protocols = vec![HTTP1.to_vec()];
+            Arc::new(made(Arc::new(config), None))
+        });
+        Ok(made(config, only_http1))
+    }
+
+    /// What connections are made under that are to be of HTTP/1.1 where servers may choose; itself elsewhere.
+    pub(crate) fn only_http1(self: &Arc<Self>) -> &Arc<Self> {
+        self.only_http1.as_ref().unwrap_or(self)
     }
 
     /// The name that a server must bear, which it is asked for too.
@@ -138,9 +157,11 @@ fn client_config(tls: &PoolTls) -> Result<Arc<ClientConfig>, TlsError> {
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
     };
-    if tls.http2 {
-        config.alpn_protocols = vec![b"h2".to_vec()];
-    }
+    config.alpn_protocols = match tls.http {
+        ServerHttp::Http1 => Vec::new(),
+        ServerHttp::Http2 => vec![HTTP2.to_vec()],
+        ServerHttp::Auto => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+    };
     Ok(Arc::new(config))
 }
 

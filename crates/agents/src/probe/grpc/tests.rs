@@ -101,7 +101,7 @@ fn a_probe(address: SocketAddr, service: &str) -> Probe {
             headers: vec![("x-token".to_owned(), "secret".to_owned())],
         }),
         tls: None,
-        http2: false,
+        http: config::ServerHttp::Http1,
         port: None,
         interval: Duration::from_secs(10),
         timeout: Duration::from_millis(500),

@@ -22,7 +22,7 @@ use super::super::io::{Carrier, Io};
 use super::Wanted;
 use crate::net::{self, Deadline};
 use crate::tls::ClientTls;
-use crate::upstream;
+use crate::upstream::{self, ServerStream};
 use crate::worker::Worker;
 
 /// What a stream may have on its way to us that its reader has not taken. That of the connection is as much for each of
@@ -41,6 +41,8 @@ enum State {
     /// It takes no further request, and ends when those that it has are over.
     Leaving,
     Failed(NoConnection),
+    /// The server has chosen HTTP/1.1; the connection, until a request takes it.
+    Http1(Option<ServerStream>),
     Gone,
 }
 
@@ -168,7 +170,15 @@ impl Connection {
             }
             State::Failed(why) => Poll::Ready(Err(*why)),
             State::Gone => Poll::Ready(Err(NoConnection::Handshake)),
-            State::Open(_) | State::Leaving => Poll::Ready(Ok(())),
+            State::Open(_) | State::Leaving | State::Http1(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Where the server has chosen HTTP/1.1: the connection, if nobody has taken it.
+    pub(super) fn take_http1(&self) -> Option<Option<ServerStream>> {
+        match &mut *self.state.borrow_mut() {
+            State::Http1(server) => Some(server.take()),
+            _ => None,
         }
     }
 
@@ -354,6 +364,20 @@ pub(super) struct Opening {
     pub(super) until: Option<Duration>,
     pub(super) sockets_max: u32,
     pub(super) tls: Option<Arc<ClientTls>>,
+    /// What stands already, and has chosen HTTP/2.
+    pub(super) connected: Option<ServerStream>,
+}
+
+/// Why there is no line.
+enum Unopened {
+    Failed(NoConnection),
+    Http1(ServerStream),
+}
+
+impl From<NoConnection> for Unopened {
+    fn from(why: NoConnection) -> Self {
+        Self::Failed(why)
+    }
 }
 
 /// Takes the connection out of its worker's however its task ends.
@@ -365,8 +389,11 @@ struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.http2.forget(&self.connection);
-        let failed = matches!(*self.connection.state.borrow(), State::Failed(_));
-        if !failed {
+        let told = matches!(
+            *self.connection.state.borrow(),
+            State::Failed(_) | State::Http1(_)
+        );
+        if !told {
             self.connection.become_state(State::Gone);
         }
     }
@@ -378,10 +405,10 @@ pub(super) async fn run(worker: Rc<Worker>, connection: Rc<Connection>, opening:
         worker: worker.clone(),
         connection: connection.clone(),
     };
-    let opened = open(&worker, &connection, &opening).await;
-    drop(opening);
+    let opened = open(&worker, &connection, opening).await;
     match opened {
-        Err(why) => connection.become_state(State::Failed(why)),
+        Err(Unopened::Failed(why)) => connection.become_state(State::Failed(why)),
+        Err(Unopened::Http1(server)) => connection.become_state(State::Http1(Some(server))),
         Ok(mut line) => {
             poll_fn(|cx| line.poll(&connection, cx)).await;
             if connection.order.get() == Order::Cut {
@@ -406,33 +433,38 @@ struct Line {
 async fn open(
     worker: &Worker,
     connection: &Connection,
-    opening: &Opening,
-) -> Result<Line, NoConnection> {
+    opening: Opening,
+) -> Result<Line, Unopened> {
     let Opening {
         until,
         sockets_max,
         tls,
+        connected,
     } = opening;
     let member = &connection.member;
     let deadline = Deadline::new();
     deadline.tag(member.id);
-    let server = upstream::connect(
-        worker,
-        member,
-        *until,
-        *sockets_max,
-        &deadline,
-        tls.as_ref(),
-    )
-    .await?;
-    let (stream, socket) = server.into_parts();
-    if tls.is_some() && !stream.speaks_http2() {
-        return Err(NoConnection::Handshake);
+    let tls = tls.as_ref();
+    let server = match connected {
+        Some(server) => server,
+        None => upstream::connect(worker, member, until, sockets_max, &deadline, tls).await?,
+    };
+    if tls.is_some() {
+        let chosen = server.stream.speaks_http2();
+        if connection.settings.get().auto {
+            member.note_chosen(chosen);
+            if !chosen {
+                return Err(Unopened::Http1(server));
+            }
+        } else if !chosen {
+            return Err(NoConnection::Handshake.into());
+        }
     }
+    let (stream, socket) = server.into_parts();
     let carrier = Carrier::new(stream, Vec::new(), None);
     let streams = connection.settings.get().streams;
     let builder = builder(streams);
-    deadline.set_at(*until);
+    deadline.set_at(until);
     let spoken = deadline.guard(greet(&builder, &carrier)).await;
     match spoken {
         Ok(Some((send, mut http2))) => {
@@ -447,12 +479,12 @@ async fn open(
                 _socket: socket,
             })
         }
-        Err(net::Elapsed) if !member.is_crashed() => Err(NoConnection::TimedOut),
+        Err(net::Elapsed) if !member.is_crashed() => Err(NoConnection::TimedOut.into()),
         Err(net::Elapsed) => {
             worker.report_refused(member);
-            Err(NoConnection::Refused)
+            Err(NoConnection::Refused.into())
         }
-        Ok(None) => Err(NoConnection::Handshake),
+        Ok(None) => Err(NoConnection::Handshake.into()),
     }
 }
 

@@ -168,12 +168,21 @@ impl Connections {
     }
 }
 
+/// What a request is sent on.
+pub(crate) enum Obtained {
+    /// A stream of a connection that it shares.
+    Http2(ServerStream),
+    /// The server, which may choose, has chosen HTTP/1.1: the connection on which it did, unless another request has had
+    /// that.
+    Http1(Option<ServerStream>),
+}
+
 /// A place for a request on a connection, as a stream of its own. `deadline` is the request's.
 pub(crate) async fn obtain(
     worker: &Rc<Worker>,
     wanted: Wanted<'_>,
     deadline: &Deadline,
-) -> Result<ServerStream, NoConnection> {
+) -> Result<Obtained, NoConnection> {
     let member = wanted.member;
     let mut opened = 0;
     loop {
@@ -187,7 +196,7 @@ pub(crate) async fn obtain(
                     worker.cells().reused.increment();
                 }
                 let place = Place::take(&connection, wanted.only_new);
-                return Ok(stream(place, member));
+                return Ok(Obtained::Http2(stream(place, member)));
             }
             Found::Full(full) if member.sockets.load(Relaxed) >= wanted.sockets_max => {
                 wait(&wanted, deadline, poll_fn(|cx| full.poll_room(cx))).await?;
@@ -199,7 +208,7 @@ pub(crate) async fn obtain(
                     return Err(NoConnection::Handshake);
                 }
                 opened += 1;
-                start(worker, &wanted)
+                start(worker, &wanted, None)
             }
         };
         let reserved = Reserved::on(&connection);
@@ -215,19 +224,33 @@ pub(crate) async fn obtain(
                 Found::Nothing => return Err(NoConnection::Limit),
             },
             Err(why) => return Err(why),
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(server) = connection.take_http1() {
+                    return Ok(Obtained::Http1(server));
+                }
+            }
         }
     }
 }
 
-/// Begins to open one more connection.
-fn start(worker: &Rc<Worker>, wanted: &Wanted<'_>) -> Rc<Connection> {
+/// Goes on with a connection whose server has chosen HTTP/2.
+pub(crate) fn adopt(worker: &Rc<Worker>, wanted: &Wanted<'_>, server: ServerStream) {
+    start(worker, wanted, Some(server));
+}
+
+/// Begins to open one more connection; with `connected`, on what stands already.
+fn start(
+    worker: &Rc<Worker>,
+    wanted: &Wanted<'_>,
+    connected: Option<ServerStream>,
+) -> Rc<Connection> {
     let connection = Connection::new(wanted);
     worker.http2.add(&connection);
     let opening = Opening {
         until: wanted.until,
         sockets_max: wanted.sockets_max,
         tls: wanted.tls.cloned(),
+        connected,
     };
     net::spawn(connection::run(worker.clone(), connection.clone(), opening));
     connection
