@@ -341,6 +341,7 @@ fn parse_explain(body: &[u8]) -> Result<ExplainRequest, String> {
         request: String::new(),
         headers: Vec::new(),
         from: Ipv4Addr::LOCALHOST.into(),
+        client_cert: None,
     };
     for (key, value) in &keys {
         match (key.as_str(), value) {
@@ -358,12 +359,13 @@ fn parse_explain(body: &[u8]) -> Result<ExplainRequest, String> {
                     .parse()
                     .map_err(|_| format!("`from` is an IP address, not `{from}`"))?;
             }
-            ("request" | "headers" | "from", _) => {
+            ("client_cert", Value::String(pem)) => asked.client_cert = Some(pem.clone()),
+            ("request" | "headers" | "from" | "client_cert", _) => {
                 return Err(format!("`{key}` cannot be {value}: the body is {example}"));
             }
             _ => {
                 return Err(format!(
-                    "unknown key `{key}`: `request`, `headers` and `from` can be given"
+                    "unknown key `{key}`: `request`, `headers`, `from` and `client_cert` can be given"
                 ));
             }
         }

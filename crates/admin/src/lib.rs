@@ -56,6 +56,8 @@ pub struct ExplainRequest {
     pub headers: Vec<String>,
     /// The peer that the request is to come from.
     pub from: IpAddr,
+    /// The certificate that its client shows, as PEM, with those that lead to its authority.
+    pub client_cert: Option<String>,
 }
 
 /// Says what would become of a request now: the world, the request, where listeners really listen, and the time since

@@ -190,9 +190,13 @@ impl Server {
 
     /// Why [`Server::acquire`] would refuse now, if it would. Takes nothing and counts nothing.
     pub fn would_refuse(&self, max: Option<u32>) -> Option<Refused> {
+        self.would_refuse_bound(max, OnDrain::Move)
+    }
+
+    /// The same for [`Server::acquire_by_affinity`].
+    pub fn would_refuse_bound(&self, max: Option<u32>, on_drain: OnDrain) -> Option<Refused> {
         let word = self.word.load(Ordering::Acquire);
-        refusal(word, max, OnDrain::Move)
-            .or_else(|| (word & WATCHED != 0).then_some(Refused::Watched))
+        refusal(word, max, on_drain).or_else(|| (word & WATCHED != 0).then_some(Refused::Watched))
     }
 
     fn count_pick(&self, before: u64) {

@@ -8,15 +8,19 @@
 mod bond;
 mod bound;
 pub mod cookie;
+mod read;
 pub(crate) mod seal;
 mod split;
 
-use balance::OnDrain;
-use config::Strength;
+use balance::{OnDrain, Refused};
+use config::{Affinity, Strength};
 
 pub use bond::{Bond, Tie};
 pub use bound::{Bound, BoundServer};
+pub use read::{Asks, Placed, arm, bond};
 pub use split::{Share, request_key, source_key};
+
+use crate::reason::Reason;
 
 /// How a server stands towards the clients that are bound to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,25 @@ pub fn without(strength: Strength) -> Verdict {
     match strength {
         Strength::Preferred => Verdict::Move,
         Strength::Required => Verdict::Refuse,
+    }
+}
+
+/// What becomes of a client that its server may keep, and does not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It is full, or the pool: it can be waited for.
+    Full(Reason),
+    /// As if it could not serve.
+    Away(Verdict),
+}
+
+/// What becomes of it, by how the server's own word refused it.
+pub(crate) fn turned(refused: Refused, affinity: &Affinity) -> Turned {
+    match refused {
+        Refused::PoolFull => Turned::Full(Reason::PoolLimit),
+        Refused::Draining if affinity.on_drain == OnDrain::Move => Turned::Away(Verdict::Move),
+        Refused::Draining | Refused::Disabled => Turned::Away(without(affinity.strength)),
+        _ => Turned::Full(Reason::ServerLimit),
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Matching is `rules`, picking is `balance`; nothing here waits or logs.
 
+mod bound;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use wire::http1::{HeadLimits, RequestErrorKind};
 
 use crate::live::{Member, PoolState, PoolView};
 use crate::reason::Reason;
+
+pub use bound::{Course, WouldBind, would_bind};
 
 /// How a head that cannot be read is answered.
 #[must_use]

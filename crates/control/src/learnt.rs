@@ -188,11 +188,22 @@ impl LearntView {
     /// What binds a request: whatever of it is known here.
     #[must_use]
     pub fn bond(&self, request: &Request<'_>, now: Duration) -> Bond {
+        self.bond_by(request, |key| self.find(key, now))
+    }
+
+    /// As [`LearntView::bond`], but what is known counts as unused.
+    #[must_use]
+    pub fn peek_bond(&self, request: &Request<'_>, now: Duration) -> Bond {
+        self.bond_by(request, |key| self.peek(key, now))
+    }
+
+    fn bond_by(&self, request: &Request<'_>, find: impl Fn(Key) -> Option<u32>) -> Bond {
+        let of = |key| bond_of(key, &find);
         match &self.learnt.by {
-            LearntBy::Source { .. } => self.bond_of_source(request.source, now),
+            LearntBy::Source { .. } => of(self.learnt.source_key(request.source)),
             LearntBy::Header(name) => match request.header(name) {
                 None => Bond::default(),
-                Some(value) => self.bond_of(self.learnt.key(value), now),
+                Some(value) => of(self.learnt.key(value)),
             },
             LearntBy::AppCookie {
                 name,
@@ -204,7 +215,7 @@ impl LearntView {
                 let mut foreign = false;
                 // Paths of their own give a client several cookies of one name.
                 for value in request.cookies(name).chain(in_path) {
-                    let bond = self.bond_of(self.learnt.key(value), now);
+                    let bond = of(self.learnt.key(value));
                     if bond.tie != Tie::Free {
                         return bond;
                     }
@@ -220,13 +231,7 @@ impl LearntView {
     /// What binds a client with this address.
     #[must_use]
     pub fn bond_of_source(&self, source: IpAddr, now: Duration) -> Bond {
-        self.bond_of(self.learnt.source_key(source), now)
-    }
-
-    fn bond_of(&self, key: Key, now: Duration) -> Bond {
-        let mut bond = Bond::to(self.find(key, now).map_or(Tie::Free, Tie::Server));
-        bond.key = Some(key);
-        bond
+        bond_of(self.learnt.source_key(source), &|key| self.find(key, now))
     }
 
     /// A server serves this request and says no more of it: binds the client if it is to be bound.
@@ -338,6 +343,12 @@ impl LearntView {
             expires_in: self.learnt.expire().saturating_sub(entry.unused),
         })
     }
+}
+
+fn bond_of(key: Key, find: &impl Fn(Key) -> Option<u32>) -> Bond {
+    let mut bond = Bond::to(find(key).map_or(Tie::Free, Tie::Server));
+    bond.key = Some(key);
+    bond
 }
 
 /// The part of an address that tells clients apart: all of IPv4, a prefix of IPv6.

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{OnDrain, Refused};
+use balance::Refused;
 use config::{Affinity, Strength};
 
-use crate::affinity::{Bond, BoundServer, Tie, Verdict, without};
+use crate::affinity::{Bond, BoundServer, Tie, Turned, Verdict, turned, without};
 use crate::gate::Lease;
 use crate::live::{Member, PoolState, PoolView};
 use crate::metrics::{Overflow, RetryCause};
@@ -18,7 +18,7 @@ use crate::reason::Reason;
 use crate::sources::{Heavy, Sources};
 
 /// Places of a ring that are walked before any server will do.
-const WALK_MAX: usize = 4096;
+pub(crate) const WALK_MAX: usize = 4096;
 
 /// What becomes of a bound request at its server.
 enum Held {
@@ -257,10 +257,10 @@ fn hold(affinity: &Affinity, bond: &Bond, server: &BoundServer, tried: &[u32]) -
     }
     match Lease::take_bound(&server.member, affinity.on_drain) {
         Ok(lease) => Held::Lease(lease),
-        Err(Refused::PoolFull) => Held::Waits(Reason::PoolLimit),
-        Err(Refused::Draining) if affinity.on_drain == OnDrain::Move => leave(Verdict::Move),
-        Err(Refused::Draining | Refused::Disabled) => leave(without(affinity.strength)),
-        Err(_) => Held::Waits(Reason::ServerLimit),
+        Err(refused) => match turned(refused, affinity) {
+            Turned::Full(reason) => Held::Waits(reason),
+            Turned::Away(verdict) => leave(verdict),
+        },
     }
 }
 

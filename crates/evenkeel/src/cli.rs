@@ -110,6 +110,9 @@ pub(crate) struct ExplainArgs {
     /// The peer that the request comes from
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) from: IpAddr,
+    /// The certificate that the client shows, as PEM, with those that lead to its authority
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_cert: Option<PathBuf>,
     /// Ask a running instance, which knows health, weights and load; it sends and counts nothing
     #[arg(long, conflicts_with = "config")]
     pub(crate) live: bool,

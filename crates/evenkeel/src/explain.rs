@@ -4,6 +4,7 @@
 //! It asks the same tables as traffic does. Offline it knows a config and no more; with `--live` a running instance
 //! answers, by its health, weights, ejections and load.
 
+mod bind;
 mod format;
 pub(crate) mod live;
 mod pick;
@@ -15,8 +16,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Destination, HttpListener, Listener, Protocol, Route, Snapshot, Target};
+use config::{
+    Arm, Destination, HttpListener, Listener, ListenerTls, Protocol, Route, Snapshot, Target,
+};
+use control::affinity::{Asks, Placed};
 use control::decide;
+use control::learnt::LearntView;
 use control::reason::Reason;
 use control::world::World;
 use rules::{Collect, Edits, Filter, On, Outcome, Scratch, Walk, forward};
@@ -47,6 +52,9 @@ struct Explained {
     filters: Vec<Effect>,
     /// Set when a filter answers.
     answer: Option<Answered>,
+    /// Which arm of a split the request's user has, where the arms remember their users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arm: Option<String>,
     /// One with a share of 100, the arms of a split, or none.
     pools: Vec<Share>,
 }
@@ -86,6 +94,19 @@ struct Share {
     pick: PoolPick,
 }
 
+/// Why a request does not come to a pool or a filter's answer.
+enum Ends {
+    Refused(Refused),
+    /// There would be no connection for it to come by.
+    NoConnection(String),
+}
+
+impl From<Refused> for Ends {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
 /// What is known beyond the config.
 #[derive(Debug, Clone, Copy)]
 enum Known<'a> {
@@ -110,7 +131,12 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_offline(args: &ExplainArgs) -> ExitCode {
-    let asked = match Asked::parse(&args.request, &args.headers) {
+    let asked = Asked::parse(&args.request, &args.headers).and_then(|mut asked| {
+        let cert = args.client_cert.as_deref();
+        asked.client_cert = cert.map(request::read_cert).transpose()?;
+        Ok(asked)
+    });
+    let asked = match asked {
         Ok(asked) => asked,
         Err(error) => return exit::wrong(error),
     };
@@ -158,10 +184,13 @@ fn explain(
         route: None,
         filters: Vec::new(),
         answer: None,
+        arm: None,
         pools: Vec::new(),
     };
-    if let Err(refused) = walk(world, (listener, http), asked, peer, known, &mut explained) {
-        explained.refused = Some(refused);
+    match walk(world, (listener, http), asked, peer, known, &mut explained) {
+        Ok(()) => {}
+        Err(Ends::Refused(refused)) => explained.refused = Some(refused),
+        Err(Ends::NoConnection(why)) => return Err(why),
     }
     Ok(explained)
 }
@@ -206,6 +235,14 @@ fn choose_listener<'a>(
 }
 
 impl<'a> Known<'a> {
+    /// On the publisher's clock.
+    fn now(self) -> Duration {
+        match self {
+            Self::Config => Duration::ZERO,
+            Self::Live { now, .. } => now,
+        }
+    }
+
     /// Where a listener is: as it was really bound, where that is known.
     fn binds(self, listener: &Listener) -> Vec<String> {
         let real = self.addresses(listener);
@@ -213,6 +250,20 @@ impl<'a> Known<'a> {
             return listener.binds.iter().map(describe::bind).collect();
         }
         real.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The TLS at the address that the request comes to; of several, the first.
+    fn tls<'l>(self, listener: &'l Listener, asked: &Asked) -> Option<&'l ListenerTls> {
+        let of = |bind: &config::Bind| match bind {
+            config::Bind::Tcp { address, .. } => Some(address.port()) == asked.port,
+            config::Bind::Unix(_) => false,
+        };
+        let mut binds = listener.binds.iter().zip(&listener.tls);
+        let named = binds.clone().find(|(bind, _)| of(bind));
+        match named {
+            Some((_, tls)) => tls.as_deref(),
+            None => binds.find_map(|(_, tls)| tls.as_deref()),
+        }
     }
 
     fn addresses(self, listener: &Listener) -> Vec<&'a str> {
@@ -242,15 +293,12 @@ fn walk(
     peer: IpAddr,
     known: Known<'_>,
     explained: &mut Explained,
-) -> Result<(), Refused> {
+) -> Result<(), Ends> {
     let bytes = asked.encode();
     let mut head = RequestHead::default();
     decode(&bytes, http, &mut head)?;
     if head.method == Method::Connect {
-        return Err(refuse(
-            Reason::MethodRefused,
-            Reason::MethodRefused.meaning(),
-        ));
+        return Err(refuse(Reason::MethodRefused, Reason::MethodRefused.meaning()).into());
     }
     let bad = |error: &dyn std::fmt::Display| refuse(Reason::BadRequest, &error.to_string());
     let (mut path_scratch, mut host_scratch) = (Vec::new(), Vec::new());
@@ -261,7 +309,8 @@ fn walk(
         .map_err(|error| bad(&error))?
         .host;
     let told = forward::values(&head, &bytes, Field::XForwardedFor);
-    let tls = asked.tls(host).filter(|_| !listener.tls.is_empty());
+    let tls = asked.tls(host, known.tls(listener, asked));
+    let tls = tls.map_err(Ends::NoConnection)?;
     let request = rules::Request {
         method: head.method_text.of(&bytes),
         host,
@@ -291,19 +340,20 @@ fn walk(
     });
     explained.rejected = rejected.collect();
     let Some(route) = found.and_then(|found| http.routes.get(found)) else {
-        return Err(refuse(Reason::NoRoute, Reason::NoRoute.meaning()));
+        return Err(refuse(Reason::NoRoute, Reason::NoRoute.meaning()).into());
     };
     explained.route = Some(route.name.to_string());
-    // A certificate cannot be asked about.
-    if route.requires_client_cert {
+    if route.requires_client_cert && tls.as_ref().is_none_or(|tls| tls.client.is_none()) {
         let reason = Reason::ClientCertificate;
-        return Err(refuse(reason, reason.meaning()));
+        return Err(refuse(reason, reason.meaning()).into());
     }
 
     let mut edits = Edits::new();
     explained.answer = filter(&route.filters, &request, &mut edits, &mut explained.filters);
     if explained.answer.is_none() {
-        explained.pools = shares(world, route, &request, known);
+        let placed = arm(world, route, &request, known);
+        explained.arm = placed.map(|placed| arm_text(world, placed));
+        explained.pools = shares(world, route, placed, &request, known);
     }
     Ok(())
 }
@@ -400,10 +450,13 @@ fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
 fn shares(
     world: &World,
     route: &Route,
+    placed: Option<Placed>,
     request: &rules::Request<'_>,
     known: Known<'_>,
 ) -> Vec<Share> {
     let share = |to: Destination, share: f64| {
+        let place = placed.filter(|placed| placed.known && placed.to == to);
+        let route = (route, place.and_then(|placed| placed.share));
         pick::pick(world, to, route, request, known).map(|pick| Share { share, pick })
     };
     match &route.target {
@@ -416,6 +469,39 @@ fn shares(
                 .collect()
         }
     }
+}
+
+/// The arm of the request's user, where the arms of a split remember theirs.
+fn arm(
+    world: &World,
+    route: &Route,
+    request: &rules::Request<'_>,
+    known: Known<'_>,
+) -> Option<Placed> {
+    let Target::Split(arms) = &route.target else {
+        return None;
+    };
+    let now = known.now();
+    let ask = |arm: &Arm, asks: Asks<'_>| {
+        let state = world.destination(arm.to);
+        state.is_some_and(|state| asks(&state.view()))
+    };
+    // The same each time, so that two runs of the command agree.
+    let mut draws = 0_u32;
+    let random = || {
+        draws = draws.wrapping_add(0x9e37_79b9);
+        draws
+    };
+    let learnt = |view: &LearntView| view.peek_bond(request, now);
+    control::affinity::arm(arms, &world.snapshot.pools, request, random, ask, learnt)
+}
+
+fn arm_text(world: &World, placed: Placed) -> String {
+    if !placed.known {
+        return "none yet: a place is drawn by the weights, and kept in the cookie".to_owned();
+    }
+    let to = placed.to.shown(&world.snapshot.pools);
+    format!("{to}: it is remembered, whatever the shares are")
 }
 
 /// To a tenth.

@@ -18,6 +18,12 @@ const FILE_BYTES_MAX: u64 = (16 << 20) + 1;
 /// All look-ups of one load together.
 const RESOLVE_MAX: Duration = Duration::from_secs(2);
 
+/// Wall time, since the Unix epoch.
+pub(crate) fn wall() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
 /// What a config is read from.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
@@ -105,7 +111,7 @@ impl Source for Files<'_> {
     }
 
     fn wall(&self) -> Option<Duration> {
-        SystemTime::now().duration_since(UNIX_EPOCH).ok()
+        Some(wall())
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {

@@ -32,4 +32,4 @@ pub use engine::{Engine, NotPrepared, Notice, Prepared, Stopped, connection_defa
 pub use fault::arm_faults;
 pub use net::origin;
 pub use sockets::{BindError, HandedOver, Inherited, NotAdopted, show};
-pub use tls::{Issued, TlsError, check_tls, secure_probes};
+pub use tls::{Issued, TlsError, ask_certificate, check_tls, secure_probes};

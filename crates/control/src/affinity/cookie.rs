@@ -13,7 +13,7 @@ use std::time::Duration;
 use config::InsertedCookie;
 use rules::Request;
 
-use super::{Bond, Bound, Share, Tie};
+use super::{Bond, Bound, BoundServer, Share, Tie};
 
 /// Cookies of one name that are looked at.
 const LOOKS_MAX: usize = 8;
@@ -64,6 +64,13 @@ impl<'a> Value<'a> {
     }
 }
 
+impl Value<'_> {
+    /// How old it is, in seconds, where both are known.
+    fn age(&self, now: Option<u64>) -> Option<u64> {
+        Some(now?.saturating_sub(self.given?))
+    }
+}
+
 /// 1-16 hexadecimal digits.
 fn hex(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
@@ -84,6 +91,42 @@ pub fn values<'a>(
     values.filter_map(Value::read)
 }
 
+/// What one of a request's cookies of the name says.
+#[derive(Debug)]
+pub enum Look<'a, 'b> {
+    /// It is none of ours: cut off, or written by somebody else.
+    Foreign,
+    /// It names no server of the pool.
+    Unknown(Value<'a>),
+    /// It names one, and was given longer ago than `max_age`.
+    Old(Value<'a>),
+    /// It names this one.
+    Names(Value<'a>, &'b BoundServer),
+}
+
+/// What each of the request's cookies of the name says, in their order. `now`: wall time in seconds, where cookies end.
+pub fn looks<'a, 'b>(
+    cookie: &InsertedCookie,
+    bound: &'b Bound,
+    request: &Request<'a>,
+    now: Option<u64>,
+) -> impl Iterator<Item = Look<'a, 'b>> {
+    let values = request.cookies(&cookie.name).take(LOOKS_MAX);
+    values.map(move |value| {
+        let Some(read) = Value::read(value) else {
+            return Look::Foreign;
+        };
+        let Some(server) = bound.of_text(read.text) else {
+            return Look::Unknown(read);
+        };
+        let age = read.age(now);
+        match age.zip(cookie.max_age) {
+            Some((age, max)) if age > max.as_secs() => Look::Old(read),
+            _ => Look::Names(read, server),
+        }
+    })
+}
+
 /// What the cookies of a request bind it to. The first that names a server counts, whatever others of that name say;
 /// `wall`: asked only where cookies end.
 #[must_use]
@@ -93,33 +136,23 @@ pub fn bond(
     request: &Request<'_>,
     wall: impl FnOnce() -> Duration,
 ) -> Bond {
-    let now = cookie
-        .max_age
-        .map(|max_age| (wall().as_secs(), max_age.as_secs()));
+    let now = cookie.max_age.map(|_| wall().as_secs());
     let mut bond = Bond::default();
-    for value in request.cookies(&cookie.name).take(LOOKS_MAX) {
+    for look in looks(cookie, bound, request, now) {
         bond.foreign = true;
-        let Some(read) = Value::read(value) else {
-            continue;
-        };
-        bond.share = bond.share.or(read.share);
-        let Some(server) = bound.of_text(read.text) else {
-            continue;
-        };
-        let age = now
-            .zip(read.given)
-            .map(|((now, _), given)| now.saturating_sub(given));
-        if age.zip(now).is_some_and(|(age, (_, max))| age > max) {
-            continue;
+        match look {
+            Look::Foreign => {}
+            Look::Unknown(read) | Look::Old(read) => bond.share = bond.share.or(read.share),
+            Look::Names(read, server) => {
+                let age = read.age(now).zip(cookie.renewal);
+                let old = age.is_some_and(|(age, renewal)| age >= renewal.as_secs());
+                bond.tie = Tie::Server(server.member.id);
+                bond.foreign = false;
+                bond.renew = old || read.given.is_some() != now.is_some();
+                bond.share = read.share;
+                break;
+            }
         }
-        let old = age
-            .zip(cookie.renewal)
-            .is_some_and(|(age, renewal)| age >= renewal.as_secs());
-        bond.tie = Tie::Server(server.member.id);
-        bond.foreign = false;
-        bond.renew = old || read.given.is_some() != now.is_some();
-        bond.share = read.share;
-        break;
     }
     bond
 }

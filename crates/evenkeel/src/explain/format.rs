@@ -41,6 +41,9 @@ pub(super) fn text(explained: &Explained) -> String {
     if let Some(answered) = &explained.answer {
         out.push_str(&answer(answered));
     }
+    if let Some(arm) = &explained.arm {
+        out.push_str(&format!("arm       {arm}\n"));
+    }
     for share in &explained.pools {
         out.push_str(&pool(share));
     }
@@ -95,6 +98,12 @@ fn pool(share: &Share) -> String {
         "pool      {} ({}{key}{labels}){percent}\n",
         pick.pool, pick.balance
     );
+    if let Some(bind) = &pick.affinity {
+        out.push_str(&format!(
+            "affinity  {}: {}  ({})\n",
+            bind.by, bind.read, bind.why
+        ));
+    }
     out.push_str(&match &pick.server {
         Some(server) => format!("server    {server}  ({})\n", pick.note),
         None => {

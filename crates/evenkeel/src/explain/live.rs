@@ -10,7 +10,7 @@ use admin::ExplainRequest;
 use control::world::World;
 use serde_json::{Value, json};
 
-use super::request::Asked;
+use super::request::{self, Asked};
 use super::{Explained, Known, explain, format};
 use crate::cli::ExplainArgs;
 use crate::exit;
@@ -21,7 +21,17 @@ use crate::remote::{self, Done, Failed};
 /// # Errors
 /// What the system refused.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let body = json!({ "request": args.request, "headers": args.headers, "from": args.from });
+    let mut body = json!({ "request": args.request, "headers": args.headers, "from": args.from });
+    match args
+        .client_cert
+        .as_deref()
+        .map(request::read_cert)
+        .transpose()
+    {
+        Ok(None) => {}
+        Ok(Some(pem)) => body["client_cert"] = pem.into(),
+        Err(error) => return Ok(exit::wrong(error)),
+    }
     remote::with_client(&args.remote, async |client| {
         let answer = client.post_json("/api/v1/explain", &body).await?;
         let (answer, _) = remote::ask(answer, &[200])?;
@@ -51,7 +61,8 @@ pub(crate) fn answer(
     addresses: &[(Arc<str>, String)],
     now: Duration,
 ) -> Result<Value, String> {
-    let request = Asked::parse(&asked.request, &asked.headers)?;
+    let mut request = Asked::parse(&asked.request, &asked.headers)?;
+    request.client_cert.clone_from(&asked.client_cert);
     let known = Known::Live { addresses, now };
     let explained = explain(world, &request, asked.from, known)?;
     serde_json::to_value(&explained).map_err(|error| error.to_string())

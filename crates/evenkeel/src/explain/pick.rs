@@ -10,7 +10,8 @@ use config::{
     Address, Destination, HashKey, HedgeAfter, Labels, Pool, Retries, Route, Snapshot,
     show_duration,
 };
-use control::decide::{self, Against, WouldPick};
+use control::affinity;
+use control::decide::{self, Against, Course, WouldPick};
 use control::live::{LimitedBy, PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use wire::grpc::Code;
 
 use super::Known;
+use super::bind::{self, Bind};
 use crate::source;
 
 /// Draws are the same each time, so that two runs of the command agree.
@@ -38,6 +40,9 @@ pub(super) struct PoolPick {
     pub(super) balance: Cow<'static, str>,
     /// What is hashed, and what it is here; only for algorithms that hash.
     pub(super) key: Option<String>,
+    /// What binds the request to a server, where the pool has affinity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) affinity: Option<Bind>,
     pub(super) server: Option<String>,
     /// What happens while there is no server.
     #[serde(default)]
@@ -55,6 +60,9 @@ pub(super) struct ServerWhy {
     pub(super) address: String,
     pub(super) weight: u32,
     pub(super) why: String,
+    /// Whether the algorithm had a word on it.
+    #[serde(skip)]
+    pub(super) candidate: bool,
     /// Known of a running instance only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) live: Option<LiveServer>,
@@ -100,11 +108,11 @@ pub(super) fn resolve_by_system(name: &str, limit: Duration) -> Result<Vec<IpAdd
     }
 }
 
-/// What the pool would pick for this request.
+/// What the pool would pick for this request; `share`: its user's place in the split that led here.
 pub(super) fn pick(
     world: &World,
     to: Destination,
-    route: &Route,
+    (route, share): (&Route, Option<affinity::Share>),
     request: &rules::Request<'_>,
     known: Known<'_>,
 ) -> Option<PoolPick> {
@@ -113,31 +121,49 @@ pub(super) fn pick(
     let whole = world.pools.get(to.pool)?;
     let hashed = is_hashing(&pool.balance.algorithm);
     let key = key(&pool.balance.key, request);
-    let now = match known {
-        Known::Config => Duration::ZERO,
-        Known::Live { now, .. } => now,
-    };
+    let now = known.now();
     let hash = key.as_ref().map(|key| key.hash);
-    let would = decide::would_pick(state, &Local::new(SEED), hash, now);
+    let local = Local::new(SEED);
+    let (would, bound) = match &pool.affinity {
+        None => (decide::would_pick(state, &local, hash, now), None),
+        Some(affinity) => {
+            let by = (pool, affinity);
+            let bond = bind::bond(affinity, &state.view(), request, share, now);
+            let would = decide::would_bind(state, &local, by, &bond, hash, now);
+            let bind = bind::explain(by, &bond, &would, request, known);
+            (would.pick, Some((bind, would.course)))
+        }
+    };
     let labels = to.labels(&world.snapshot.pools);
     let mut servers = servers(pool, state, &would, known);
     servers.extend(labels.iter().flat_map(|it| others(whole, it)));
     let member = would.member.as_ref();
+    let note = note(&pool.balance.algorithm, known, would.view.panic);
+    let (note, instead) = match &bound {
+        None | Some((_, Course::Any)) => (note, None),
+        Some((bind, course)) => {
+            bind::put_others_aside(&mut servers, bind, *course);
+            bind::told(bind, *course, note)
+        }
+    };
     Some(PoolPick {
         pool: pool.name.to_string(),
         labels: labels.map(ToString::to_string),
         balance: pool.balance.name.into(),
         key: hashed.then(|| key_text(&pool.balance.key, key.as_ref())),
         server: member.map(|member| member.name.to_string()),
-        instead: member.is_none().then(|| instead(pool, state, &would)),
-        note: note(&pool.balance.algorithm, known, would.view.panic).into(),
+        instead: member
+            .is_none()
+            .then(|| instead.unwrap_or_else(|| instead_of(pool, state, &would))),
+        note: note.into(),
+        affinity: bound.map(|(bind, _)| bind),
         retries: retries(route.retries_of(to.pool, pool)),
         servers,
     })
 }
 
 /// What a request gets while no server is to be had.
-fn instead(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
+fn instead_of(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
     if !would.full {
         return "503 no_usable_server".to_owned();
     }
@@ -183,6 +209,7 @@ fn servers(pool: &Pool, state: &PoolState, would: &WouldPick, known: Known<'_>) 
             address: standing.member.endpoint.to_string(),
             weight: standing.weight,
             why: why(standing, said, live.as_ref()),
+            candidate: said.is_some(),
             live,
         }
     };
@@ -253,6 +280,7 @@ fn unresolved(pool: &Pool, labels: Option<&Labels>, standings: &[Standing]) -> V
                 address: format!("{name}:{port}"),
                 weight: server.weight,
                 why: format!("`{name}` does not resolve now"),
+                candidate: false,
                 live: None,
             }),
             _ => None,
@@ -270,6 +298,7 @@ fn others(pool: &PoolState, labels: &Labels) -> Vec<ServerWhy> {
         address: standing.member.endpoint.to_string(),
         weight: standing.weight,
         live: None,
+        candidate: false,
         why: if standing.labels.is_empty() {
             format!("the route wants {labels}: it has no labels")
         } else {
@@ -298,7 +327,12 @@ fn key(key: &HashKey, request: &rules::Request<'_>) -> Option<Key> {
             Some(Key { hash, shown })
         }
         HashKey::Header(name) => request.header(name).map(of),
-        HashKey::Cookie(name) => request.cookie(name).map(of),
+        HashKey::Cookie(name) => request.cookie(name).map(|value| {
+            let hash = balance::hash_key(value);
+            // A session's cookie is as good as its password.
+            let shown = format!("(hash {hash:016x})");
+            Key { hash, shown }
+        }),
         HashKey::Query(name) => request.query_value(name, &mut scratch).map(of),
         HashKey::Path => Some(of(request.path)),
     }

@@ -1,6 +1,30 @@
 //! The request as typed on a command line, and the bytes that a client would send for it.
 
+use std::io::Read as _;
 use std::net::IpAddr;
+use std::path::Path;
+
+use config::ListenerTls;
+use rules::TlsFacts;
+
+/// Bytes of a file with certificates; the API takes no more, either.
+const CERT_BYTES_MAX: u64 = 12 * 1024;
+
+/// The text of a file with certificates.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read_cert(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(CERT_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if text.len() as u64 > CERT_BYTES_MAX {
+        return Err(format!("{shown}: more than 12 KiB of certificates"));
+    }
+    Ok(text)
+}
 
 /// What a user asks about.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +39,8 @@ pub(super) struct Asked {
     pub(super) port: Option<u16>,
     /// Whether the URL says `https`.
     https: bool,
+    /// What the client shows, as PEM.
+    pub(super) client_cert: Option<String>,
 }
 
 impl Asked {
@@ -59,17 +85,45 @@ impl Asked {
             https: url
                 .split_once("://")
                 .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https")),
+            client_cert: None,
         })
     }
 
-    /// The TLS that a client would come by, asking for the host; it has no certificate.
-    pub(super) fn tls(&self, host: &[u8]) -> Option<rules::TlsFacts> {
+    /// The TLS that a client would come by, asking for the host; `None` without any. `with`: what the listener speaks.
+    ///
+    /// # Errors
+    /// Why there would be no such connection, in words for the user.
+    pub(super) fn tls(
+        &self,
+        host: &[u8],
+        with: Option<&ListenerTls>,
+    ) -> Result<Option<TlsFacts>, String> {
+        let Some(with) = with.filter(|_| self.https) else {
+            return match self.client_cert {
+                None => Ok(None),
+                Some(_) if self.https => Err("the listener speaks no TLS".to_owned()),
+                Some(_) => {
+                    Err("a client shows its certificate over TLS: write https://".to_owned())
+                }
+            };
+        };
+        let client = match (&self.client_cert, &with.client) {
+            (None, Some(auth)) if auth.required => {
+                let why =
+                    "the listener takes no client without a certificate: give one (--client-cert)";
+                return Err(why.to_owned());
+            }
+            (None, _) => None,
+            (Some(_), None) => {
+                let why = "the listener asks its clients for no certificate (`client_ca`)";
+                return Err(why.to_owned());
+            }
+            (Some(pem), Some(auth)) => Some(Box::new(proxy::ask_certificate(pem, auth)?)),
+        };
         let name = std::str::from_utf8(host).ok();
         let is_name = |name: &&str| !name.starts_with('[') && name.parse::<IpAddr>().is_err();
-        self.https.then(|| rules::TlsFacts {
-            sni: name.filter(is_name).map(Into::into),
-            client: None,
-        })
+        let sni = name.filter(is_name).map(Into::into);
+        Ok(Some(TlsFacts { sni, client }))
     }
 
     /// As it would stand on the wire.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::request::Asked;
 use super::*;
+use crate::source;
 
 const CONFIG: &str = r#"
 listeners:
@@ -21,6 +22,14 @@ listeners:
       - { name: named, match: { path: /named }, pool: named }
       - { name: v2, match: { path: /v2 }, pool: { name: marked, labels: { version: v2 } } }
   inner: { bind: "127.0.0.1:8081", pool: hashed }
+  bound:
+    bind: "127.0.0.1:8082"
+    routes:
+      - { match: { path: /carts }, pool: carts }
+      - { match: { path: /named }, pool: by-name }
+      - { match: { path: /users }, pool: users }
+      - { match: { path: /learnt }, pool: learnt }
+      - { match: { path: /split }, split: { carts: 50, more: 50 } }
   db: { bind: "127.0.0.1:5432", protocol: tcp, pool: api }
 pools:
   api:
@@ -30,6 +39,14 @@ pools:
     balance: { consistent_hash: { key: { header: x-user } } }
     servers: ["127.0.0.1:4", "127.0.0.1:5"]
   named: { servers: ["two.test:80", "none.test:80"] }
+  carts: &carts
+    balance: round_robin
+    affinity: { cookie: { name: S, value: name, max_age: 1h, strength: required } }
+    servers: [{ name: a, address: "127.0.0.1:11" }, { name: b, address: "127.0.0.1:12", weight: 0 }, { name: c, address: "127.0.0.1:13", max_connections: 1 }]
+  more: { <<: *carts, affinity: { cookie: { name: S, value: name } }, servers: [{ name: d, address: "127.0.0.1:14" }] }
+  by-name: { <<: *carts, affinity: { header: { name: x-server, strength: required } } }
+  users: { <<: *carts, affinity: { hash: { cookie: user } } }
+  learnt: { <<: *carts, affinity: { app_cookie: JSESSIONID } }
   marked:
     balance: round_robin
     servers:
@@ -188,4 +205,116 @@ retries   2 further tries, at most 20% of requests
   not 127.0.0.1:8                the route wants version=v2: it has no labels
 ",
     );
+}
+
+/// The lines on affinity and server of an explanation.
+#[track_caller]
+fn binds(path: &str, header: &str, affinity: &str, server: &str) {
+    let request = format!("GET http://x:8082{path}");
+    let text = explained(&request, &[header], "192.0.2.9").expect(path);
+    for part in [
+        format!("affinity  {affinity}\n"),
+        format!("server    {server}"),
+    ] {
+        assert!(text.contains(&part), "{header}: {part:?} in\n{text}");
+    }
+    assert!(!text.contains("s3cr3t"), "{text}");
+}
+
+#[test]
+fn what_binds_a_request_is_told_and_why_it_goes_there() {
+    let wall = source::wall().as_secs();
+    let (new, old) = (format!("~t{:x}", wall - 5), format!("~t{:x}", wall - 5000));
+    binds(
+        "/carts",
+        "X: y",
+        "cookie S: the request has none  (any server will do, and the answer sets the cookie for it)",
+        "a  (the first request",
+    );
+    binds(
+        "/carts",
+        &format!("Cookie: S=c{new}"),
+        "cookie S: names c  (it stays)",
+        "c  (it is bound to it)\n",
+    );
+    binds(
+        "/carts",
+        &format!("Cookie: S=b{new}"),
+        "cookie S: names b  (it has weight 0, and its clients stay (on_drain: keep))",
+        "b  (it is bound to it)\n",
+    );
+    binds(
+        "/carts",
+        &format!("Cookie: S=b{old}"),
+        "cookie S: was given longer ago than 1h  (it is ignored, and replaced: any server will do)",
+        "a  (",
+    );
+    binds(
+        "/carts",
+        &format!("Cookie: S=s3cr3t; S=~; S=c{new}; S=a"),
+        "cookie S: number 1 names no server of this pool: forged, of another secret or pool, or its server is gone; \
+         number 2 is none of ours: forged, or cut off; number 3 names c  (it stays)",
+        "c  (",
+    );
+    binds(
+        "/named",
+        "X-Server: c",
+        "header x-server: names c  (it stays)",
+        "c  (it is bound to it)",
+    );
+    binds(
+        "/named",
+        "X-Server: s3cr3t",
+        "header x-server: names no server of this pool  (there is no such server (strength: required))",
+        "none: 503 affinity_server_unavailable\n",
+    );
+    binds(
+        "/learnt",
+        "Cookie: JSESSIONID=s3cr3t",
+        "app_cookie JSESSIONID, learnt: a config does not show what was learnt: ask with --live  \
+         (any server will do; it is bound to the one that gives it a session)",
+        "a  (",
+    );
+}
+
+#[test]
+fn a_hash_is_told_without_what_is_hashed() {
+    let text = explained(
+        "GET http://x:8082/users",
+        &["Cookie: user=s3cr3t"],
+        "192.0.2.9",
+    );
+    let text = text.expect("an answer");
+    let hash = balance::hash_key(b"s3cr3t");
+    let part = format!("affinity  hash of cookie user: it has the hash {hash:016x}, which is ");
+    assert!(text.contains(&part) && !text.contains("s3cr3t"), "{text}");
+    assert!(text.contains("(it is bound to it)"), "{text}");
+    let text = explained("GET http://x:8082/users", &[], "192.0.2.9").expect("an answer");
+    assert!(
+        text.contains("hash of cookie user: the request has none  (`balance` decides)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_has_been_given_an_arm_of_a_split_keeps_it() {
+    let arm = |header: &str| {
+        let text = explained("GET http://x:8082/split", &[header], "192.0.2.9").expect(header);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("arm       "));
+        line.expect(&text).to_owned()
+    };
+    assert!(arm("X: y").starts_with("none yet: a place is drawn"));
+    for (cookie, pool) in [("S=c", "carts"), ("S=d", "more")] {
+        let expected = format!("{pool}: it is remembered, whatever the shares are");
+        assert_eq!(arm(&format!("Cookie: {cookie}")), expected);
+    }
+    // A place is kept, whichever server goes with it.
+    let arms: Vec<_> = (0..20)
+        .map(|place| arm(&format!("Cookie: S=x~s{place:x}0000000")))
+        .collect();
+    for pool in ["carts", "more"] {
+        assert!(arms.iter().any(|arm| arm.starts_with(pool)), "{arms:?}");
+    }
 }

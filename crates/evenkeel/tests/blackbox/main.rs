@@ -11,6 +11,7 @@ mod command;
 mod commands;
 mod demo;
 mod explain;
+mod explain_bound;
 mod explain_live;
 mod grpc_calls;
 mod grpc_health;

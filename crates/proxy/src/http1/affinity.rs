@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use config::{Affinity, AffinityKind, Arm, Destination, LearntBy, Pool};
-use control::affinity::{Bond, End, Share, Tie, cookie, request_key, source_key};
+use config::{Affinity, AffinityKind, Arm, Destination, Pool};
+use control::affinity::{Asks, Bond, End, Share, Tie, cookie};
+use control::learnt::LearntView;
 use control::live::Member;
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -26,41 +27,11 @@ pub(super) fn bond(
     share: Option<Share>,
 ) -> Bond {
     source::count(worker, affinity, pool, request.source);
-    match &affinity.kind {
-        AffinityKind::Cookie(cookie) => {
-            let mut pool = pool.borrow_mut();
-            pool.refresh();
-            let Some(bound) = &pool.view.bound else {
-                return Bond::default();
-            };
-            let mut bond = cookie::bond(cookie, bound, request, || worker.wall());
-            if share.is_some() && bond.share != share {
-                bond.share = share;
-                bond.renew = true;
-            }
-            bond
-        }
-        AffinityKind::Header(name) => {
-            let Some(value) = request.header(name) else {
-                return Bond::default();
-            };
-            let mut pool = pool.borrow_mut();
-            pool.refresh();
-            let bound = pool.view.bound.as_ref();
-            let server = bound.and_then(|bound| bound.of_text(value));
-            Bond::to(server.map_or(Tie::Lost, |server| Tie::Server(server.member.id)))
-        }
-        AffinityKind::Source { ipv6_prefix } => {
-            Bond::to(Tie::Key(source_key(request.source, *ipv6_prefix)))
-        }
-        AffinityKind::Learnt(_) => {
-            let mut pool = pool.borrow_mut();
-            pool.refresh();
-            let learnt = pool.view.learnt.as_ref();
-            learnt.map_or_else(Bond::default, |learnt| learnt.bond(request, net::now()))
-        }
-        AffinityKind::Hash(key) => Bond::to(request_key(key, request).map_or(Tie::Free, Tie::Key)),
-    }
+    let mut pool = pool.borrow_mut();
+    pool.refresh();
+    let learnt = |view: &LearntView| view.bond(request, net::now());
+    let wall = || worker.wall();
+    control::affinity::bond(&affinity.kind, &pool.view, request, share, wall, learnt)
 }
 
 /// What is learnt from answers, where the pool learns.
@@ -90,86 +61,14 @@ pub(super) fn arm(
     request: &Request<'_>,
 ) -> Option<(Destination, Option<Share>)> {
     let pools = &world.world.snapshot.pools;
-    let mut kinds = arms.iter().filter_map(|arm| kind_of(arm, pools));
-    let share = match kinds.next()? {
-        AffinityKind::Cookie(_) => share_by_cookie(worker, world, arms, request),
-        AffinityKind::Header(name) => {
-            let named = request.header(name)?;
-            let at = arms.iter().position(|arm| knows(world, arm, named))?;
-            return Some((arms.get(at)?.to, None));
-        }
-        AffinityKind::Source { ipv6_prefix } => {
-            Share::of_key(source_key(request.source, *ipv6_prefix))
-        }
-        AffinityKind::Learnt(learning) => {
-            let key = match &learning.by {
-                // A session that is known stays in its arm; a new one goes by the weights.
-                LearntBy::AppCookie { .. } => {
-                    let has = |arm: &&Arm| arm.weight > 0 && has_learnt(world, arm, request);
-                    return Some((arms.iter().find(has)?.to, None));
-                }
-                LearntBy::Header(name) => request.header(name).map(balance::hash_key)?,
-                LearntBy::Source { ipv6_prefix } => source_key(request.source, *ipv6_prefix),
-            };
-            Share::of_key(key)
-        }
-        AffinityKind::Hash(key) => Share::of_key(request_key(key, request)?),
-    };
-    let arm = arms.get(share.arm(arms, pools)?)?;
-    Some((arm.to, Some(share)))
-}
-
-/// The place that a cookie tells; else one within the arm whose server it names; else a new one.
-fn share_by_cookie(
-    worker: &Worker,
-    world: &LocalWorld,
-    arms: &[Arm],
-    request: &Request<'_>,
-) -> Share {
-    let pools = &world.world.snapshot.pools;
-    let mut known = None;
-    for (at, arm) in arms.iter().enumerate() {
-        let Some(AffinityKind::Cookie(cookie)) = kind_of(arm, pools) else {
-            continue;
-        };
-        for value in cookie::values(cookie, request) {
-            if let Some(share) = value.share {
-                return share;
-            }
-            if known.is_none() && knows(world, arm, value.text) {
-                known = Some(at);
-            }
-        }
-    }
     let random = || (worker.random() >> 32) as u32;
-    match known {
-        Some(at) => Share::within(at, arms, pools, random),
-        None => Share(random()),
-    }
-}
-
-fn kind_of<'p>(arm: &Arm, pools: &'p [Pool]) -> Option<&'p AffinityKind> {
-    Some(&pools.get(arm.to.pool)?.affinity.as_ref()?.kind)
-}
-
-/// Whether an arm has learnt where this request belongs.
-fn has_learnt(world: &LocalWorld, arm: &Arm, request: &Request<'_>) -> bool {
-    let Some(pool) = world.pool(arm.to) else {
-        return false;
+    let ask = |arm: &Arm, asks: Asks<'_>| {
+        let pool = world.pool(arm.to);
+        pool.is_some_and(|pool| asks(&pool.borrow().view))
     };
-    let pool = pool.borrow();
-    let learnt = pool.view.learnt.as_ref();
-    learnt.is_some_and(|learnt| learnt.bond(request, net::now()).tie != Tie::Free)
-}
-
-/// Whether a server of an arm is meant.
-fn knows(world: &LocalWorld, arm: &Arm, text: &[u8]) -> bool {
-    let Some(pool) = world.pool(arm.to).filter(|_| arm.weight > 0) else {
-        return false;
-    };
-    let pool = pool.borrow();
-    let bound = pool.view.bound.as_ref();
-    bound.is_some_and(|bound| bound.of_text(text).is_some())
+    let learnt = |view: &LearntView| view.bond(request, net::now());
+    let placed = control::affinity::arm(arms, pools, request, random, ask, learnt)?;
+    Some((placed.to, placed.share))
 }
 
 /// Whether the client has come over TLS, as far as a trusted proxy tells.

@@ -3,11 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rules::TlsFacts;
 use rustls::CommonState;
 
-use super::ServerTls;
+use super::{ServerTls, asked};
 
 /// What is known of a client's connection through its handshake.
 pub(crate) struct About {
@@ -36,10 +35,7 @@ impl About {
     /// Of a handshake that is over.
     pub(super) fn of(state: &CommonState, sni: Option<Box<str>>, tls: &Arc<ServerTls>) -> Self {
         let shown = state.peer_certificates().and_then(<[_]>::first);
-        let client = shown.map(|der| {
-            let fingerprint = digest(&SHA256, der);
-            Box::new(config::client_certificate(der, fingerprint.as_ref()))
-        });
+        let client = shown.map(|der| Box::new(asked::read(der)));
         Self {
             facts: TlsFacts { sni, client },
             strict: tls.refuses_misdirected().then(|| tls.clone()),

@@ -6,6 +6,7 @@
 //! What is spoken inside is for others.
 
 mod about;
+mod asked;
 mod challenge;
 mod client;
 mod handshake;
@@ -24,6 +25,7 @@ use rustls::crypto::CryptoProvider;
 use tickets::Ticketer;
 
 pub(crate) use about::About;
+pub use asked::ask_certificate;
 pub(crate) use client::ClientTls;
 pub use client::secure_probes;
 pub(crate) use handshake::{Broken, accept, connect};

@@ -145,7 +145,7 @@ pub(super) fn parts(
     (chain, key)
 }
 
-fn verifier(
+pub(super) fn verifier(
     client: &ClientAuth,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::affinity::{Bond, End, Tie};
+use crate::decide::{Course, WouldBind, would_bind};
 use crate::gate::Lease;
 use crate::pick::LocalPool;
 use crate::reason::Reason;
@@ -78,10 +79,41 @@ impl Scene {
         }
     }
 
+    /// What is picked; `explain` would have said the same.
     fn pick(&self, bond: &Bond) -> Result<Lease, Reason> {
         let affinity = self.affinity();
-        self.local()
-            .pick_bound(&affinity, bond, None, &mut Vec::new(), self.now)
+        let would = (!bond.has_given_up()).then(|| self.would(bond, &affinity));
+        let picked = self
+            .local()
+            .pick_bound(&affinity, bond, None, &mut Vec::new(), self.now);
+        if let Some(would) = would {
+            let said = would.pick.member.as_ref().map(|member| member.id);
+            match &picked {
+                Ok(lease) => assert_eq!(said, Some(lease.member.id), "{:?}", would.course),
+                Err(_) if bond.waits() => {
+                    assert!(
+                        matches!(would.course, Course::Waits(..)),
+                        "{:?}",
+                        would.course
+                    );
+                }
+                Err(Reason::AffinityServerUnavailable) => assert_eq!(would.course, Course::Refused),
+                Err(_) => assert_eq!(said, None),
+            }
+            if let (Ok(lease), Course::Stays) = (&picked, would.course) {
+                assert_eq!(bond.end(Some(lease.member.id)), End::Kept);
+            }
+        }
+        picked
+    }
+
+    fn would(&self, bond: &Bond, affinity: &Affinity) -> WouldBind {
+        let pool = &self.world.snapshot.pools[0];
+        let local = balance::Local::new(1);
+        let of = (pool, affinity);
+        let would = would_bind(&self.world.pools[0], &local, of, bond, None, self.now);
+        assert_eq!(bond.owner(), None, "it leaves no mark");
+        would
     }
 
     /// What becomes of a client of `a`, in the words of the table.
