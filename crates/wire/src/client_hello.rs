@@ -67,7 +67,7 @@ impl ClientHello {
         if kind != MESSAGE_CLIENT_HELLO {
             return Err(ClientHelloError::Malformed);
         }
-        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let length = length_24(high, middle, low);
         if length > CLIENT_HELLO_BYTES_MAX {
             return Err(ClientHelloError::TooLong);
         }
@@ -89,11 +89,27 @@ fn incomplete(bytes: &[u8]) -> Result<Decoded<ClientHello>, ClientHelloError> {
     Ok(Decoded::Incomplete)
 }
 
-/// Puts what handshake records carry together. Whether something else follows them.
+/// Whether all of a message is there: what follows is not looked at.
+fn is_whole(message: &[u8]) -> bool {
+    let Some(([_, high, middle, low], body)) = message.split_first_chunk::<4>() else {
+        return false;
+    };
+    body.len() >= length_24(*high, *middle, *low)
+}
+
+fn length_24(high: u8, middle: u8, low: u8) -> usize {
+    usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
+}
+
+/// Puts together what handshake records carry, up to the end of the first message. Whether something follows that is no
+/// part of it.
 fn join_records(bytes: &[u8], message: &mut Vec<u8>) -> Result<bool, ClientHelloError> {
     let mut rest = bytes;
     let mut is_first = true;
     while let Some(&kind) = rest.first() {
+        if is_whole(message) {
+            return Ok(true);
+        }
         if kind != CONTENT_HANDSHAKE {
             return if is_first {
                 Err(ClientHelloError::NotTls)
