@@ -10,6 +10,7 @@ use crate::affinity::config as affinity_config;
 use crate::command::BINARY;
 use crate::life_support::{SOON, list, metric, web};
 use crate::tls_support::{Authority, Issued, sha256};
+use crate::websockets;
 
 /// Longer than the browser takes to start and to load a few pages, beside a CPU hog.
 const LOADED: Duration = Duration::from_secs(120);
@@ -38,7 +39,7 @@ fn wait_for(browser: &Chromium, origin: &Origin, target: &str) -> Request {
     found().expect("seen")
 }
 
-/// Fetches ten parts at once, hears three events, and tells by which protocol.
+/// Fetches ten parts at once, hears three events, asks a WebSocket for its name, and tells by which protocol.
 const PAGE: &str = "<!doctype html><title>a page</title><script type=module>
 const names = [...Array(10).keys()].map(at => '/part/' + at);
 const parts = await Promise.all(names.map(async name => (await fetch(name)).text()));
@@ -50,16 +51,23 @@ const events = await new Promise((done, failed) => {
     if (seen.length == 3) { source.close(); done(seen); }
   };
 });
+const named = await new Promise((done, failed) => {
+  const socket = new WebSocket(`wss://${location.host}/chat`, 'chat.v1');
+  socket.onerror = () => failed('socket');
+  socket.onopen = () => socket.send('who');
+  socket.onmessage = message => { done(message.data); socket.close(4000, 'done'); };
+});
 const hops = kind => performance.getEntriesByType(kind).map(it => it.nextHopProtocol);
-const told = { page: hops('navigation'), hops: hops('resource'), parts: parts.map(it => it.length), events };
+const told = { page: hops('navigation'), hops: hops('resource'), parts: parts.map(it => it.length), events, named };
 await fetch('/told', { method: 'POST', body: JSON.stringify(told) });
 </script>";
 
 #[test]
-fn chromium_loads_a_page_over_http_2() {
-    if missing("chromium") {
+fn chromium_loads_a_page_over_http_2_and_speaks_websocket_there() {
+    if missing("chromium") || missing("ws") {
         return;
     }
+    let mut chat = websockets::server(websockets::NODE, "chat");
     let origin = Origin::http(|request| match request.target.as_str() {
         "/" => reply(200, PAGE),
         "/events" => {
@@ -75,11 +83,17 @@ fn chromium_loads_a_page_over_http_2() {
         "admin: {{ bind: '127.0.0.1:0' }}
 access_log: {{ to: stdout, format: json }}
 listeners:
-  web: {{ bind: '127.0.0.1:0', tls: {{ certificates: [{{ cert: it.pem, key: it.key }}] }}, pool: site }}
+  web:
+    bind: '127.0.0.1:0'
+    tls: {{ certificates: [{{ cert: it.pem, key: it.key }}] }}
+    upgrades: [websocket]
+    routes: [{{ match: {{ path: /chat }}, pool: chat }}, {{ pool: site }}]
 pools:
   site: {{ servers: {}, health_check: off }}
+  chat: {{ servers: {}, health_check: off }}
 ",
-        list(&[origin.address()])
+        list(&[origin.address()]),
+        list(&[chat.address])
     );
     let mut evenkeel = start(&text, &issued);
     let url = format!("https://shop.example:{}/", web(&evenkeel).port());
@@ -94,7 +108,13 @@ pools:
     );
     assert_eq!(told["parts"], serde_json::json!(vec![100_000; 10]));
     assert_eq!(told["events"], serde_json::json!(["a", "b", "c"]));
+    assert_eq!(told["named"], "chat");
+    let closed = chat.process.wait_log("closed 4000 done", SOON);
+    closed.expect("the close");
     // The access log says the same.
+    let line = evenkeel.wait_log("\"target\":\"/chat\"", SOON);
+    let line = line.expect("a line");
+    assert!(line.contains("\"version\":\"HTTP/2\""), "{line}");
     let line = evenkeel.wait_log("\"target\":\"/told\"", SOON);
     assert!(line.expect("a line").contains("\"version\":\"HTTP/2\""));
     let lines = evenkeel.log_lines();

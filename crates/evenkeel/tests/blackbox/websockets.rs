@@ -11,20 +11,20 @@ use crate::tls_support::Authority;
 /// Longer than a client takes to send and get some megabytes, beside a CPU hog.
 const LIMIT: Duration = Duration::from_secs(90);
 
-struct Server {
-    process: Process,
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
 }
 
 /// The ends of the names of their scripts.
 const PYTHON: &str = "py";
-const NODE: &str = "js";
+pub(crate) const NODE: &str = "js";
 
 fn missing_any() -> bool {
     missing("websockets") || missing("ws")
 }
 
-fn server(of: &str, name: &str) -> Server {
+pub(crate) fn server(of: &str, name: &str) -> Server {
     let mut command = script(&format!("ws_server.{of}")).expect("a script");
     command.arg(name);
     let mut process = Process::spawn(name, command).expect("a server of WebSocket");
