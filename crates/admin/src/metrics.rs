@@ -186,7 +186,9 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     let mut rows = Vec::new();
     for pool in &world.pools {
         let view = pool.view();
-        for standing in &view.standings {
+        let members = view.standings.iter().map(|standing| &standing.member);
+        let sockets = control::sockets::counts(members);
+        for (standing, sockets) in view.standings.iter().zip(sockets) {
             let member = &standing.member;
             let key = (member.pool.clone(), member.name.clone());
             rows.push(ServerRow {
@@ -194,7 +196,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
                 name: member.name.clone(),
                 totals: ledger.servers.read(key, member, server_totals),
                 active: member.cell.in_use(),
-                sockets: member.sockets.load(Relaxed),
+                sockets,
                 limit: member.connections_max().unwrap_or(0),
                 half_open: member.is_half_open(),
                 usable: shape::is_usable(standing, &view),

@@ -124,6 +124,8 @@ pub struct Gate {
     queue: Queue<Lease>,
     /// Leases that count against the pool's bound.
     in_use: AtomicU32,
+    /// See [`Gate::sockets`].
+    pub(crate) sockets: AtomicU32,
     /// Of requests in use, and of sockets, at all servers together; 0 is none.
     max: AtomicU32,
     /// Requests at once, those that wait included; only counted while the pool bounds them.
@@ -179,16 +181,10 @@ impl Gate {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// Sockets open to the servers that may serve, idle ones included; only known while the pool has a bound. Linear in
-    /// the servers.
+    /// Sockets open to all servers of the pool, idle ones included, and those about to be.
     #[must_use]
     pub fn sockets(&self) -> u32 {
-        let members = self.members.load();
-        let sockets = members
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|member| member.sockets.load(Ordering::SeqCst));
-        sockets.fold(0, u32::saturating_add)
+        self.sockets.load(Ordering::Acquire)
     }
 
     /// Takes a place in the queue, `None` if `max` wait already. `group`: of [`PoolState::group`], whose servers will

@@ -23,6 +23,7 @@ pub mod pick;
 pub mod publisher;
 pub mod reason;
 pub mod record;
+pub mod sockets;
 pub mod sources;
 pub mod tries;
 pub mod world;

@@ -57,8 +57,8 @@ pub struct Member {
     pub cell: Arc<balance::Server>,
     /// Totals.
     pub stats: PerWorker<ServerCells>,
-    /// Sockets open to it, idle ones included.
-    pub sockets: AtomicU32,
+    /// See [`Member::sockets`].
+    pub(crate) sockets: AtomicU32,
     /// Its pool's queue.
     pub gate: Arc<Gate>,
     /// The bound of its requests in use; see [`Limit`].
@@ -169,6 +169,12 @@ impl Member {
         if self.chosen.load(Ordering::Relaxed) != chosen {
             self.chosen.store(chosen, Ordering::Relaxed);
         }
+    }
+
+    /// Sockets open to it, idle ones included, and those about to be.
+    #[must_use]
+    pub fn sockets(&self) -> u32 {
+        self.sockets.load(Ordering::Acquire)
     }
 
     /// Requests that it had ever, and those that failed as a gateway error does.

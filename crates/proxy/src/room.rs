@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use control::live::Member;
+use control::sockets::Full;
 
 use crate::engine;
 use crate::net::{self, Deadline};
@@ -17,14 +18,6 @@ use crate::worker::Worker;
 
 /// A worker that has not answered by then is not waited for.
 const ANSWER_WAIT: Duration = Duration::from_millis(100);
-
-/// Whose sockets are too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    Server,
-    /// All servers of its pool together.
-    Pool,
-}
 
 /// What is asked of the other workers.
 struct Asked {
@@ -98,9 +91,8 @@ pub(crate) fn has_idle(member: &Member, full: Full) -> bool {
     match full {
         Full::Server => {
             let busy = member.cell.in_use().saturating_sub(1);
-            member.sockets.load(Ordering::SeqCst) > busy
+            member.sockets() > busy
         }
-        // Only who may serve is counted there.
         Full::Pool => member.gate.sockets() >= member.gate.in_use(),
     }
 }

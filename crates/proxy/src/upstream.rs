@@ -4,16 +4,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 pub(crate) use control::gate::Lease;
 use control::live::{Endpoint, Member};
 pub(crate) use control::outcome::NoConnection;
 use control::pick::LocalPool;
+use control::sockets::{Full, SocketLease};
 
 use crate::net::{self, ConnectError};
-use crate::room::{self, Full};
+use crate::room;
 use crate::stream::Stream;
 use crate::tls::{self, Broken, ClientTls};
 use crate::worker::Worker;
@@ -30,6 +30,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// An open connection to a server, or a stream of one.
 pub(crate) struct ServerStream {
+    // Closed before it is not counted any more, by the order of the fields.
     pub(crate) stream: Stream,
     socket: Socket,
     /// Whether it has carried a request before, and was idle since: it may have gone stale.
@@ -41,13 +42,9 @@ pub(crate) struct ServerStream {
 impl ServerStream {
     /// A stream of a connection whose socket is counted by itself.
     pub(crate) fn carried(stream: Stream, member: &Arc<Member>, reused: bool) -> Self {
-        let socket = Socket {
-            member: member.clone(),
-            is_counted: false,
-        };
         Self {
             stream,
-            socket,
+            socket: Socket::Elsewhere(member.clone()),
             reused,
             transport: 0,
         }
@@ -55,25 +52,28 @@ impl ServerStream {
 
     /// Whether a drill has its server out, so that it ends as by a reset.
     pub(crate) fn is_crashed(&self) -> bool {
-        self.socket.member.is_crashed()
+        self.socket.member().is_crashed()
     }
 
-    /// The stream, and what counts its socket.
-    pub(crate) fn into_parts(self) -> (Stream, Socket) {
-        (self.stream, self.socket)
+    /// What counts its socket, to be dropped last, and the stream.
+    pub(crate) fn into_parts(self) -> (Socket, Stream) {
+        (self.socket, self.stream)
     }
 }
 
-/// Counts a socket against its server's for as long as it lives.
-pub(crate) struct Socket {
-    member: Arc<Member>,
-    is_counted: bool,
+/// Where the socket of a stream is counted.
+pub(crate) enum Socket {
+    /// Here, for as long as this lives.
+    Here(SocketLease),
+    /// By the connection that the stream is one of.
+    Elsewhere(Arc<Member>),
 }
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.is_counted {
-            self.member.sockets.fetch_sub(1, Relaxed);
+impl Socket {
+    fn member(&self) -> &Arc<Member> {
+        match self {
+            Self::Here(lease) => lease.member(),
+            Self::Elsewhere(member) => member,
         }
     }
 }
@@ -91,8 +91,8 @@ pub(crate) async fn connect(
         worker.report_refused(member);
         return Err(NoConnection::Refused);
     }
-    let counted = match Counted::take(member, sockets_max) {
-        Ok(counted) => counted,
+    let lease = match SocketLease::take(member, sockets_max) {
+        Ok(lease) => lease,
         // Cold: boxed, so that other requests do not carry its state.
         Err(full) => {
             let room = take_room(worker, member, full, until, sockets_max, deadline);
@@ -137,36 +137,31 @@ pub(crate) async fn connect(
             Err(net::Elapsed) => return Err(NoConnection::TimedOut),
         },
     };
-    std::mem::forget(counted);
     worker.cells().opened.increment();
-    let socket = Socket {
-        member: member.clone(),
-        is_counted: true,
-    };
     Ok(ServerStream {
         stream,
-        socket,
+        socket: Socket::Here(lease),
         reused: false,
         transport: tls.map_or(0, |tls| tls.number),
     })
 }
 
-/// As [`Counted::take`], once an idle socket was closed for it.
-async fn take_room<'a>(
+/// As [`SocketLease::take`], once an idle socket was closed for it.
+async fn take_room(
     worker: &Worker,
-    member: &'a Arc<Member>,
+    member: &Arc<Member>,
     mut full: Full,
     until: Option<Duration>,
     sockets_max: u32,
     deadline: &net::Deadline,
-) -> Option<Counted<'a>> {
+) -> Option<SocketLease> {
     let mut pause = ROOM_PAUSE;
     let until = until.unwrap_or_else(|| net::now().saturating_add(ROOM_WAIT));
     loop {
         room::make(worker, member, full, until, deadline).await;
         // Another one may have been quicker.
-        match Counted::take(member, sockets_max) {
-            Ok(counted) => return Some(counted),
+        match SocketLease::take(member, sockets_max) {
+            Ok(lease) => return Some(lease),
             Err(still) => full = still,
         }
         // A connection whose server has done, while its client still reads, is neither in use nor idle yet.
@@ -175,33 +170,6 @@ async fn take_room<'a>(
         }
         net::sleep(pause).await;
         pause = (pause * 2).min(ROOM_PAUSE_MAX);
-    }
-}
-
-/// Takes the socket count back unless the connection came to be.
-struct Counted<'a>(&'a Member);
-
-impl<'a> Counted<'a> {
-    /// One more socket, if that is not too many.
-    fn take(member: &'a Arc<Member>, sockets_max: u32) -> Result<Self, Full> {
-        let before = member.sockets.fetch_add(1, SeqCst);
-        let counted = Self(member);
-        if before >= sockets_max {
-            return Err(Full::Server);
-        }
-        if member.limit().in_pool() {
-            let gate = &member.gate;
-            if gate.max().is_some_and(|max| gate.sockets() > max) {
-                return Err(Full::Pool);
-            }
-        }
-        Ok(counted)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Relaxed);
     }
 }
 
@@ -248,7 +216,8 @@ impl Idle {
     /// Keeps a connection for `keep_alive`. The caller has held the gate: request sent whole, response read whole,
     /// nothing left in a buffer, and neither side said close.
     pub(crate) fn give(&self, mut stream: ServerStream, keep_alive: Duration, now: Duration) {
-        if stream.stream.has_news() || !stream.socket.member.keeps_idle() || keep_alive.is_zero() {
+        if stream.stream.has_news() || !stream.socket.member().keeps_idle() || keep_alive.is_zero()
+        {
             return;
         }
         // A server that answered at once was never waited for; its hang-up must be seen all the same.
@@ -257,7 +226,7 @@ impl Idle {
         }
         stream.reused = true;
         let mut all = self.0.borrow_mut();
-        let kept = all.entry(stream.socket.member.id).or_default();
+        let kept = all.entry(stream.socket.member().id).or_default();
         if kept.len() < IDLE_MAX {
             kept.push(IdleStream {
                 stream,
@@ -279,7 +248,7 @@ impl Idle {
             kept.retain(|idle| {
                 idle.until > now
                     && !idle.stream.stream.has_news()
-                    && idle.stream.socket.member.keeps_idle()
+                    && idle.stream.socket.member().keeps_idle()
             });
             !kept.is_empty()
         });
@@ -292,7 +261,7 @@ impl Idle {
             .values_mut()
             .filter(|kept| {
                 kept.first()
-                    .is_some_and(|idle| matches(&idle.stream.socket.member))
+                    .is_some_and(|idle| matches(idle.stream.socket.member()))
             })
             .min_by_key(|kept| kept.first().map(|idle| idle.since));
         let closed = oldest.map(|kept| kept.remove(0));

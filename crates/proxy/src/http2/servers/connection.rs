@@ -460,7 +460,8 @@ async fn open(
             return Err(NoConnection::Handshake.into());
         }
     }
-    let (stream, socket) = server.into_parts();
+    // In this order, so that what is left early is closed before it is not counted any more.
+    let (socket, stream) = server.into_parts();
     let carrier = Carrier::new(stream, Vec::new(), None);
     let streams = connection.settings.get().streams;
     let builder = builder(streams);

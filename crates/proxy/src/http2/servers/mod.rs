@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use config::Http2;
@@ -198,7 +197,7 @@ pub(crate) async fn obtain(
                 let place = Place::take(&connection, wanted.only_new);
                 return Ok(Obtained::Http2(stream(place, member)));
             }
-            Found::Full(full) if member.sockets.load(Relaxed) >= wanted.sockets_max => {
+            Found::Full(full) if member.sockets() >= wanted.sockets_max => {
                 wait(&wanted, deadline, poll_fn(|cx| full.poll_room(cx))).await?;
                 continue;
             }
