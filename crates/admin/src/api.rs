@@ -303,6 +303,8 @@ pub(crate) fn unexpected(answer: Answer) -> ApiError {
         // It was there a moment ago.
         Answer::NotFound(why) => ApiError::new(404, why),
         Answer::NeedsForce(why) => ApiError::new(409, why),
+        // Another process has taken over, or this one ends.
+        Answer::Refused(errors) => ApiError::new(503, errors.join("; ")),
         other => ApiError::new(500, format!("an answer to another question: {other:?}")),
     }
 }

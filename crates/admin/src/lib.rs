@@ -36,7 +36,7 @@ use serde_json::Value;
 
 pub use carried::Totals;
 pub use client::Client;
-pub use server::serve;
+pub use server::{Ending, serve};
 
 use carried::Carried;
 use error::ApiError;

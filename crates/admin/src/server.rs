@@ -1,9 +1,13 @@
 //! Serves the router on a socket, within bounds: an admin listener must neither starve nor be starved.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,23 +20,54 @@ const CONNECTIONS_MAX: usize = 256;
 const HEADER_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Who is connected when serving ends has this long to ask: a request may be on its way.
+const LAST_REQUEST_MAX: Duration = Duration::from_secs(1);
 /// What is still being answered at the end has this long.
-const END_MAX: Duration = Duration::from_secs(1);
+const END_MAX: Duration = Duration::from_secs(2);
+/// What the kernel had queued when serving ends is accepted within this.
+const SETTLE: Duration = Duration::from_millis(20);
 /// After a failed accept, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` ends, then finishes what is being answered, for a second at most.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+/// Who asks this listener when it ends here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nobody: who waits to be accepted is served still.
+    Closed,
+    /// Another process, which has the socket, and with it those who wait to be accepted.
+    HandedOver,
+}
+
+/// Serves until `shutdown` ends. Then every connection has one more answer, which says `Connection: close`: those are
+/// waited for which are being answered, for two seconds at most, and those which have not asked, for one.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = Ending>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (end, ended) = watch::channel(false);
-    tokio::select! {
-        () = accept(&listener, &router, &places, &ended) => {}
-        () = shutdown => {}
+    let is_ended = ended.clone();
+    let router = router.layer(map_response(move |response: Response| {
+        let is_ended = *is_ended.borrow();
+        std::future::ready(say_close_if(is_ended, response))
+    }));
+    let ending = tokio::select! {
+        () = accept(&listener, &router, &places, &ended) => Ending::Closed,
+        ending = shutdown => ending,
+    };
+    let _ = end.send(true);
+    if ending == Ending::Closed {
+        let accepting = accept(&listener, &router, &places, &ended);
+        let _ = tokio::time::timeout(SETTLE, accepting).await;
     }
     drop(listener);
-    let _ = end.send(true);
     let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(END_MAX, places.acquire_many(all)).await;
+}
+
+fn say_close_if(is_ended: bool, mut response: Response) -> Response {
+    if is_ended {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn accept(
@@ -61,17 +96,24 @@ async fn accept(
 
 async fn connection(stream: TcpStream, router: Router, mut ended: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
-    let mut serving = std::pin::pin!(
+    let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
     );
+    // What has come is taken in before it is looked whether the time is over.
     tokio::select! {
+        biased;
         // How a peer's connection ends is no news of ours.
         _ = &mut serving => return,
-        _ = ended.wait_for(|ended| *ended) => serving.as_mut().graceful_shutdown(),
+        _ = ended.wait_for(|ended| *ended) => {}
+    }
+    tokio::select! {
+        biased;
+        _ = &mut serving => return,
+        () = tokio::time::sleep(LAST_REQUEST_MAX) => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
 }

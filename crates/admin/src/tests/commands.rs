@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::Client;
@@ -258,6 +259,7 @@ async fn the_end_waits_for_what_is_being_answered_and_takes_no_more() {
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(crate::serve(listener, slow, async {
         let _ = ended.await;
+        crate::Ending::Closed
     }));
     let client = Client {
         url: format!("http://{address}"),
@@ -276,6 +278,60 @@ async fn the_end_waits_for_what_is_being_answered_and_takes_no_more() {
         error.contains("connection refused; is evenkeel running?"),
         "{error}"
     );
+}
+
+/// Who is connected may be about to ask, having asked before or not, and so may who waits to be accepted.
+#[tokio::test]
+async fn the_end_leaves_nobody_unanswered_who_is_connected() {
+    for ending in [crate::Ending::Closed, crate::Ending::HandedOver] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let (end, ended) = tokio::sync::oneshot::channel::<crate::Ending>();
+        let serving = tokio::spawn(crate::serve(listener, router, async {
+            ended.await.unwrap()
+        }));
+        let (mut fresh, mut used) = (Kept::connect(address).await, Kept::connect(address).await);
+        // Accepted in turn: when the second is answered, the first is accepted.
+        assert!(!used.get().await.contains("close"));
+        let mut queued = Kept::connect(address).await;
+        end.send(ending).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for kept in [&mut fresh, &mut used] {
+            let answer = kept.get().await;
+            assert!(answer.contains("connection: close"), "{ending:?}: {answer}");
+            assert!(answer.ends_with("here"), "{ending:?}: {answer}");
+        }
+        if ending == crate::Ending::Closed {
+            assert!(queued.get().await.ends_with("here"));
+        }
+        serving.await.unwrap();
+    }
+}
+
+/// A connection that is kept.
+struct Kept(tokio::net::TcpStream);
+
+impl Kept {
+    async fn connect(address: std::net::SocketAddr) -> Self {
+        Self(tokio::net::TcpStream::connect(address).await.unwrap())
+    }
+
+    async fn get(&mut self) -> String {
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        self.0.write_all(request).await.unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"here") {
+            let count = self.0.read_buf(&mut text).await.unwrap();
+            assert_ne!(
+                count,
+                0,
+                "closed after {:?}",
+                String::from_utf8_lossy(&text)
+            );
+        }
+        String::from_utf8(text).unwrap()
+    }
 }
 
 #[tokio::test]

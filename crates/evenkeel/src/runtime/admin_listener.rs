@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use admin::Console;
+use admin::{Console, Ending};
 use config::Admin;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -135,7 +135,7 @@ fn bind_next(from: SocketAddr) -> io::Result<TcpListener> {
 pub(super) struct AdminTask {
     pub(super) address: SocketAddr,
     socket: TcpListener,
-    end: oneshot::Sender<()>,
+    end: oneshot::Sender<Ending>,
     task: JoinHandle<()>,
 }
 
@@ -150,9 +150,7 @@ impl AdminTask {
         let socket = listener.try_clone()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (end, ended) = oneshot::channel();
-        let ended = async move {
-            let _ = ended.await;
-        };
+        let ended = async move { ended.await.unwrap_or(Ending::Closed) };
         let task = tokio::spawn(admin::serve(listener, console.router(), ended));
         Ok(Self {
             address,
@@ -170,14 +168,16 @@ impl AdminTask {
         self.socket.try_clone().map(OwnedFd::from)
     }
 
-    /// Another process has the socket: nothing new is accepted. What is being answered is finished, as long as it takes.
-    pub(super) fn hand_over(self) {
-        let _ = self.end.send(());
+    /// Another process has the socket: nothing new is accepted. Whoever is connected here is served to the end by the
+    /// task that is given back, and wants to be waited for.
+    pub(super) fn hand_over(self) -> JoinHandle<()> {
+        let _ = self.end.send(Ending::HandedOver);
+        self.task
     }
 
-    /// Finishes what is being answered, within a second.
+    /// Finishes what is being answered, and what may be on its way, within two seconds.
     pub(super) async fn end(self) {
-        let _ = self.end.send(());
+        let _ = self.end.send(Ending::Closed);
         let _ = self.task.await;
     }
 }

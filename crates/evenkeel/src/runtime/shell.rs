@@ -18,6 +18,7 @@ use control::world::{Hub, Phase};
 use proxy::Engine;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 
 use super::access_log::{self, AccessLog};
 use super::acme;
@@ -53,6 +54,8 @@ pub(super) struct Shell {
     pub(super) state_file: StateFile,
     pub(super) console: admin::Console,
     pub(super) admin: Option<AdminTask>,
+    /// Serves who was connected to the admin listener when another process took it over.
+    pub(super) admin_leaves: Option<JoinHandle<()>>,
     pub(super) addresses: admin::Addresses,
     pub(super) messages: UnboundedReceiver<Message>,
     pub(super) signals: Signals,
@@ -427,6 +430,9 @@ impl Shell {
         }
         if let Some(admin) = self.admin {
             admin.end().await;
+        }
+        if let Some(task) = self.admin_leaves {
+            let _ = task.await;
         }
         self.upgrading.end(&self.console);
         tracing::info!(cut, "stopped: {}", cut_text(cut));

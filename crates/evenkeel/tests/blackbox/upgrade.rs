@@ -91,6 +91,30 @@ fn five_upgrades_in_a_row_lose_nothing() {
     );
 }
 
+/// The process that goes answers whoever had connected to its admin listener.
+#[test]
+fn an_admin_connection_is_answered_across_an_upgrade() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let mut evenkeel = start(&site(&[origin.address()], ""));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let admin = evenkeel.admin().expect("an admin address");
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (mut fresh, mut used) = (connect(admin), connect(admin));
+    // Accepted in turn: when the second is answered, the first is accepted.
+    let answer = used.exchange(request).expect("an answer");
+    assert!(!answer.closes(), "{answer}");
+    let mark = evenkeel.mark();
+    evenkeel.signal(Signal::USR2).expect("a signal");
+    let _newest = successor(&mut evenkeel, mark);
+    for client in [&mut fresh, &mut used] {
+        let answer = client.exchange(request).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer}");
+        assert!(answer.closes(), "{answer}");
+    }
+    wait_drained(&mut evenkeel, mark);
+    assert_eq!(evenkeel.wait_exit(SOON).expect("an end").code(), Some(0));
+}
+
 /// A copy of the binary that a test may break.
 fn own_binary(evenkeel: &Path) -> PathBuf {
     let path = evenkeel.join("evenkeel");

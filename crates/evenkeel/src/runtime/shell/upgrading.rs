@@ -214,7 +214,7 @@ impl Shell {
         };
         self.look_at_end();
         if let Some(admin) = self.admin.take() {
-            admin.hand_over();
+            self.admin_leaves = Some(admin.hand_over());
         }
         self.acme.stop();
         // Written to the last, before the new process writes it.
