@@ -14,7 +14,7 @@ const FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
 const SECONDS: &str = "60";
 /// Bytes of an input.
-const INPUT_MAX: &str = "4096";
+const INPUT_MAX: &str = "8192";
 
 /// That every target builds, with what the workspace has built already. It needs no C++ compiler: nothing is linked.
 pub(crate) fn check() -> Result<()> {
