@@ -1,9 +1,11 @@
 //! Affinity: clients that keep their server, as their cookie jars and the servers see it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use testkit::{Evenkeel, Origin, Raw, Response, missing, reply, wait_until};
 
+use crate::http2_support::{DATA, Frames, GET};
 use crate::life_support::{SOON, ask, connect, metric, reload, server, start, web};
 
 /// Servers that answer with their own name and what they got of `Cookie`.
@@ -194,6 +196,32 @@ fn what_names_no_server_is_replaced_and_of_two_the_first_that_does_counts() {
     assert_eq!(bindings(&evenkeel, "foreign"), 5.0);
     assert_eq!(bindings(&evenkeel, "new"), 1.0);
     assert_eq!(bindings(&evenkeel, "kept"), 4.0);
+}
+
+#[test]
+fn streams_of_one_connection_are_bound_each_by_its_own_cookie() {
+    let (_origins, evenkeel) = three("affinity: { cookie: { name: S, value: name } }");
+    let mut frames = Frames::connect(web(&evenkeel));
+    let names = ["a", "b", "c", "c", "b", "a", "b", "b", "c"];
+    for (stream, name) in (1..).step_by(2).zip(names) {
+        // Browsers send each cookie as a field of its own (RFC 9113 §8.2.3).
+        let cookie = format!("S={name}");
+        let cookies = [("cookie", "theme=dark"), ("cookie", &*cookie)];
+        frames.request(stream, &[GET, &cookies].concat(), true);
+    }
+    let mut bodies: BTreeMap<u32, String> = BTreeMap::new();
+    let mut ended = 0;
+    while ended < names.len() {
+        let frame = frames.next().expect("an answer to each");
+        if frame.kind == DATA {
+            let body = bodies.entry(frame.stream).or_default();
+            body.push_str(&String::from_utf8_lossy(&frame.payload));
+        }
+        ended += usize::from(frame.ends_stream());
+    }
+    let servers: Vec<_> = bodies.into_values().collect();
+    assert_eq!(servers, names.map(|name| format!("{name} theme=dark")));
+    assert_eq!(bindings(&evenkeel, "kept"), names.len() as f64);
 }
 
 #[test]
