@@ -4,8 +4,9 @@
 //! It reports what was said; what follows from it differs between requests and
 //! responses, and is decided there.
 
-use super::head::{HeadFault, Span, Version};
+use super::head::{Decoded, HeadFault, Span, Version};
 use super::known::{Known, KnownSet, is_framing_look_alike};
+use super::scan;
 use super::text::{is_token, members};
 
 /// One field line.
@@ -58,47 +59,67 @@ pub(super) enum Coding {
 }
 
 impl Said {
-    /// Reads `parsed` into `fields`, replacing what was there. `head` is the
-    /// buffer that all of them are slices of, up to the end of the head;
-    /// `start_line` is where the start line ends at the earliest.
+    /// Reads the field lines that start at `from` into `fields`, replacing what was
+    /// there, and tells where the head ends, behind the blank line. `fields_max` is the
+    /// number of lines that may be there.
     ///
-    /// On the way it looks at what stands between a value and the next name,
-    /// since httparse lets a line feed pass without its carriage return
-    /// (RFC 9112 §2.2 would allow it, but parsers differ).
+    /// A line ends with CR LF and nothing else (RFC 9112 §2.2 would let a line feed pass
+    /// alone, but parsers differ).
     #[inline]
     pub(super) fn read(
-        head: &[u8],
-        start_line: usize,
-        parsed: &[httparse::Header<'_>],
+        bytes: &[u8],
+        from: usize,
+        fields_max: usize,
         fields: &mut Vec<Field>,
-    ) -> Result<Said, HeadFault> {
+    ) -> Result<Decoded<(Said, usize)>, HeadFault> {
         let mut said = Said::default();
-        let mut line_end = start_line;
+        let mut at = from;
         fields.clear();
-        fields.reserve(parsed.len());
-        for header in parsed {
-            let name = header.name.as_bytes();
+        loop {
+            match bytes.get(at) {
+                None => return Ok(Decoded::Incomplete),
+                Some(b'\r') => {
+                    return Ok(match line_feed(bytes, at + 1, HeadFault::LineEnd)? {
+                        Decoded::Incomplete => Decoded::Incomplete,
+                        Decoded::Complete(end) => Decoded::Complete((said, end)),
+                    });
+                }
+                Some(b'\n') => return Err(HeadFault::LineEnd),
+                Some(_) => {}
+            }
+            let colon = scan::colon(bytes, at);
+            let name = bytes.get(at..colon).unwrap_or_default();
             let known = Known::of(name);
-            let field = Field {
-                name: Span::locate(head, name),
-                value: Span::locate(head, header.value),
-                known,
-            };
-            ends_with(head, line_end, field.name.start as usize, b"\r\n")?;
-            line_end = field.value.end();
-            fields.push(field);
             if known == Known::Other {
+                if !is_token(name) {
+                    return Err(HeadFault::FieldName);
+                }
+                if colon == bytes.len() {
+                    return Ok(Decoded::Incomplete);
+                }
                 if is_framing_look_alike(name) {
                     return Err(HeadFault::FramingLookAlike);
                 }
-            } else {
+            }
+            if fields.len() == fields_max {
+                return Err(HeadFault::TooManyFields);
+            }
+            let Decoded::Complete((value, next)) = read_value(bytes, colon + 1)? else {
+                return Ok(Decoded::Incomplete);
+            };
+            let field = Field {
+                name: Span::between(at, colon),
+                value,
+                known,
+            };
+            fields.push(field);
+            at = next;
+            if known != Known::Other {
                 let repeated = said.present.contains(known);
                 said.present.insert(known);
-                said.note(known, header.value, field.value, repeated)?;
+                said.note(known, value.of(bytes), value, repeated)?;
             }
         }
-        ends_with(head, line_end, head.len(), b"\r\n\r\n")?;
-        Ok(said)
     }
 
     #[inline]
@@ -176,11 +197,40 @@ impl Said {
     }
 }
 
-#[inline]
-fn ends_with(head: &[u8], from: usize, to: usize, line_end: &[u8]) -> Result<(), HeadFault> {
-    match head.get(from..to) {
-        Some(between) if between.ends_with(line_end) => Ok(()),
-        _ => Err(HeadFault::LineEnd),
+/// The value that starts behind a colon, without the blanks around it, and where the
+/// next line starts.
+#[inline(always)]
+fn read_value(bytes: &[u8], from: usize) -> Result<Decoded<(Span, usize)>, HeadFault> {
+    let mut start = from;
+    while let Some(b' ' | b'\t') = bytes.get(start) {
+        start += 1;
+    }
+    let mut end = scan::control(bytes, start);
+    while let Some(b'\t') = bytes.get(end) {
+        end = scan::control(bytes, end + 1);
+    }
+    let next = match bytes.get(end) {
+        None => return Ok(Decoded::Incomplete),
+        Some(b'\r') => match line_feed(bytes, end + 1, HeadFault::FieldValue)? {
+            Decoded::Complete(next) => next,
+            Decoded::Incomplete => return Ok(Decoded::Incomplete),
+        },
+        Some(b'\n') => return Err(HeadFault::LineEnd),
+        Some(_) => return Err(HeadFault::FieldValue),
+    };
+    while let Some([.., b' ' | b'\t']) = bytes.get(start..end) {
+        end -= 1;
+    }
+    Ok(Decoded::Complete((Span::between(start, end), next)))
+}
+
+/// What lies behind the line feed that must be at `at`, after a carriage return.
+#[inline(always)]
+pub(super) fn line_feed<E>(bytes: &[u8], at: usize, otherwise: E) -> Result<Decoded<usize>, E> {
+    match bytes.get(at) {
+        Some(b'\n') => Ok(Decoded::Complete(at + 1)),
+        None => Ok(Decoded::Incomplete),
+        Some(_) => Err(otherwise),
     }
 }
 

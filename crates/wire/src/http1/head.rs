@@ -1,11 +1,9 @@
-//! What requests and responses have in common: spans, versions, limits, faults,
-//! and room for parsing.
+//! What requests and responses have in common: spans, versions, limits and faults.
 //!
 //! Reading the fields is `fields`' duty, start lines belong to `request` and
 //! `response`.
 
 use std::fmt;
-use std::mem::MaybeUninit;
 
 /// A piece of the buffer that a head was decoded from, by offset, so that heads
 /// borrow nothing and can be recycled.
@@ -34,19 +32,13 @@ impl Span {
         self.len == 0
     }
 
-    /// The offset behind it.
+    /// From `start` to before `end`. Heads are shorter than 4 GiB (`HeadLimits`), so the
+    /// casts lose nothing.
     #[inline]
-    pub(super) fn end(&self) -> usize {
-        self.start as usize + self.len as usize
-    }
-
-    /// Where `part` lies in `whole`, whose slice it must be. Heads are shorter
-    /// than 4 GiB (`HeadLimits`), so the casts lose nothing.
-    #[inline]
-    pub(super) fn locate(whole: &[u8], part: &[u8]) -> Span {
+    pub(super) fn between(start: usize, end: usize) -> Span {
         Span {
-            start: part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr()) as u32,
-            len: part.len() as u32,
+            start: start as u32,
+            len: end.saturating_sub(start) as u32,
         }
     }
 }
@@ -59,6 +51,23 @@ pub enum Version {
     /// HTTP/1.1: persists by default.
     #[default]
     Http11,
+}
+
+impl Version {
+    /// Bytes of `HTTP/1.1`.
+    pub(super) const BYTES: usize = 8;
+
+    /// The version whose text starts at `at`; `None` if it is none of the two.
+    #[inline]
+    pub(super) fn read(bytes: &[u8], at: usize) -> Option<Decoded<Version>> {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match rest.first_chunk::<{ Version::BYTES }>() {
+            Some(b"HTTP/1.1") => Some(Decoded::Complete(Version::Http11)),
+            Some(b"HTTP/1.0") => Some(Decoded::Complete(Version::Http10)),
+            None if b"HTTP/1.".starts_with(rest) => Some(Decoded::Incomplete),
+            _ => None,
+        }
+    }
 }
 
 /// The methods that something here depends on. They are case-sensitive: `get`
@@ -231,32 +240,5 @@ impl HeadFault {
 impl fmt::Display for HeadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
-    }
-}
-
-/// Fields that are parsed on the stack; a head with more, where the limit allows
-/// it, is parsed a second time with one allocation.
-pub(super) const STACK_FIELDS: usize = 128;
-
-/// Room for what httparse finds. It initialises what it uses.
-pub(super) type Slot<'b> = MaybeUninit<httparse::Header<'b>>;
-
-/// Runs `decode` with room for as many fields as `fields_max` says.
-#[inline]
-pub(super) fn with_slots<'b, T, E: From<HeadFault> + PartialEq>(
-    fields_max: usize,
-    mut decode: impl FnMut(&mut [Slot<'b>]) -> Result<T, E>,
-) -> Result<T, E> {
-    let mut stack: [Slot<'b>; STACK_FIELDS] = [const { MaybeUninit::uninit() }; STACK_FIELDS];
-    if let Some(few) = stack.get_mut(..fields_max) {
-        return decode(few);
-    }
-    match decode(&mut stack) {
-        Err(error) if error == HeadFault::TooManyFields.into() => {
-            let mut heap = Vec::new();
-            heap.resize_with(fields_max, MaybeUninit::uninit);
-            decode(&mut heap)
-        }
-        result => result,
     }
 }

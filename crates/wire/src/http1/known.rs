@@ -72,89 +72,91 @@ impl Known {
             return Known::Other;
         };
         // Length and first letter leave one candidate, rarely two.
-        let (text, known): (&[u8], Known) = match (name.len(), first | 0x20) {
-            (2, b't') => (b"te", Known::Te),
-            (3, b'a') => (b"age", Known::Age),
-            (3, b'v') => (b"via", Known::Via),
-            (4, b'd') => (b"date", Known::Date),
-            (4, b'h') => (b"host", Known::Host),
-            (4, b'v') => (b"vary", Known::Vary),
-            (5, b'r') => (b"range", Known::Range),
-            (6, b'a') => (b"accept", Known::Accept),
-            (6, b'c') => (b"cookie", Known::Cookie),
-            (6, b'e') => (b"expect", Known::Expect),
-            (6, b'o') => (b"origin", Known::Origin),
-            (6, b'p') => (b"pragma", Known::Pragma),
-            (6, b's') => (b"server", Known::Server),
-            (7, b'e') => (b"expires", Known::Expires),
-            (7, b'r') => (b"referer", Known::Referer),
-            (7, b't') => (b"trailer", Known::Trailer),
-            (7, b'u') => (b"upgrade", Known::Upgrade),
-            (8, b'i') if ends(name, b'h') => (b"if-match", Known::IfMatch),
-            (8, b'i') => (b"if-range", Known::IfRange),
-            (8, b'l') => (b"location", Known::Location),
-            (9, b'f') => (b"forwarded", Known::Forwarded),
-            (9, b'x') => (b"x-real-ip", Known::XRealIp),
-            (10, b'c') => (b"connection", Known::Connection),
-            (10, b'e') => (b"early-data", Known::EarlyData),
-            (10, b'k') => (b"keep-alive", Known::KeepAlive),
-            (10, b's') => (b"set-cookie", Known::SetCookie),
-            (10, b'u') => (b"user-agent", Known::UserAgent),
-            (11, b'g') => (b"grpc-status", Known::GrpcStatus),
-            (11, b'r') => (b"retry-after", Known::RetryAfter),
-            (12, b'c') => (b"content-type", Known::ContentType),
-            (12, b'g') => (b"grpc-timeout", Known::GrpcTimeout),
-            (12, b'm') => (b"max-forwards", Known::MaxForwards),
-            (12, b'x') => (b"x-request-id", Known::XRequestId),
-            (13, b'a') => (b"authorization", Known::Authorization),
-            (13, b'c') if ends(name, b'l') => (b"cache-control", Known::CacheControl),
-            (13, b'c') => (b"content-range", Known::ContentRange),
-            (13, b'i') => (b"if-none-match", Known::IfNoneMatch),
-            (14, b'c') => (b"content-length", Known::ContentLength),
-            (14, b'h') => (b"http2-settings", Known::Http2Settings),
-            (15, b'a') => (b"accept-encoding", Known::AcceptEncoding),
-            (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
-            (16, b'c') => (b"content-encoding", Known::ContentEncoding),
-            (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
-            (16, b'w') => (b"www-authenticate", Known::WwwAuthenticate),
-            (16, b'x') => (b"x-forwarded-host", Known::XForwardedHost),
-            (17, b'i') => (b"if-modified-since", Known::IfModifiedSince),
-            (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
-            (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
-            (18, b'p') => (b"proxy-authenticate", Known::ProxyAuthenticate),
-            (19, b'i') => (b"if-unmodified-since", Known::IfUnmodifiedSince),
-            (19, b'p') => (b"proxy-authorization", Known::ProxyAuthorization),
+        let (same, known) = match (name.len(), first | 0x20) {
+            (2, b't') => (is(name, b"te"), Known::Te),
+            (3, b'a') => (is(name, b"age"), Known::Age),
+            (3, b'v') => (is(name, b"via"), Known::Via),
+            (4, b'd') => (is(name, b"date"), Known::Date),
+            (4, b'h') => (is(name, b"host"), Known::Host),
+            (4, b'v') => (is(name, b"vary"), Known::Vary),
+            (5, b'r') => (is(name, b"range"), Known::Range),
+            (6, b'a') => (is(name, b"accept"), Known::Accept),
+            (6, b'c') => (is(name, b"cookie"), Known::Cookie),
+            (6, b'e') => (is(name, b"expect"), Known::Expect),
+            (6, b'o') => (is(name, b"origin"), Known::Origin),
+            (6, b'p') => (is(name, b"pragma"), Known::Pragma),
+            (6, b's') => (is(name, b"server"), Known::Server),
+            (7, b'e') => (is(name, b"expires"), Known::Expires),
+            (7, b'r') => (is(name, b"referer"), Known::Referer),
+            (7, b't') => (is(name, b"trailer"), Known::Trailer),
+            (7, b'u') => (is(name, b"upgrade"), Known::Upgrade),
+            (8, b'i') if ends(name, b'h') => (is(name, b"if-match"), Known::IfMatch),
+            (8, b'i') => (is(name, b"if-range"), Known::IfRange),
+            (8, b'l') => (is(name, b"location"), Known::Location),
+            (9, b'f') => (is(name, b"forwarded"), Known::Forwarded),
+            (9, b'x') => (is(name, b"x-real-ip"), Known::XRealIp),
+            (10, b'c') => (is(name, b"connection"), Known::Connection),
+            (10, b'e') => (is(name, b"early-data"), Known::EarlyData),
+            (10, b'k') => (is(name, b"keep-alive"), Known::KeepAlive),
+            (10, b's') => (is(name, b"set-cookie"), Known::SetCookie),
+            (10, b'u') => (is(name, b"user-agent"), Known::UserAgent),
+            (11, b'g') => (is(name, b"grpc-status"), Known::GrpcStatus),
+            (11, b'r') => (is(name, b"retry-after"), Known::RetryAfter),
+            (12, b'c') => (is(name, b"content-type"), Known::ContentType),
+            (12, b'g') => (is(name, b"grpc-timeout"), Known::GrpcTimeout),
+            (12, b'm') => (is(name, b"max-forwards"), Known::MaxForwards),
+            (12, b'x') => (is(name, b"x-request-id"), Known::XRequestId),
+            (13, b'a') => (is(name, b"authorization"), Known::Authorization),
+            (13, b'c') if ends(name, b'l') => (is(name, b"cache-control"), Known::CacheControl),
+            (13, b'c') => (is(name, b"content-range"), Known::ContentRange),
+            (13, b'i') => (is(name, b"if-none-match"), Known::IfNoneMatch),
+            (14, b'c') => (is(name, b"content-length"), Known::ContentLength),
+            (14, b'h') => (is(name, b"http2-settings"), Known::Http2Settings),
+            (15, b'a') => (is(name, b"accept-encoding"), Known::AcceptEncoding),
+            (15, b'x') => (is(name, b"x-forwarded-for"), Known::XForwardedFor),
+            (16, b'c') => (is(name, b"content-encoding"), Known::ContentEncoding),
+            (16, b'p') => (is(name, b"proxy-connection"), Known::ProxyConnection),
+            (16, b'w') => (is(name, b"www-authenticate"), Known::WwwAuthenticate),
+            (16, b'x') => (is(name, b"x-forwarded-host"), Known::XForwardedHost),
+            (17, b'i') => (is(name, b"if-modified-since"), Known::IfModifiedSince),
+            (17, b't') => (is(name, b"transfer-encoding"), Known::TransferEncoding),
+            (17, b'x') => (is(name, b"x-forwarded-proto"), Known::XForwardedProto),
+            (18, b'p') => (is(name, b"proxy-authenticate"), Known::ProxyAuthenticate),
+            (19, b'i') => (is(name, b"if-unmodified-since"), Known::IfUnmodifiedSince),
+            (19, b'p') => (is(name, b"proxy-authorization"), Known::ProxyAuthorization),
             _ => return Known::Other,
         };
-        if is_same(name, text) {
-            known
-        } else {
-            Known::Other
-        }
+        if same { known } else { Known::Other }
     }
 }
 
-/// Whether `name` is `text` (of the same length, in lower case), whatever the
-/// case: in words, which may overlap, since a comparison byte by byte costs as
-/// much as all the rest of reading a head.
-#[inline]
-fn is_same(name: &[u8], text: &[u8]) -> bool {
-    match name.len().checked_sub(WORD) {
-        None => name.eq_ignore_ascii_case(text),
-        Some(last) => [0, last.min(WORD), last]
+/// Whether `name` is `text` (which is in lower case), whatever its case: in words, which
+/// may overlap, with the text in the instructions, since a comparison byte by byte costs
+/// as much as all the rest of reading a head.
+#[inline(always)]
+fn is<const N: usize>(name: &[u8], text: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else {
+        return false;
+    };
+    match N {
+        ..4 => name.eq_ignore_ascii_case(text),
+        4..8 => [0, N - 4]
             .into_iter()
-            .all(|at| is_same_word(name, text, at)),
+            .all(|at| is_same_at::<4>(name, text, at)),
+        // No known name is longer than three words.
+        _ => [0, (N - 8).min(8), N - 8]
+            .into_iter()
+            .all(|at| is_same_at::<8>(name, text, at)),
     }
 }
 
-/// Bytes compared at once; no known name is longer than three of them.
-const WORD: usize = 8;
-
-#[inline]
-fn is_same_word(name: &[u8], text: &[u8], at: usize) -> bool {
+#[inline(always)]
+fn is_same_at<const BYTES: usize>(name: &[u8], text: &[u8], at: usize) -> bool {
     let word = |bytes: &[u8]| {
-        let word = bytes.get(at..)?.first_chunk::<WORD>()?;
-        Some(u64::from_ne_bytes(*word))
+        let mut word = [0; 8];
+        let (start, _) = word.split_first_chunk_mut::<BYTES>()?;
+        *start = *bytes.get(at..)?.first_chunk()?;
+        Some(u64::from_ne_bytes(word))
     };
     let (Some(name), Some(text)) = (word(name), word(text)) else {
         return false;

@@ -18,6 +18,7 @@ mod head;
 mod known;
 mod request;
 mod response;
+mod scan;
 mod text;
 
 pub use chunked::{

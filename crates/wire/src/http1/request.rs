@@ -10,10 +10,11 @@
 
 use std::fmt;
 
-use super::fields::{Field, Said};
-use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Slot, Span, Version, with_slots};
+use super::fields::{Field, Said, line_feed};
+use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Span, Version};
 use super::known::KnownSet;
-use super::text::is_host;
+use super::scan;
+use super::text::{is_host, is_token_byte};
 
 /// A decoded request head: offsets into the caller's buffer. Keep one and decode
 /// into it again and again; `fields` keeps its capacity.
@@ -159,72 +160,103 @@ pub fn decode_request(
     head: &mut RequestHead,
 ) -> Result<Decoded<()>, RequestError> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-    // httparse would skip any number of empty lines, with or without CR.
     match bytes.get(start) {
         Some(b'\n') => return Err(HeadFault::LineEnd.into()),
         Some(b'\r') if start > 0 => return Err(RequestError::RequestLine),
+        Some(b'\r') => {
+            return line_feed(bytes, 1, HeadFault::LineEnd.into()).map(|_| Decoded::Incomplete);
+        }
         _ => {}
     }
     let end = limits
         .head_bytes_addressable()
         .saturating_add(start)
         .min(bytes.len());
-    let window = bytes.get(start..end).unwrap_or_default();
-    let decoded = with_slots(limits.headers, |slots| {
-        decode_window(bytes, window, slots, limits, head)
-    })?;
+    let window = bytes.get(..end).unwrap_or_default();
+    let decoded = decode_window(window, start, limits, head)?;
     if decoded == Decoded::Incomplete {
-        if target_in(window).len() > limits.uri_bytes {
+        let so_far = window.get(start..).unwrap_or_default();
+        if target_in(so_far).len() > limits.uri_bytes {
             return Err(RequestError::UriTooLong);
         }
-        if window.len() >= limits.head_bytes_addressable() {
+        if so_far.len() >= limits.head_bytes_addressable() {
             return Err(HeadFault::TooLarge.into());
         }
     }
     Ok(decoded)
 }
 
-fn decode_window<'b>(
-    bytes: &'b [u8],
-    window: &'b [u8],
-    slots: &mut [Slot<'b>],
+fn decode_window(
+    bytes: &[u8],
+    start: usize,
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) -> Result<Decoded<()>, RequestError> {
-    let mut parsed = httparse::Request::new(&mut []);
-    let len = match parsed.parse_with_uninit_headers(window, slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(Decoded::Incomplete),
-        // Which version it would be is not told by half of it.
-        Err(httparse::Error::Version) if first_line(window).is_none() => {
-            return Ok(Decoded::Incomplete);
-        }
-        Err(error) => return Err(fault_of(error, window)),
+    let Decoded::Complete(fields_start) = request_line(bytes, start, limits, head)? else {
+        return Ok(Decoded::Incomplete);
     };
-    let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-        return Err(RequestError::RequestLine);
+    let read = Said::read(bytes, fields_start, limits.headers, &mut head.fields)?;
+    let Decoded::Complete((said, end)) = read else {
+        return Ok(Decoded::Incomplete);
     };
-    let (method, target) = (method.as_bytes(), target.as_bytes());
-    if target.len() > limits.uri_bytes {
-        return Err(RequestError::UriTooLong);
-    }
-    if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
-        return Err(RequestError::Target);
-    }
-    head.method = Method::of(method);
-    head.method_text = Span::locate(bytes, method);
-    head.target = Span::locate(bytes, target);
-    head.version = if parsed.version == Some(0) {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
-    head.len = Span::locate(bytes, window).start as usize + len;
-    let whole = bytes.get(..head.len).unwrap_or_default();
-    let line_end = head.target.end() + b" HTTP/1.1".len();
-    let said = Said::read(whole, line_end, parsed.headers, &mut head.fields)?;
+    head.len = end;
     conclude(bytes, &said, head)?;
     Ok(Decoded::Complete(()))
+}
+
+/// Reads the request line that starts at `start`, and tells where the fields do.
+#[inline]
+fn request_line(
+    bytes: &[u8],
+    start: usize,
+    limits: &HeadLimits,
+    head: &mut RequestHead,
+) -> Result<Decoded<usize>, RequestError> {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let Some(blank) = rest.iter().position(|&byte| !is_token_byte(byte)) else {
+        return Ok(Decoded::Incomplete);
+    };
+    let method = rest.get(..blank).unwrap_or_default();
+    if method.is_empty() || rest.get(blank) != Some(&b' ') {
+        return Err(RequestError::RequestLine);
+    }
+    let target_start = start + blank + 1;
+    let target_end = scan::target_end(bytes, target_start);
+    if target_end - target_start > limits.uri_bytes {
+        return Err(RequestError::UriTooLong);
+    }
+    match bytes.get(target_end) {
+        None => return Ok(Decoded::Incomplete),
+        Some(b' ') if target_end > target_start => {}
+        Some(b'#' | 0x80..) => return Err(RequestError::Target),
+        Some(_) => return Err(RequestError::RequestLine),
+    }
+    head.method = Method::of(method);
+    head.method_text = Span::between(start, start + blank);
+    head.target = Span::between(target_start, target_end);
+    let version_start = target_end + 1;
+    let read = match Version::read(bytes, version_start) {
+        Some(Decoded::Complete(version)) => version,
+        Some(Decoded::Incomplete) => return Ok(Decoded::Incomplete),
+        None => return bad_version(rest),
+    };
+    head.version = read;
+    let line_end = version_start + Version::BYTES;
+    match bytes.get(line_end) {
+        None => Ok(Decoded::Incomplete),
+        Some(b'\r') => line_feed(bytes, line_end + 1, HeadFault::LineEnd.into()),
+        Some(_) => Err(HeadFault::LineEnd.into()),
+    }
+}
+
+/// A version that cannot be read: which it would be is not told by half a line.
+#[cold]
+fn bad_version(head: &[u8]) -> Result<Decoded<usize>, RequestError> {
+    match first_line(head) {
+        None => Ok(Decoded::Incomplete),
+        Some(line) if names_a_version(line) => Err(RequestError::Version),
+        Some(_) => Err(RequestError::RequestLine),
+    }
 }
 
 /// What follows from the fields.
@@ -257,21 +289,6 @@ fn target_in(window: &[u8]) -> &[u8] {
     let line = first_line(window).unwrap_or(window);
     let mut parts = line.splitn(3, |&byte| byte == b' ');
     parts.nth(1).unwrap_or_default()
-}
-
-fn fault_of(error: httparse::Error, head: &[u8]) -> RequestError {
-    match error {
-        httparse::Error::HeaderName => HeadFault::FieldName.into(),
-        httparse::Error::HeaderValue => HeadFault::FieldValue.into(),
-        httparse::Error::NewLine => HeadFault::LineEnd.into(),
-        httparse::Error::TooManyHeaders => HeadFault::TooManyFields.into(),
-        httparse::Error::Version if names_a_version(first_line(head).unwrap_or(head)) => {
-            RequestError::Version
-        }
-        httparse::Error::Version | httparse::Error::Status | httparse::Error::Token => {
-            RequestError::RequestLine
-        }
-    }
 }
 
 fn first_line(head: &[u8]) -> Option<&[u8]> {

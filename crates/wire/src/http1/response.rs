@@ -10,9 +10,10 @@
 
 use std::fmt;
 
-use super::fields::{Field, Said};
-use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Slot, Span, Version, with_slots};
+use super::fields::{Field, Said, line_feed};
+use super::head::{Body, Decoded, HeadFault, HeadLimits, Method, Span, Version};
 use super::known::KnownSet;
+use super::scan;
 
 /// A decoded response head: offsets into the caller's buffer. Keep one and
 /// decode into it again and again; `fields` keeps its capacity.
@@ -87,54 +88,76 @@ pub fn decode_response(
     limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<Decoded<()>, ResponseError> {
-    // httparse would skip empty lines here; nothing allows them.
-    if bytes.first().is_some_and(|&byte| byte != b'H') {
-        return Err(ResponseError::Version);
-    }
     let head_bytes_max = limits.head_bytes_addressable();
     let window = bytes.get(..head_bytes_max).unwrap_or(bytes);
-    let decoded = with_slots(limits.headers, |slots| {
-        decode_window(window, slots, request, head)
-    })?;
+    let decoded = decode_window(window, request, limits, head)?;
     if decoded == Decoded::Incomplete && window.len() >= head_bytes_max {
         return Err(HeadFault::TooLarge.into());
     }
     Ok(decoded)
 }
 
-fn decode_window<'b>(
-    window: &'b [u8],
-    slots: &mut [Slot<'b>],
+fn decode_window(
+    bytes: &[u8],
     request: Method,
+    limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<Decoded<()>, ResponseError> {
-    let config = httparse::ParserConfig::default();
-    let mut parsed = httparse::Response::new(&mut []);
-    let len = match config.parse_response_with_uninit_headers(&mut parsed, window, slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(Decoded::Incomplete),
-        Err(error) => return Err(fault_of(error)),
+    let Decoded::Complete(fields_start) = status_line(bytes, head)? else {
+        return Ok(Decoded::Incomplete);
     };
-    let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
-        return Err(ResponseError::StatusLine);
+    let read = Said::read(bytes, fields_start, limits.headers, &mut head.fields)?;
+    let Decoded::Complete((said, end)) = read else {
+        return Ok(Decoded::Incomplete);
     };
-    // RFC 9110 §15; what is above 599 some servers do send
-    if status < 100 {
-        return Err(ResponseError::StatusLine);
-    }
-    head.status = status;
-    head.version = if version == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
-    head.len = len;
-    let whole = window.get(..len).unwrap_or_default();
-    head.reason = reason(whole);
-    let line_end = b"HTTP/1.1 200".len();
-    let said = Said::read(whole, line_end, parsed.headers, &mut head.fields)?;
+    head.len = end;
     conclude(&said, request, head)?;
     Ok(Decoded::Complete(()))
+}
+
+/// Reads the status line, and tells where the fields start.
+#[inline]
+fn status_line(bytes: &[u8], head: &mut ResponseHead) -> Result<Decoded<usize>, ResponseError> {
+    head.version = match Version::read(bytes, 0) {
+        Some(Decoded::Complete(version)) => version,
+        Some(Decoded::Incomplete) => return Ok(Decoded::Incomplete),
+        None => return Err(ResponseError::Version),
+    };
+    let mut rest = bytes.get(Version::BYTES..).unwrap_or_default();
+    match rest.split_off_first() {
+        None => return Ok(Decoded::Incomplete),
+        Some(b' ') => {}
+        Some(_) => return Err(ResponseError::Version),
+    }
+    head.status = 0;
+    for _ in 0..3 {
+        match rest.split_off_first() {
+            None => return Ok(Decoded::Incomplete),
+            Some(digit @ b'0'..=b'9') => head.status = head.status * 10 + u16::from(digit - b'0'),
+            Some(_) => return Err(ResponseError::StatusLine),
+        }
+    }
+    // RFC 9110 §15; what is above 599 some servers do send
+    if head.status < 100 {
+        return Err(ResponseError::StatusLine);
+    }
+    let code_end = bytes.len() - rest.len();
+    let mut line_end = code_end;
+    head.reason = Span::default();
+    // The blank is due even without a phrase (RFC 9112 §4), but not all servers send it.
+    if rest.first() == Some(&b' ') {
+        line_end = scan::control(bytes, code_end);
+        while let Some(b'\t') = bytes.get(line_end) {
+            line_end = scan::control(bytes, line_end + 1);
+        }
+        head.reason = Span::between(code_end + 1, line_end);
+    }
+    match bytes.get(line_end) {
+        None => Ok(Decoded::Incomplete),
+        Some(b'\r') => line_feed(bytes, line_end + 1, ResponseError::StatusLine),
+        Some(b'\n') => Err(HeadFault::LineEnd.into()),
+        Some(_) => Err(ResponseError::StatusLine),
+    }
 }
 
 /// What follows from the fields, RFC 9112 §6.3.
@@ -160,24 +183,6 @@ fn conclude(said: &Said, request: Method, head: &mut ResponseHead) -> Result<(),
     head.connection_names = said.connection_names;
     head.present = said.present;
     Ok(())
-}
-
-/// The phrase after `HTTP/1.1 200 `; httparse hides one that is not ASCII.
-fn reason(whole: &[u8]) -> Span {
-    let line = memchr::memchr(b'\r', whole).and_then(|end| whole.get(..end));
-    let phrase = line.and_then(|line| line.get(b"HTTP/1.1 200 ".len()..));
-    phrase.map_or(Span::default(), |phrase| Span::locate(whole, phrase))
-}
-
-fn fault_of(error: httparse::Error) -> ResponseError {
-    match error {
-        httparse::Error::HeaderName => HeadFault::FieldName.into(),
-        httparse::Error::HeaderValue => HeadFault::FieldValue.into(),
-        httparse::Error::NewLine => HeadFault::LineEnd.into(),
-        httparse::Error::TooManyHeaders => HeadFault::TooManyFields.into(),
-        httparse::Error::Version => ResponseError::Version,
-        httparse::Error::Status | httparse::Error::Token => ResponseError::StatusLine,
-    }
 }
 
 #[cfg(test)]

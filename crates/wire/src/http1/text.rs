@@ -74,10 +74,21 @@ const fn classes() -> [u8; 256] {
     table
 }
 
+#[inline]
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES
+        .get(usize::from(byte))
+        .is_some_and(|classes| classes & class != 0)
+}
+
 fn all(bytes: &[u8], class: u8) -> bool {
-    bytes
-        .iter()
-        .all(|&b| CLASSES.get(usize::from(b)).is_some_and(|c| c & class != 0))
+    bytes.iter().all(|&byte| is(byte, class))
+}
+
+/// Whether `byte` may stand in a token.
+#[inline]
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    is(byte, TOKEN)
 }
 
 /// Whether `bytes` is a token (RFC 9110 §5.6.2): what methods and field names are.

@@ -1,8 +1,8 @@
 //! What holds for every message and every way of cutting it.
 
 use evenkeel_wire::http1::{
-    Body, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, RequestError, RequestHead,
-    ResponseHead, decode_request, decode_response, encode, reason_phrase,
+    Body, ChunkedDecoder, Decoded, Field, HeadLimits, Keep, Method, RequestError, RequestHead,
+    ResponseHead, Span, Version, decode_request, decode_response, encode, reason_phrase,
 };
 use proptest::prelude::*;
 
@@ -141,7 +141,88 @@ fn same_at_every_cut<H: Default + PartialEq + std::fmt::Debug, E: std::fmt::Debu
     }
 }
 
+/// What a decoded head is for another parser.
+type Parts<'a> = (Vec<&'a [u8]>, Vec<(&'a [u8], &'a [u8])>, usize);
+
+fn parts<'a>(line: &[Span], fields: &[Field], len: usize, bytes: &'a [u8]) -> Parts<'a> {
+    let line = line.iter().map(|span| span.of(bytes)).collect();
+    let fields = fields
+        .iter()
+        .map(|field| (field.name.of(bytes), field.value.of(bytes)));
+    (line, fields.collect(), len)
+}
+
+fn parts_by_httparse<'a>(
+    line: &[Option<&'a str>],
+    fields: &[httparse::Header<'a>],
+    len: httparse::Status<usize>,
+) -> Parts<'a> {
+    let line = line
+        .iter()
+        .map(|part| part.expect("it is complete").as_bytes())
+        .collect();
+    let fields = fields
+        .iter()
+        .map(|field| (field.name.as_bytes(), field.value));
+    (line, fields.collect(), len.unwrap())
+}
+
+/// Whatever head is accepted here is one for httparse too, and made of the same parts.
+fn read_as_by_httparse(bytes: &[u8]) {
+    let mut room = [httparse::EMPTY_HEADER; 512];
+    let mut head = RequestHead::default();
+    if decode_request(bytes, &HeadLimits::REQUEST, &mut head) == Ok(Decoded::Complete(())) {
+        let mut theirs = httparse::Request::new(&mut room);
+        let len = theirs.parse(bytes).expect("both accept it");
+        assert_eq!(
+            parts(
+                &[head.method_text, head.target],
+                &head.fields,
+                head.len,
+                bytes
+            ),
+            parts_by_httparse(&[theirs.method, theirs.path], theirs.headers, len)
+        );
+        assert_eq!(head.version == Version::Http11, theirs.version == Some(1));
+    }
+    let mut head = ResponseHead::default();
+    if decode_response(bytes, Method::Get, &HeadLimits::RESPONSE, &mut head)
+        == Ok(Decoded::Complete(()))
+    {
+        let mut theirs = httparse::Response::new(&mut room);
+        let len = theirs.parse(bytes).expect("both accept it");
+        // httparse shows none that is not ASCII.
+        let reason = match head.reason.of(bytes).is_ascii() {
+            true => head.reason,
+            false => Span::default(),
+        };
+        assert_eq!(
+            parts(&[reason], &head.fields, head.len, bytes),
+            parts_by_httparse(&[theirs.reason], theirs.headers, len)
+        );
+        assert_eq!(Some(head.status), theirs.code);
+        assert_eq!(head.version == Version::Http11, theirs.version == Some(1));
+    }
+}
+
 proptest! {
+    #[test]
+    fn heads_are_read_as_by_another_parser(
+        input in any_input(),
+        message in any_message(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        read_as_by_httparse(&input);
+        for mut bytes in [request(&message), response(&message)] {
+            read_as_by_httparse(&bytes);
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            read_as_by_httparse(&bytes);
+        }
+    }
+
     #[test]
     fn agents_lines_hold(
         pieces in prop::collection::vec(prop::sample::select(&["ready", "DRAIN", "maint", "up", "down", "fail#x y", "stopped", "7%", "maxconn:9", "#", "\u{e4}\u{7}", "0%"][..]), 0..8),

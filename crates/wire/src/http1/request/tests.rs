@@ -429,7 +429,7 @@ fn faults_are_told_before_the_head_is_complete() {
         ("GET / HTTP/2.0\r\n", "505 Version"),
         ("GET / HTTP/2", "incomplete"),
         ("GET / HTTP/1.1\r\nHost : a", "400 Head(FieldName)"),
-        ("GET / HTTP/1.1\r\nHost: a\n", "incomplete"),
+        ("GET / HTTP/1.1\r\nHost: a\n", "400 Head(LineEnd)"),
         ("\r\n\r\n", "400 RequestLine"),
         ("", "incomplete"),
         ("\r", "incomplete"),
