@@ -58,6 +58,8 @@ impl Keys {
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) secure: Option<Secure>,
+    /// gRPC over HTTP/2 with prior knowledge.
+    pub(crate) grpc: bool,
     pub(crate) certificate: PathBuf,
     /// `name=value`, as the peer has set it.
     pub(crate) cookie: Option<String>,

@@ -11,6 +11,7 @@ use evenkeel_bench::browser;
 use serde_json::Value;
 
 use crate::door::{Door, Secure};
+use crate::grpc;
 use crate::peers::sibling;
 use crate::process::{Running, which};
 use crate::scenario::Shape;
@@ -49,6 +50,7 @@ impl Loads {
     /// As fast as the answers come.
     pub(crate) fn full(&self, door: &Door, shape: &Shape, time: Duration) -> Result<Served> {
         match door.secure {
+            _ if door.grpc => self.h2load(door, shape, time),
             Some(Secure::Http2) => self.h2load(door, shape, time),
             // wrk begins each session anew.
             Some(_) if shape.resume => {
@@ -92,6 +94,9 @@ impl Loads {
         load.args(["-t1", &format!("-D{seconds}")]);
         load.arg(format!("-c{}", shape.connections));
         load.arg(format!("-m{}", shape.streams));
+        if door.grpc {
+            grpc::dress(&mut load, &self.folder)?;
+        }
         load.arg(door.url(shape.path));
         let running = Running::start_piped(&load, self.core, &self.folder.join("h2load.log"))?;
         let said = running.finish(time + GRACE).context("h2load")?;
@@ -149,6 +154,9 @@ impl Loads {
 
     /// The head of one small answer, if it is a good one.
     pub(crate) fn ask(&self, door: &Door) -> Option<String> {
+        if door.grpc {
+            return grpc::ask(door, &self.folder);
+        }
         let mut load = Command::new(&self.own);
         load.args(["ask", &door.address.to_string(), "/1k"]);
         dress(&mut load, door);

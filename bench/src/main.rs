@@ -6,6 +6,7 @@
 
 mod counts;
 mod door;
+mod grpc;
 mod load;
 mod machine;
 mod measure;

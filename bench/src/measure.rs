@@ -93,6 +93,7 @@ impl Bench {
             close: matches!(&scenario.load, Load::Requests(shape) if shape.close),
             routes: scenario.routes,
             secure: scenario.secure,
+            grpc: scenario.grpc,
             keys: self.keys.clone(),
             cookie: scenario.cookie,
             workers: 1,
@@ -194,6 +195,7 @@ impl Bench {
         let mut door = Door {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
             secure: setup.secure,
+            grpc: setup.grpc,
             certificate: self.keys.certificate.clone(),
             cookie: None,
         };

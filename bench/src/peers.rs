@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     /// What clients speak over TLS; None: no TLS.
     pub(crate) secure: Option<Secure>,
     pub(crate) keys: Keys,
+    /// gRPC over HTTP/2 without TLS on both sides.
+    pub(crate) grpc: bool,
     /// Each client keeps its server by a cookie.
     pub(crate) cookie: bool,
     /// Threads of Evenkeel's data plane; the others have one.
@@ -76,6 +78,8 @@ pub(crate) struct Found {
 }
 
 impl Peer {
+    /// Those that speak HTTP/2 with servers too.
+    pub(crate) const GRPC: &[Self] = &[Self::Evenkeel, Self::Haproxy, Self::Nginx, Self::Envoy];
     /// Those of every scenario.
     pub(crate) const MAIN: &[Self] = &[Self::Evenkeel, Self::Floor, Self::Haproxy, Self::Nginx];
 
@@ -113,6 +117,15 @@ impl Peer {
         }
     }
 
+    /// As its own people write it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            other => other.name(),
+        }
+    }
+
     pub(crate) fn parse(name: &str) -> Result<Self> {
         let known = || Self::ALL.iter().map(|peer| peer.name()).collect::<Vec<_>>();
         let found = Self::ALL.iter().find(|peer| peer.name() == name);
@@ -147,6 +160,10 @@ impl Found {
         ensure!(
             setup.secure.is_none() || self.peer.has_tls(),
             "not laid out for TLS"
+        );
+        ensure!(
+            !setup.grpc || Peer::GRPC.contains(&self.peer),
+            "not laid out for gRPC"
         );
         ensure!(
             !setup.cookie || self.peer.has_cookies(),

@@ -139,10 +139,10 @@ fn targets(results: &Results) -> Result<String> {
     for target in TARGETS {
         let outcome = results.scenario(target.scenario);
         let (most, found) = match target.most {
-            Most::OfHaproxy(share) => {
-                let ratio = outcome.and_then(|it| it.ratio("evenkeel", "haproxy", target.metric));
+            Most::Of(share, peer) => {
+                let ratio = outcome.and_then(|it| it.ratio("evenkeel", peer.name(), target.metric));
                 (
-                    (share, format!("{share:.2} of HAProxy")),
+                    (share, format!("{share:.2} of {}", peer.title())),
                     ratio.map(|it| (it, shown(Some(it)))),
                 )
             }

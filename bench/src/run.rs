@@ -1,11 +1,13 @@
 //! A whole run: each scenario, its subjects in turn, round by round, so that what disturbs the machine for a while
 //! disturbs all of them; then once more at a fixed rate.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::door::Keys;
+use crate::grpc;
 use crate::load::Loads;
 use crate::machine::{self, Machine};
 use crate::measure::{Bench, Origin, Sample};
@@ -137,7 +139,16 @@ impl Run<'_> {
             Subjects::Algorithms => Some(self.bench.origin(MANY_SERVERS, true)?),
             _ => None,
         };
-        let (mut entries, absent) = self.entries(scenario, many.as_ref())?;
+        let of_grpc = match scenario.grpc {
+            true => Some(grpc::servers(
+                &self.bench.folder,
+                self.bench.cores.load,
+                SERVERS,
+            )?),
+            false => None,
+        };
+        let own_servers = of_grpc.as_ref().map(|servers| &servers.addresses[..]);
+        let (mut entries, absent) = self.entries(scenario, many.as_ref(), own_servers)?;
         let rate = match &scenario.load {
             Load::Requests(shape) if scenario.legs() > 1 && !self.options.quick => {
                 self.half_load(shape, &entries)
@@ -165,6 +176,7 @@ impl Run<'_> {
         &self,
         scenario: &Scenario,
         many: Option<&Origin>,
+        own_servers: Option<&[SocketAddr]>,
     ) -> Result<(Vec<Entry>, Vec<Subject>)> {
         if let Some(many) = many {
             let evenkeel = Peer::Evenkeel.find()?;
@@ -201,7 +213,8 @@ impl Run<'_> {
                     continue;
                 }
             };
-            let mut setup = self.bench.setup(scenario, &self.few.servers, "round_robin");
+            let servers = own_servers.unwrap_or(&self.few.servers);
+            let mut setup = self.bench.setup(scenario, servers, "round_robin");
             let label = found.peer.name().to_owned();
             setup.folder = setup.folder.join(&label);
             match found.lay_out(&setup) {

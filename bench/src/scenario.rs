@@ -2,6 +2,7 @@
 //! of [`Load`] and a function in `measure`.
 
 use crate::door::Secure;
+use crate::grpc;
 use crate::peers::{Mode, Peer};
 
 /// One row.
@@ -17,6 +18,8 @@ pub(crate) struct Scenario {
     pub(crate) routes: usize,
     /// What clients speak over TLS; None: no TLS.
     pub(crate) secure: Option<Secure>,
+    /// gRPC over HTTP/2 without TLS, with clients and with servers.
+    pub(crate) grpc: bool,
     /// Each client keeps its server by a cookie.
     pub(crate) cookie: bool,
     pub(crate) subjects: Subjects,
@@ -38,8 +41,8 @@ pub(crate) struct Target {
 
 /// How a target is stated.
 pub(crate) enum Most {
-    /// A share of HAProxy's figure in the same rounds.
-    OfHaproxy(f64),
+    /// A share of a peer's figure in the same rounds.
+    Of(f64, Peer),
     /// The figure itself.
     Itself(f64),
 }
@@ -65,10 +68,16 @@ pub(crate) const TARGETS: &[Target] = &[
         0.95,
     ),
     Target {
+        about: "gRPC, unary calls of 1 KB",
+        scenario: "grpc-1k",
+        metric: "cpu_us",
+        most: Most::Of(0.5, Peer::Envoy),
+    },
+    Target {
         about: "memory per idle TLS connection, bytes",
         scenario: "tls-idle-5000",
         metric: "idle_bytes",
-        most: Most::OfHaproxy(1.0),
+        most: Most::Of(1.0, Peer::Haproxy),
     },
     Target {
         about: "memory per idle connection, bytes",
@@ -80,7 +89,7 @@ pub(crate) const TARGETS: &[Target] = &[
         about: "p99 at half load, keep-alive 1 KB",
         scenario: "ka-1k",
         metric: "p99_us",
-        most: Most::OfHaproxy(0.9),
+        most: Most::Of(0.9, Peer::Haproxy),
     },
 ];
 
@@ -89,7 +98,7 @@ const fn cpu(about: &'static str, scenario: &'static str, most: f64) -> Target {
         about,
         scenario,
         metric: "cpu_us",
-        most: Most::OfHaproxy(most),
+        most: Most::Of(most, Peer::Haproxy),
     }
 }
 
@@ -235,7 +244,7 @@ fn http() -> Vec<Scenario> {
     ]
 }
 
-/// Over TLS 1.3, with a certificate on P-256.
+/// Over TLS 1.3, with a certificate on P-256; and HTTP/2.
 fn secure() -> Vec<Scenario> {
     let of = |name, about, shape| row(name, about, Load::Requests(shape)).tls(Secure::Http1);
     let close = Shape {
@@ -273,6 +282,17 @@ fn secure() -> Vec<Scenario> {
             Load::Requests(streams),
         )
         .tls(Secure::Http2),
+        Scenario {
+            grpc: true,
+            ..row(
+                "grpc-1k",
+                "gRPC without TLS, unary calls of 1 KB, ten at once on a connection",
+                Load::Requests(Shape {
+                    path: grpc::PATH,
+                    ..streams
+                }),
+            )
+        },
     ]
 }
 
@@ -307,6 +327,7 @@ fn row(name: &'static str, about: &'static str, load: Load) -> Scenario {
         bulk: false,
         routes: 0,
         secure: None,
+        grpc: false,
         cookie: false,
         subjects: Subjects::Peers,
         many_rounds: TARGETS
@@ -328,6 +349,7 @@ impl Scenario {
     pub(crate) fn default_peers(&self) -> &'static [Peer] {
         match self.subjects {
             Subjects::Peers if self.all_peers => Peer::ALL,
+            Subjects::Peers if self.grpc => Peer::GRPC,
             Subjects::Peers => Peer::MAIN,
             Subjects::Algorithms | Subjects::Alone => &[Peer::Evenkeel],
         }
@@ -361,7 +383,9 @@ impl Scenario {
         match self.load {
             // The generator of fixed rates speaks HTTP/1 only.
             Load::Requests(_)
-                if self.subjects == Subjects::Peers && self.secure != Some(Secure::Http2) =>
+                if self.subjects == Subjects::Peers
+                    && self.secure != Some(Secure::Http2)
+                    && !self.grpc =>
             {
                 2
             }

@@ -45,13 +45,7 @@ fn config(setup: &Setup) -> Value {
     if let Some(secure) = setup.secure {
         chain["transport_socket"] = tls(setup, secure);
     }
-    json!({ "static_resources": {
-        "listeners": [{
-            "name": "main",
-            "address": address("127.0.0.1", setup.port),
-            "filter_chains": [chain],
-        }],
-        "clusters": [{
+    let mut cluster = json!({
             "name": "main",
             "connect_timeout": "2s",
             "type": "STATIC",
@@ -64,7 +58,22 @@ fn config(setup: &Setup) -> Value {
                 "unhealthy_threshold": 3, "healthy_threshold": 2, "tcp_health_check": {},
             }],
             "load_assignment": { "cluster_name": "main", "endpoints": [{ "lb_endpoints": endpoints }] },
+    });
+    if setup.grpc {
+        cluster["typed_extension_protocol_options"] = json!({
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        });
+    }
+    json!({ "static_resources": {
+        "listeners": [{
+            "name": "main",
+            "address": address("127.0.0.1", setup.port),
+            "filter_chains": [chain],
         }],
+        "clusters": [cluster],
     } })
 }
 
@@ -78,7 +87,11 @@ fn http_filter(setup: &Setup) -> Value {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "main",
-            "codec_type": if setup.secure == Some(Secure::Http2) { "AUTO" } else { "HTTP1" },
+            "codec_type": match setup.secure {
+                None if setup.grpc => "HTTP2",
+                Some(Secure::Http2) => "AUTO",
+                _ => "HTTP1",
+            },
             // This is what sets X-Forwarded-For.
             "use_remote_address": true,
             "route_config": { "virtual_hosts": [{ "name": "main", "domains": ["*"], "routes": routes }] },

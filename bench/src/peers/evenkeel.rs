@@ -80,9 +80,10 @@ fn config(setup: &Setup, edition: u64) -> Result<String> {
     } else {
         String::new()
     };
+    let http = if setup.grpc { "    http: 2\n" } else { "" };
     write!(
         text,
-        "pools:\n  main:\n    balance: {algorithm}\n{affinity}    timeouts: {{ connect: {}ms }}\n    servers:\n",
+        "pools:\n  main:\n    balance: {algorithm}\n{affinity}{http}    timeouts: {{ connect: {}ms }}\n    servers:\n",
         2000 + edition
     )?;
     text += &setup.lines(|_, server| format!("      - {server}\n"));

@@ -28,6 +28,7 @@ pub(super) fn lay_out(program: &Path, setup: &Setup) -> Result<Command> {
     let maxconn = setup.connections * 11 / 10 + 500;
     let port = setup.port;
     let bind = match setup.secure {
+        None if setup.grpc => " proto h2".to_owned(),
         None => String::new(),
         Some(secure) => format!(
             " ssl crt {} alpn {}",
@@ -59,7 +60,8 @@ pub(super) fn lay_out(program: &Path, setup: &Setup) -> Result<Command> {
     text += &setup.lines(|at, server| {
         let cookie = setup.cookie.then(|| format!(" cookie s{at}"));
         let cookie = cookie.unwrap_or_default();
-        format!("  server s{at} {server} check inter 10s{cookie}\n")
+        let proto = if setup.grpc { " proto h2" } else { "" };
+        format!("  server s{at} {server} check inter 10s{cookie}{proto}\n")
     });
     let config = setup.write("haproxy.cfg", &text)?;
     let mut command = Command::new(program);

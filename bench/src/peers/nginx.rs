@@ -51,6 +51,7 @@ fn http(setup: &Setup, servers: &str) -> String {
     let port = setup.port;
     let keys = &setup.keys;
     let (ssl, certificate) = match setup.secure {
+        None if setup.grpc => (" http2", String::new()),
         None => ("", String::new()),
         Some(secure) => (
             match secure {
@@ -63,6 +64,11 @@ fn http(setup: &Setup, servers: &str) -> String {
                 keys.key.display()
             ),
         ),
+    };
+    let pass = if setup.grpc {
+        "grpc_pass grpc"
+    } else {
+        "proxy_pass http"
     };
     let folder = setup.folder.display();
     let routes: String = setup
@@ -77,6 +83,6 @@ fn http(setup: &Setup, servers: &str) -> String {
          proxy_connect_timeout 2s;\n  proxy_set_header Connection \"\";\n  proxy_set_header Host $http_host;\n  \
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n  \
          upstream main {{\n{servers}    keepalive 256;\n    keepalive_requests 100000000;\n  }}\n  \
-         server {{\n    listen 127.0.0.1:{port}{ssl} backlog=4096;\n{certificate}{routes}    location / {{ proxy_pass http://main; }}\n  }}\n}}\n"
+         server {{\n    listen 127.0.0.1:{port}{ssl} backlog=4096;\n{certificate}{routes}    location / {{ {pass}://main; }}\n  }}\n}}\n"
     )
 }
