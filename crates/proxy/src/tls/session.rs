@@ -252,6 +252,8 @@ impl State {
                     return Ok(0);
                 }
             }
+            // A write may have used what had come since.
+            self.is_behind = false;
             match self.fill(socket) {
                 Ok(0) => {
                     self.reading = Reading::Failed;
