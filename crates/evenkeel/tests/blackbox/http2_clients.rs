@@ -245,30 +245,36 @@ fn interim_responses_and_trailers_reach_the_client() {
     })
     .expect("an origin");
     let evenkeel = proxy(&[origin.address()]).expect("evenkeel starts");
+    // One more in front, so that a server of HTTP/2 is among them.
+    let server = evenkeel.address("web").expect("an address");
+    let settings = "health_check: off, http: 2";
+    let front = crate::life_support::start(&crate::life_support::site(&[server], settings));
     let body = evenkeel.dir().write("body", "some text").expect("written");
     let body = body.to_string_lossy().into_owned();
-    let url = url(&evenkeel, "/");
-    let args = [
-        "-v",
-        "-n",
-        "--no-content-length",
-        "--trailer",
-        "x-sent: yes",
-        "-d",
-        &body,
-        &url,
-    ];
-    let said = program("nghttp", &args).text();
-    for part in [
-        ":status: 103",
-        "link: </style.css>",
-        ":status: 200",
-        "x-sum: 42",
-        "x-got: yes",
+    for (through, with_length) in [
+        (&evenkeel, false),
+        (&evenkeel, true),
+        (&front, false),
+        (&front, true),
     ] {
-        assert!(said.contains(part), "{part}:\n{said}");
+        let url = url(through, "/");
+        let mut args = vec!["-v", "-n", "--trailer", "x-sent: yes", "-d", &body, &url];
+        if !with_length {
+            args.insert(0, "--no-content-length");
+        }
+        let said = program("nghttp", &args).text();
+        assert_eq!(said.contains("content-length: 9"), with_length, "{said}");
+        for part in [
+            ":status: 103",
+            "link: </style.css>",
+            ":status: 200",
+            "x-sum: 42",
+            "x-got: yes",
+        ] {
+            assert!(said.contains(part), "{part}:\n{said}");
+        }
+        assert!(!said.contains("transfer-encoding"), "{said}");
     }
-    assert!(!said.contains("transfer-encoding"), "{said}");
 }
 
 #[test]

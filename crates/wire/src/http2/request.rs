@@ -110,8 +110,9 @@ pub fn passes(known: Known) -> bool {
 }
 
 /// Writes a request's head as HTTP/1.1 has it, to the end of `out`; says how its body is to follow. An extended CONNECT
-/// becomes a GET with `Upgrade`, its WebSocket key aside. Cookies become one field (RFC 9113 §8.2.3). `ended`: the stream
-/// ended with the head. `fields` gives its fields each time that it is asked.
+/// becomes a GET with `Upgrade`, its WebSocket key aside. Cookies become one field (RFC 9113 §8.2.3). A body that says its
+/// length and announces trailers comes in chunks without the length, since these alone have a place for them. `ended`: the
+/// stream ended with the head. `fields` gives its fields each time that it is asked.
 ///
 /// # Errors
 /// See [`RequestFault`]. What was written until then means nothing.
@@ -127,9 +128,12 @@ pub fn encode_request<'f, I: Iterator<Item = (&'f [u8], &'f [u8])>>(
     if let Some(authority) = authority {
         encode::field(out, b"host", authority);
     }
+    let in_chunks = !ended && pseudo.protocol.is_none() && said.announces_trailers();
     for (name, value) in fields() {
-        if !matches!(Known::of(name), Known::Host | Known::Cookie) {
-            encode::field(out, name, value);
+        match Known::of(name) {
+            Known::Host | Known::Cookie => {}
+            Known::ContentLength if in_chunks => {}
+            _ => encode::field(out, name, value),
         }
     }
     if said.cookies {
@@ -146,10 +150,10 @@ pub fn encode_request<'f, I: Iterator<Item = (&'f [u8], &'f [u8])>>(
             return Err(RequestFault::Length);
         }
         (None, _, true) => Body::None,
-        (None, Some(_), false) => Body::Length,
+        (None, Some(_), false) if !in_chunks => Body::Length,
         // What follows CONNECT is no body; it is refused in any case.
         (None, None, false) if pseudo.method == b"CONNECT" => Body::None,
-        (None, None, false) => {
+        (None, _, false) => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
             Body::Chunked
         }
@@ -180,7 +184,11 @@ pub fn encode_trailers<'f>(
 struct Said<'f> {
     host: Option<&'f [u8]>,
     length: Option<&'f [u8]>,
+    /// Whether there is more than one length.
+    lengths: bool,
     cookies: bool,
+    /// Whether `trailer` names fields that follow the body.
+    trailers: bool,
 }
 
 impl<'f> Said<'f> {
@@ -190,12 +198,20 @@ impl<'f> Said<'f> {
             match judge(name, value)? {
                 Known::Host if said.host.is_some() => return Err(RequestFault::Host),
                 Known::Host => said.host = Some(value),
-                Known::ContentLength => said.length = Some(value),
+                Known::ContentLength => said.lengths |= said.length.replace(value).is_some(),
                 Known::Cookie => said.cookies = true,
+                Known::Trailer => said.trailers = true,
                 _ => {}
             }
         }
         Ok(said)
+    }
+
+    /// Whether trailers are to follow a body of a length that is one. Any other length stays, to be refused as one of
+    /// HTTP/1 is.
+    fn announces_trailers(&self) -> bool {
+        let is_length = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        self.trailers && !self.lengths && self.length.is_some_and(is_length)
     }
 }
 

@@ -81,6 +81,24 @@ fn requests_become_heads() {
         "POST / HTTP/1.1\nhost: a\nte: trailers\ntransfer-encoding: chunked\n\n",
         Body::Chunked,
     );
+    // Chunks have a place for trailers; what is no length is left for others to refuse.
+    let post = &[(":method", "POST"), (":authority", "a"), (":path", "/")];
+    let announced = "POST / HTTP/1.1\nhost: a\ntrailer: x\ntransfer-encoding: chunked\n\n";
+    let fields = [("content-length", "5"), ("trailer", "x")];
+    check(post, &fields, false, announced, Body::Chunked);
+    let odd = "POST / HTTP/1.1\nhost: a\ncontent-length: +5\ntrailer: x\n\n";
+    let fields = [("content-length", "+5"), ("trailer", "x")];
+    check(post, &fields, false, odd, Body::Length);
+    let twice = "POST / HTTP/1.1\nhost: a\ncontent-length: 5\ncontent-length: 6\ntrailer: x\n\n";
+    let fields = [
+        ("content-length", "5"),
+        ("content-length", "6"),
+        ("trailer", "x"),
+    ];
+    check(post, &fields, false, twice, Body::Length);
+    let none = "POST / HTTP/1.1\nhost: a\ncontent-length: 0\ntrailer: x\n\n";
+    let fields = [("content-length", "0"), ("trailer", "x")];
+    check(post, &fields, true, none, Body::None);
     check(
         &[(":method", "OPTIONS"), (":authority", "a"), (":path", "*")],
         &[("content-length", "0")],
