@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
+use testkit::http2::{END_STREAM, Frame, kind};
 use testkit::{Evenkeel, Origin, wait_until};
 
 use crate::life_support::{
@@ -440,6 +441,52 @@ fn the_value_of_a_header_is_learnt_from_requests_and_from_answers() {
         }
     }
     assert!(used.len() > 1, "{used:?}");
+}
+
+/// A server of HTTP/2 that names a session, and a client, in each answer; it says its own name.
+fn named_http2(name: &'static str) -> Origin {
+    let count = AtomicU32::new(0);
+    let origin = Origin::start(move |conn| {
+        conn.greet(&[])?;
+        while let Some(stream) = conn.next_stream()? {
+            let id = format!("{name}-{}", count.fetch_add(1, Relaxed));
+            let cookie = format!("JSESSIONID={id}; Path=/");
+            let fields = [("set-cookie", &*cookie), ("x-token", &*id)];
+            conn.send(Frame::headers(stream, 200, &fields))?;
+            conn.send(Frame::new(kind::DATA, stream, name).with(END_STREAM))?;
+        }
+        Ok(())
+    });
+    origin.expect("an origin")
+}
+
+#[test]
+fn what_servers_of_http2_answer_is_learnt_too() {
+    let servers = [named_http2("a"), named_http2("b"), named_http2("c")];
+    let addresses = servers.each_ref().map(Origin::address);
+    for (affinity, field) in [
+        ("{ app_cookie: JSESSIONID }", "set-cookie"),
+        ("{ header: { name: X-Token, mode: learn } }", "x-token"),
+    ] {
+        let settings =
+            format!("balance: round_robin, health_check: off, http: 2, affinity: {affinity}");
+        let evenkeel = start(&site(&addresses, &settings));
+        let mut used = BTreeSet::new();
+        for _ in 0..6 {
+            let first = get(web(&evenkeel), "/", "");
+            let named = first.header(field).expect("a name").to_owned();
+            let header = match field {
+                "set-cookie" => format!("Cookie: {named}\r\n"),
+                _ => format!("X-Token: {named}\r\n"),
+            };
+            for _ in 0..4 {
+                let again = get(web(&evenkeel), "/", &header);
+                assert_eq!(again.text(), first.text(), "{affinity}: {named}");
+            }
+            used.insert(first.text());
+        }
+        assert!(used.len() > 1, "{used:?}");
+    }
 }
 
 #[test]
