@@ -64,7 +64,8 @@ pub(crate) fn level() -> Level {
     level.unwrap_or_default()
 }
 
-fn change(less: usize, more: usize) {
+/// Counts what something else has freed, and has allocated.
+pub(crate) fn change(less: usize, more: usize) {
     // Gone only while the thread ends.
     let _ = METER.try_with(|meter| meter.change(less, more));
 }
@@ -150,13 +151,15 @@ impl DerefMut for Counted {
     }
 }
 
+/// What this thread holds.
+#[cfg(test)]
+pub(crate) fn held() -> u64 {
+    METER.with(|meter| meter.held.get())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn held() -> u64 {
-        METER.with(|meter| meter.held.get())
-    }
 
     #[test]
     fn what_is_allocated_is_counted_until_it_is_freed() {

@@ -17,6 +17,7 @@ use wire::http1::Method;
 use wire::http2::{Body, CONTROL_WINDOW, Flood, FrameWatch, PREFACE, Rate};
 
 use super::io::{Carrier, Io};
+use super::receive::Unread;
 use super::served::{Parts, Served};
 use super::{Piece, fields, websocket};
 use crate::http1::{self, Fault};
@@ -59,13 +60,15 @@ pub(crate) async fn serve(
         return;
     };
     let watch = FrameWatch::of_client(CONTROL_FRAMES_MAX);
-    let carrier = Carrier::new(stream, first, Some(watch));
+    let unread = Rc::<Unread>::default();
+    let carrier = Carrier::new(stream, first, watch, unread.clone());
     let resets_max = limits.http2.resets.unwrap_or(u32::MAX);
     let link = Rc::new(Link {
         worker,
         listening,
         peer,
         tls,
+        unread,
         open: Cell::new(0),
         resets: RefCell::new(Rate::new(resets_max, CONTROL_WINDOW)),
         resets_flood: Cell::new(false),
@@ -224,6 +227,8 @@ pub(super) struct Link {
     peer: Option<SocketAddr>,
     /// What the handshake told of the client, where the connection is one of TLS.
     tls: Option<Rc<About>>,
+    /// Bodies that have come and wait in h2.
+    unread: Rc<Unread>,
     /// Streams that are being served.
     open: Cell<u32>,
     /// Streams that were given up by the client, or made to fail.
@@ -236,6 +241,11 @@ pub(super) struct Link {
 impl Link {
     fn is_leaving(&self) -> bool {
         self.worker.draining.get() || self.listening.is_gone()
+    }
+
+    /// Where a stream has counted what waits to be read of it.
+    pub(super) fn unread(&self) -> &Rc<Unread> {
+        &self.unread
     }
 
     fn wake(&self) {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::http2::{Flood, FrameWatch};
 
+use super::receive::Unread;
 use crate::memory::Counted;
 use crate::net::{self, Push};
 use crate::stream::Stream;
@@ -43,7 +44,8 @@ pub(super) struct Carrier {
     read_size: Cell<usize>,
     /// Bytes received so far, to tell whether the other side is alive.
     received: Cell<u64>,
-    watch: Option<RefCell<FrameWatch>>,
+    watch: RefCell<FrameWatch>,
+    unread: Rc<Unread>,
     flood: Cell<Option<Flood>>,
 }
 
@@ -56,8 +58,13 @@ struct Out {
 }
 
 impl Carrier {
-    /// `first`: what was read already. `watch` judges the frames that come, if they are to be judged.
-    pub(super) fn new(stream: Stream, first: Vec<u8>, watch: Option<FrameWatch>) -> Rc<Self> {
+    /// `first`: what was read already. `watch` judges the frames that come; what of bodies they bring is told to `unread`.
+    pub(super) fn new(
+        stream: Stream,
+        first: Vec<u8>,
+        watch: FrameWatch,
+        unread: Rc<Unread>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             stream,
             first: RefCell::new(first),
@@ -65,7 +72,8 @@ impl Carrier {
             read_budget: Cell::new(READ_BUDGET),
             read_size: Cell::new(READ_MIN),
             received: Cell::new(0),
-            watch: watch.map(RefCell::new),
+            watch: RefCell::new(watch),
+            unread,
             flood: Cell::new(None),
         })
     }
@@ -147,10 +155,10 @@ impl Carrier {
 
     /// Whether what has come may be passed on.
     fn judge(&self, bytes: &[u8]) -> bool {
-        let Some(watch) = &self.watch else {
-            return true;
-        };
-        let flood = watch.borrow_mut().handle(bytes, net::now());
+        let mut watch = self.watch.borrow_mut();
+        let flood = watch.handle(bytes, net::now(), |stream, bytes| {
+            self.unread.came(stream, bytes);
+        });
         self.flood.set(flood);
         flood.is_none()
     }

@@ -12,6 +12,8 @@
 mod clients;
 mod fields;
 mod io;
+mod receive;
+mod send;
 mod served;
 mod servers;
 mod websocket;

@@ -9,23 +9,20 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::{Response, StatusCode};
 use wire::http1::{
-    Body as ResponseBody, ChunkedDecoder, Decoded, HeadLimits, Keep, Method, ResponseHead,
-    decode_response, encode, trailer_fields,
+    Body as ResponseBody, ChunkedDecoder, Decoded, HeadLimits, Method, ResponseHead,
+    decode_response,
 };
-use wire::http2::{Body, encode_trailers};
+use wire::http2::Body;
 
 use super::clients::Link;
+use super::receive::{BodyFault, Receiver};
+use super::send::{Sender, Step, gone, write_parts};
 use super::{Piece, fields, websocket};
-
-/// Bytes of a chunked body that h2 may hold beyond the client's window: chunks are unpacked before their size is known.
-const BEYOND_MAX: usize = 16 * 1024;
-/// Bytes looked at in one go where the window is shut: heads of chunks, and what ends the body.
-const UNSEEN_MAX: usize = 512;
 
 thread_local! {
     /// A response's head is decoded at once, and then no more needed.
@@ -43,43 +40,21 @@ pub(crate) struct Served {
 struct Incoming {
     body: RecvStream,
     framing: Body,
-    /// Framing that is to be read before `data`, from `text_at` on.
-    text: Vec<u8>,
-    text_at: usize,
-    data: Bytes,
-    /// The end of a chunk is to follow `data`.
-    in_chunk: bool,
+    receiver: Receiver,
     ended: bool,
 }
 
 /// The response.
 struct Outgoing {
     respond: SendResponse<Piece>,
-    /// Once the final head is sent.
-    send: Option<SendStream<Piece>>,
-    step: Step,
+    sender: Sender,
     method: Method,
-    /// What was taken and is not whole: a head, or the framing of a chunk.
+    /// A head that was taken and is not whole.
     held: BytesMut,
-    /// Bytes of the body given to h2 beyond the client's window.
-    beyond: usize,
     /// What the server has to say to the WebSocket key that was made up for it.
     accept: Option<websocket::Accept>,
     /// It was ended from here in the middle.
     gave_up: bool,
-}
-
-/// What of a response comes next.
-enum Step {
-    /// A head: an interim one, or the final one.
-    Head,
-    /// So many bytes.
-    Length(u64),
-    Chunked(ChunkedDecoder),
-    /// Whatever comes, until the exchange says that it is over.
-    UntilEnd,
-    /// Nothing: it is sent whole, or what comes is not for the client.
-    Done,
 }
 
 /// What a stream is made of.
@@ -95,31 +70,31 @@ pub(super) struct Parts {
 impl Served {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts {
-            body,
+            mut body,
             respond,
             framing,
             method,
             accept,
             link,
         } = parts;
+        let mut receiver = Receiver::default();
+        if framing != Body::None {
+            let come = body.flow_control().used_capacity();
+            receiver.count(link.unread(), body.stream_id().as_u32(), come);
+        }
         Self {
             link,
             incoming: RefCell::new(Incoming {
                 body,
                 framing,
-                text: Vec::new(),
-                text_at: 0,
-                data: Bytes::new(),
-                in_chunk: false,
+                receiver,
                 ended: framing == Body::None,
             }),
             outgoing: RefCell::new(Outgoing {
                 respond,
-                send: None,
-                step: Step::Head,
+                sender: Sender::default(),
                 method,
                 held: BytesMut::new(),
-                beyond: 0,
                 accept,
                 gave_up: false,
             }),
@@ -139,37 +114,12 @@ impl Served {
     /// Takes what the client's window has room for.
     pub(crate) fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
-        let mut taken = 0;
-        for part in parts {
-            let mut bytes = &**part;
-            while !bytes.is_empty() {
-                match outgoing.write(bytes) {
-                    Ok(count) if count > 0 => {
-                        taken += count;
-                        bytes = bytes.get(count..).unwrap_or_default();
-                    }
-                    _ if taken > 0 => return Ok(taken),
-                    Ok(_) => return Err(io::ErrorKind::WouldBlock.into()),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(taken)
+        write_parts(parts, |bytes| outgoing.write(bytes))
     }
 
     /// Ready when a write might not block.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let Some(send) = &mut outgoing.send else {
-            return Poll::Ready(Ok(()));
-        };
-        if send.capacity() > 0 {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => Poll::Ready(Ok(())),
-            _ => Poll::Ready(Err(gone())),
-        }
+        self.outgoing.borrow_mut().sender.poll_writable(cx)
     }
 
     /// Ready when the client has reset the stream, or the connection is gone.
@@ -179,7 +129,10 @@ impl Served {
 
     /// Nothing more of the response will come. In the middle of one that is a failure.
     pub(crate) fn end(&self) {
-        self.outgoing.borrow_mut().end();
+        let mut outgoing = self.outgoing.borrow_mut();
+        if !outgoing.sender.end() {
+            outgoing.give_up(Reason::INTERNAL_ERROR);
+        }
     }
 
     /// The response broke off.
@@ -192,7 +145,7 @@ impl Served {
         let mut outgoing = self.outgoing.borrow_mut();
         let mut cx = Context::from_waker(Waker::noop());
         !outgoing.gave_up
-            && !matches!(outgoing.step, Step::Done)
+            && !matches!(outgoing.sender.step, Step::Done)
             && matches!(outgoing.poll_reset(&mut cx), Poll::Ready(Some(_)))
     }
 }
@@ -210,47 +163,13 @@ impl Drop for Served {
 impl Incoming {
     /// Ready when there is something to read, or nothing ever more.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.text_at < self.text.len() || !self.data.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.text.clear();
-            self.text_at = 0;
-            if self.in_chunk {
-                self.in_chunk = false;
-                self.text.extend_from_slice(encode::CRLF);
-            } else if self.ended {
-                return Poll::Ready(Ok(()));
-            } else {
-                match ready!(self.body.poll_data(cx)) {
-                    Some(Ok(data)) => self.take(data),
-                    Some(Err(_)) => return Poll::Ready(Err(gone())),
-                    None => ready!(self.poll_end(cx))?,
-                }
-            }
+        while !self.receiver.is_filled() && !self.ended {
+            let taken = self.receiver.poll_body(&mut self.body, self.framing, cx);
+            self.ended = ready!(taken).map_err(|fault| match fault {
+                BodyFault::Http2(_) => io::ErrorKind::ConnectionReset.into(),
+                BodyFault::Trailers(fault) => io::Error::new(io::ErrorKind::InvalidData, fault),
+            })?;
         }
-    }
-
-    fn take(&mut self, data: Bytes) {
-        if self.framing == Body::Chunked && !data.is_empty() {
-            encode::chunk_head(&mut self.text, data.len() as u64);
-            self.in_chunk = true;
-        }
-        self.data = data;
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.framing == Body::Chunked {
-            let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| gone())?;
-            self.text.extend_from_slice(encode::LAST_CHUNK);
-            if let Some(trailers) = trailers {
-                let pairs = fields::pairs(&trailers);
-                encode_trailers(&mut self.text, pairs)
-                    .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
-            }
-            self.text.extend_from_slice(encode::CRLF);
-        }
-        self.ended = true;
         Poll::Ready(Ok(()))
     }
 
@@ -265,7 +184,7 @@ impl Incoming {
                 Poll::Pending if count == 0 => return Err(io::ErrorKind::WouldBlock.into()),
                 _ => break,
             }
-            let more = self.read_filled(left);
+            let more = self.receiver.read(left, Some(&mut self.body));
             if more == 0 {
                 break;
             }
@@ -273,29 +192,12 @@ impl Incoming {
         }
         Ok(count)
     }
-
-    fn read_filled(&mut self, room: &mut [u8]) -> usize {
-        let text = self.text.get(self.text_at..).unwrap_or_default();
-        let from = if text.is_empty() { &*self.data } else { text };
-        let count = from.len().min(room.len());
-        if let (Some(place), Some(piece)) = (room.get_mut(..count), from.get(..count)) {
-            place.copy_from_slice(piece);
-        }
-        if text.is_empty() {
-            self.data.advance(count);
-            // What a stream that has ended frees is freed by h2.
-            let _ = self.body.flow_control().release_capacity(count);
-        } else {
-            self.text_at += count;
-        }
-        count
-    }
 }
 
 impl Outgoing {
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reason>> {
-        let reset = match &mut self.send {
-            Some(send) => send.poll_reset(cx),
+        let reset = match self.sender.stream() {
+            Some(stream) => stream.poll_reset(cx),
             None => self.respond.poll_reset(cx),
         };
         reset.map(Result::ok)
@@ -303,49 +205,10 @@ impl Outgoing {
 
     /// Takes some of `bytes`; 0: the client's window is shut.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.step {
+        match self.sender.step {
             Step::Head => self.write_head(bytes),
-            Step::Length(left) => {
-                let left = *left;
-                let wanted =
-                    usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                let count = self.room(wanted).min(wanted);
-                if count == 0 {
-                    return Ok(0);
-                }
-                let is_last = count as u64 == left;
-                self.send(bytes.get(..count).unwrap_or_default(), is_last)?;
-                self.step = match is_last {
-                    true => Step::Done,
-                    false => Step::Length(left - count as u64),
-                };
-                Ok(count)
-            }
-            Step::Chunked(_) => self.write_chunks(bytes),
-            Step::UntilEnd => {
-                let count = self.room(bytes.len()).min(bytes.len());
-                self.send(bytes.get(..count).unwrap_or_default(), false)?;
-                Ok(count)
-            }
-            Step::Done => Ok(bytes.len()),
+            _ => self.sender.write(bytes),
         }
-    }
-
-    /// What the client's window has room for, of so many bytes.
-    fn room(&mut self, wanted: usize) -> usize {
-        self.send.as_mut().map_or(0, |send| {
-            send.reserve_capacity(wanted);
-            send.capacity()
-        })
-    }
-
-    fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
-        if bytes.is_empty() && !is_last {
-            return Ok(());
-        }
-        let piece = Piece::from(Bytes::copy_from_slice(bytes));
-        let send = self.send.as_mut().ok_or_else(gone)?;
-        send.send_data(piece, is_last).map_err(|_| gone())
     }
 
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -395,15 +258,13 @@ impl Outgoing {
                 response
                     .headers_mut()
                     .remove(http::header::SEC_WEBSOCKET_ACCEPT);
-                self.respond(response, false)?;
-                self.step = Step::UntilEnd;
+                self.respond(response, false, Step::UntilEnd)?;
             }
             // Whoever reads 200 would take the stream for a tunnel.
             101 | 200..300 if is_tunnel => {
                 let mut refusal = Response::new(());
                 *refusal.status_mut() = StatusCode::BAD_GATEWAY;
-                self.respond(refusal, true)?;
-                self.step = Step::Done;
+                self.respond(refusal, true, Step::Done)?;
             }
             101 => return Err(io::ErrorKind::InvalidData.into()),
             100..200 => {
@@ -411,96 +272,34 @@ impl Outgoing {
                 let _ = self.respond.send_informational(response);
             }
             _ => {
-                self.step = match head.body {
+                let step = match head.body {
                     ResponseBody::None | ResponseBody::Length(0) => Step::Done,
                     ResponseBody::Length(length) => Step::Length(length),
                     ResponseBody::Chunked => Step::Chunked(ChunkedDecoder::default()),
                     ResponseBody::UntilClose => Step::UntilEnd,
                 };
-                let is_whole = matches!(self.step, Step::Done);
-                self.respond(response, is_whole)?;
+                let is_whole = matches!(step, Step::Done);
+                self.respond(response, is_whole, step)?;
             }
         }
         Ok(())
     }
 
-    fn respond(&mut self, response: Response<()>, is_whole: bool) -> io::Result<()> {
+    fn respond(&mut self, response: Response<()>, is_whole: bool, step: Step) -> io::Result<()> {
         let sent = self.respond.send_response(response, is_whole);
-        self.send = Some(sent.map_err(|_| gone())?);
+        self.sender.begin(sent.map_err(|_| gone())?, step);
         Ok(())
-    }
-
-    fn write_chunks(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.room(bytes.len());
-        if room > 0 {
-            self.beyond = 0;
-        }
-        let Step::Chunked(decoder) = &mut self.step else {
-            return Ok(0);
-        };
-        if room == 0 && (decoder.missing() > 0 || self.beyond > BEYOND_MAX) {
-            return Ok(0);
-        }
-        let count = bytes.len().min(room.max(UNSEEN_MAX));
-        let more = bytes.get(..count).unwrap_or_default();
-        let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(more);
-        let progress = decoder
-            .decode(&mut held, Keep::DataOnly)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let trailers = progress
-            .trailers
-            .and_then(|range| held.get(range))
-            .map(|bytes| fields::trailers(trailer_fields(bytes)));
-        let trailers = match trailers {
-            Some(Some(trailers)) => trailers,
-            Some(None) => return Err(io::ErrorKind::InvalidData.into()),
-            None => http::HeaderMap::new(),
-        };
-        let rest = held.split_off(progress.consumed);
-        let mut data = held;
-        data.truncate(progress.kept);
-        self.beyond += data.len().saturating_sub(room);
-        self.held = rest;
-        if progress.end {
-            self.step = Step::Done;
-        }
-        let ends = progress.end && trailers.is_empty();
-        let send = self.send.as_mut().ok_or_else(gone)?;
-        if !data.is_empty() || ends {
-            send.send_data(Piece::from(data.freeze()), ends)
-                .map_err(|_| gone())?;
-        }
-        if progress.end && !trailers.is_empty() {
-            send.send_trailers(trailers).map_err(|_| gone())?;
-        }
-        Ok(count)
-    }
-
-    fn end(&mut self) {
-        match self.step {
-            Step::Done => {}
-            Step::UntilEnd => {
-                let _ = self.send(&[], true);
-                self.step = Step::Done;
-            }
-            _ => self.give_up(Reason::INTERNAL_ERROR),
-        }
     }
 
     fn give_up(&mut self, reason: Reason) {
-        if matches!(self.step, Step::Done) {
+        if matches!(self.sender.step, Step::Done) {
             return;
         }
         self.gave_up = true;
-        match &mut self.send {
-            Some(send) => send.send_reset(reason),
+        match self.sender.stream() {
+            Some(stream) => stream.send_reset(reason),
             None => self.respond.send_reset(reason),
         }
-        self.step = Step::Done;
+        self.sender.step = Step::Done;
     }
-}
-
-fn gone() -> io::Error {
-    io::ErrorKind::ConnectionReset.into()
 }

@@ -24,6 +24,8 @@ const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+/// The bits of a stream's number.
+const STREAM: u32 = u32::MAX >> 1;
 
 /// What a settings frame counts for: it is answered, and every stream's window may change by it.
 const SETTINGS_WEIGHT: u32 = 10;
@@ -100,8 +102,22 @@ impl FrameWatch {
         }
     }
 
-    /// Takes in what came at `now`, in any pieces.
-    pub fn handle(&mut self, mut bytes: &[u8], now: Duration) -> Option<Flood> {
+    /// For what a server sends: it is trusted with frames that carry nothing.
+    pub fn of_server() -> Self {
+        Self {
+            skip: 0,
+            ..Self::of_client(u32::MAX)
+        }
+    }
+
+    /// Takes in what came at `now`, in any pieces. `data` is told of each frame of a body, as its head has come: which
+    /// stream, and how many bytes (its padding included).
+    pub fn handle(
+        &mut self,
+        mut bytes: &[u8],
+        now: Duration,
+        mut data: impl FnMut(u32, usize),
+    ) -> Option<Flood> {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -120,9 +136,12 @@ impl FrameWatch {
                 return None;
             }
             self.have = 0;
-            let [a, b, c, kind, flags, ..] = self.head;
+            let [a, b, c, kind, flags, stream @ ..] = self.head;
             let length = u32::from_be_bytes([0, a, b, c]);
             self.skip = usize::try_from(length).unwrap_or(usize::MAX);
+            if kind == DATA && self.skip > 0 {
+                data(u32::from_be_bytes(stream) & STREAM, self.skip);
+            }
             let weight = weight(kind, flags, length);
             if weight > 0 && self.control.count(weight, now) {
                 return Some(Flood::Control);
@@ -161,7 +180,8 @@ mod tests {
         let bytes = [PREFACE, &all].concat();
         let mut seen = 0;
         for piece in bytes.chunks(piece) {
-            if watch.handle(piece, Duration::from_secs(60)).is_some() {
+            let now = Duration::from_secs(60);
+            if watch.handle(piece, now, |_, _| {}).is_some() {
                 return (seen + piece.len() - PREFACE.len()).div_ceil(frame.len());
             }
             seen += piece.len();
@@ -192,6 +212,31 @@ mod tests {
             assert_eq!(passing(frame, 1), expected, "{frame:?}");
             for piece in [3, 9, 10, 1000, 1 << 20] {
                 assert!(passing(frame, piece) >= expected, "{frame:?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_bodies_are_told_whoever_sends_them() {
+        let mut body = frame(0, 0, b"hello");
+        body.extend(frame(1, 4, b"head"));
+        body.extend(frame(0, 0, b""));
+        body.extend(frame(0, 1, &[7; 300]));
+        let of_client = [PREFACE, &body].concat();
+        for piece in 1..400 {
+            for (mut watch, bytes) in [
+                (FrameWatch::of_client(100), &of_client),
+                (FrameWatch::of_server(), &body),
+            ] {
+                let mut told = Vec::new();
+                for piece in bytes.chunks(piece) {
+                    let now = Duration::ZERO;
+                    let flood = watch.handle(piece, now, |stream, length| {
+                        told.push((stream, length));
+                    });
+                    assert_eq!(flood, None);
+                }
+                assert_eq!(told, [(1, 5), (1, 300)], "by {piece}");
             }
         }
     }

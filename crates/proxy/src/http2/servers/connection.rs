@@ -16,9 +16,11 @@ use control::outcome::NoConnection;
 use h2::client::{Builder, Connection as Http2Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, SendStream};
 use wire::http1::RequestHead;
+use wire::http2::FrameWatch;
 
 use super::super::Piece;
 use super::super::io::{Carrier, Io};
+use super::super::receive::Unread;
 use super::Wanted;
 use crate::net::{self, Deadline};
 use crate::tls::ClientTls;
@@ -82,6 +84,8 @@ pub(super) struct Connection {
     /// Who waits until it is open, or for a place on it.
     waiting: RefCell<Vec<Waker>>,
     pub(super) scratch: RefCell<RequestHead>,
+    /// Bodies that have come and wait in h2.
+    unread: Rc<Unread>,
 }
 
 impl Connection {
@@ -103,12 +107,18 @@ impl Connection {
             task: RefCell::default(),
             waiting: RefCell::default(),
             scratch: RefCell::default(),
+            unread: Rc::default(),
         })
     }
 
     /// Whether its server is spoken to through TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.transport != 0
+    }
+
+    /// Where a stream has counted what waits to be read of it.
+    pub(super) fn unread(&self) -> &Rc<Unread> {
+        &self.unread
     }
 
     /// Takes up what the pool now says of its connections.
@@ -462,7 +472,8 @@ async fn open(
     }
     // In this order, so that what is left early is closed before it is not counted any more.
     let (socket, stream) = server.into_parts();
-    let carrier = Carrier::new(stream, Vec::new(), None);
+    let watch = FrameWatch::of_server();
+    let carrier = Carrier::new(stream, Vec::new(), watch, connection.unread.clone());
     let streams = connection.settings.get().streams;
     let builder = builder(streams);
     deadline.set_at(until);

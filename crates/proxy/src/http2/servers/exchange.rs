@@ -10,64 +10,30 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use h2::RecvStream;
 use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
-use wire::http1::{Body as RequestBody, ChunkedDecoder, Keep, Method, encode, trailer_fields};
-use wire::http2::{self, Body, encode_interim, encode_response, encode_trailers};
+use wire::http1::{Body as RequestBody, ChunkedDecoder, Method};
+use wire::http2::{self, Body, encode_interim, encode_response};
 
-use super::super::{Piece, fields};
+use super::super::fields;
+use super::super::receive::{BodyFault, Receiver};
+use super::super::send::{Sender, Step, write_parts};
 use super::connection::Place;
 use super::fault::Fault;
 use super::request::{Asked, Upgrade, translate};
 
-/// Bytes of a chunked body that h2 may hold beyond the server's window: chunks are unpacked before their size is known.
-const BEYOND_MAX: usize = 16 * 1024;
-/// Bytes looked at in one go where the window is shut: heads of chunks, and what ends the body.
-const UNSEEN_MAX: usize = 512;
-/// Bytes handed to h2 in one piece.
-const PIECE_MAX: usize = 32 * 1024;
-
 /// One request to a server over HTTP/2.
 pub(crate) struct Exchange {
-    outgoing: RefCell<Outgoing>,
+    outgoing: RefCell<Sender>,
     incoming: RefCell<Incoming>,
     place: Place,
-}
-
-/// The request.
-struct Outgoing {
-    step: Step,
-    /// Once the head is sent.
-    send: Option<SendStream<Piece>>,
-    /// Framing of a chunk that was taken and is not whole.
-    held: BytesMut,
-    /// Bytes of the body given to h2 beyond the server's window.
-    beyond: usize,
-}
-
-/// What of a request comes next.
-enum Step {
-    Head,
-    /// So many bytes.
-    Length(u64),
-    Chunked(ChunkedDecoder),
-    /// Whatever comes, until the exchange says that it is over.
-    UntilEnd,
-    /// Nothing: it is sent whole, or what comes is for nobody.
-    Done,
 }
 
 /// The response.
 struct Incoming {
     step: Answer,
     asked: Wanted,
-    /// Head or framing that is to be read before `data`, from `text_at` on.
-    text: Vec<u8>,
-    text_at: usize,
-    data: Bytes,
-    /// The end of a chunk is to follow `data`.
-    in_chunk: bool,
+    receiver: Receiver,
 }
 
 /// What of a request its response is read with.
@@ -91,19 +57,11 @@ enum Answer {
 impl Exchange {
     pub(super) fn new(place: Place) -> Self {
         Self {
-            outgoing: RefCell::new(Outgoing {
-                step: Step::Head,
-                send: None,
-                held: BytesMut::new(),
-                beyond: 0,
-            }),
+            outgoing: RefCell::default(),
             incoming: RefCell::new(Incoming {
                 step: Answer::Nothing,
                 asked: Wanted::default(),
-                text: Vec::new(),
-                text_at: 0,
-                data: Bytes::new(),
-                in_chunk: false,
+                receiver: Receiver::default(),
             }),
             place,
         }
@@ -121,38 +79,12 @@ impl Exchange {
 
     /// Takes what the server's window has room for.
     pub(crate) fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut taken = 0;
-        for part in parts {
-            let mut bytes = &**part;
-            while !bytes.is_empty() {
-                match self.write(bytes) {
-                    Ok(count) if count > 0 => {
-                        taken += count;
-                        bytes = bytes.get(count..).unwrap_or_default();
-                    }
-                    _ if taken > 0 => return Ok(taken),
-                    Ok(_) => return Err(io::ErrorKind::WouldBlock.into()),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(taken)
+        write_parts(parts, |bytes| self.write(bytes))
     }
 
     /// Ready when a write might not block.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let Some(send) = &mut outgoing.send else {
-            return Poll::Ready(Ok(()));
-        };
-        if send.capacity() > 0 {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => Poll::Ready(Ok(())),
-            // The server has reset the stream, or has left: what it has to say of that is read.
-            _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
+        self.outgoing.borrow_mut().poll_writable(cx)
     }
 
     /// Reads at least one byte, or 0 at the end.
@@ -200,28 +132,18 @@ impl Exchange {
 
     /// Nothing more of a tunnel will be sent.
     pub(crate) fn end(&self) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        if matches!(outgoing.step, Step::UntilEnd) {
-            outgoing.step = Step::Done;
-            if let Some(send) = &mut outgoing.send {
-                let _ = send.send_data(Piece::from(Bytes::new()), true);
-            }
-        }
+        // Whoever drops it in the middle of a request cancels that.
+        self.outgoing.borrow_mut().end();
     }
 
     /// Takes some of `bytes`; 0: the server's window is shut.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
-        let count = match outgoing.step {
-            Step::Head => {
-                drop(outgoing);
-                return self.write_head(bytes);
-            }
-            Step::Length(left) => outgoing.write_length(bytes, left),
-            Step::Chunked(_) => outgoing.write_chunks(bytes),
-            Step::UntilEnd => outgoing.write_bytes(bytes),
-            Step::Done => Ok(bytes.len()),
-        }?;
+        if matches!(outgoing.step, Step::Head) {
+            drop(outgoing);
+            return self.write_head(bytes);
+        }
+        let count = outgoing.write(bytes)?;
         if count > 0 {
             self.place.connection.note_sent();
         }
@@ -259,15 +181,16 @@ impl Exchange {
             }
             Err(None) => return Err(Fault::NotTaken.into()),
         };
-        let mut outgoing = self.outgoing.borrow_mut();
-        outgoing.step = match body {
+        let step = match body {
             _ if ended => Step::Done,
             _ if upgrade.is_some() => Step::UntilEnd,
             RequestBody::Length(length) => Step::Length(length),
             _ => Step::Chunked(ChunkedDecoder::default()),
         };
-        outgoing.send = Some(send);
+        let stream = response.stream_id().as_u32();
+        self.outgoing.borrow_mut().begin(send, step);
         let mut incoming = self.incoming.borrow_mut();
+        incoming.receiver.count(connection.unread(), stream, 0);
         incoming.step = Answer::Head(response);
         incoming.asked = Wanted {
             method,
@@ -287,15 +210,8 @@ impl Exchange {
     /// Ready when there is something to read, or nothing ever more.
     fn poll_fill(&self, incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if incoming.text_at < incoming.text.len() || !incoming.data.is_empty() {
+            if incoming.receiver.is_filled() {
                 return Poll::Ready(Ok(()));
-            }
-            incoming.text.clear();
-            incoming.text_at = 0;
-            if incoming.in_chunk {
-                incoming.in_chunk = false;
-                incoming.text.extend_from_slice(encode::CRLF);
-                continue;
             }
             let stepped = match &mut incoming.step {
                 Answer::Nothing => return Poll::Pending,
@@ -317,90 +233,6 @@ impl Exchange {
     }
 }
 
-impl Outgoing {
-    /// What the server's window has room for, of so many bytes.
-    fn room(&mut self, wanted: usize) -> usize {
-        self.send.as_mut().map_or(0, |send| {
-            send.reserve_capacity(wanted);
-            send.capacity().min(wanted)
-        })
-    }
-
-    fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
-        let piece = Piece::from(Bytes::copy_from_slice(bytes));
-        let send = self.send.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        send.send_data(piece, is_last)
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    fn write_length(&mut self, bytes: &[u8], left: u64) -> io::Result<usize> {
-        let wanted = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        let count = self.room(wanted.min(PIECE_MAX));
-        if count == 0 {
-            return Ok(0);
-        }
-        let is_last = count as u64 == left;
-        self.send(bytes.get(..count).unwrap_or_default(), is_last)?;
-        self.step = if is_last {
-            Step::Done
-        } else {
-            Step::Length(left - count as u64)
-        };
-        Ok(count)
-    }
-
-    fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.room(bytes.len().min(PIECE_MAX));
-        if count > 0 {
-            self.send(bytes.get(..count).unwrap_or_default(), false)?;
-        }
-        Ok(count)
-    }
-
-    fn write_chunks(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.room(bytes.len().min(PIECE_MAX));
-        if room > 0 {
-            self.beyond = 0;
-        }
-        let Step::Chunked(decoder) = &mut self.step else {
-            return Ok(0);
-        };
-        if room == 0 && (decoder.missing() > 0 || self.beyond > BEYOND_MAX) {
-            return Ok(0);
-        }
-        let count = bytes.len().min(room.max(UNSEEN_MAX));
-        let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(bytes.get(..count).unwrap_or_default());
-        let progress = decoder
-            .decode(&mut held, Keep::DataOnly)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let trailers = progress.trailers.and_then(|range| held.get(range));
-        let trailers = trailers.map(|bytes| fields::trailers(trailer_fields(bytes)));
-        let trailers = match trailers {
-            Some(Some(trailers)) if !trailers.is_empty() => Some(trailers),
-            Some(None) => return Err(io::ErrorKind::InvalidData.into()),
-            _ => None,
-        };
-        self.held = held.split_off(progress.consumed);
-        held.truncate(progress.kept);
-        self.beyond += held.len().saturating_sub(room);
-        let ends = progress.end && trailers.is_none();
-        if progress.end {
-            self.step = Step::Done;
-        }
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        let send = self.send.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        if !held.is_empty() || ends {
-            send.send_data(Piece::from(held.freeze()), ends)
-                .map_err(gone)?;
-        }
-        if let Some(trailers) = trailers {
-            send.send_trailers(trailers).map_err(gone)?;
-        }
-        Ok(count)
-    }
-}
-
 impl Incoming {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let Answer::Head(response) = &mut self.step else {
@@ -410,7 +242,7 @@ impl Incoming {
             let interim = interim.map_err(|error| Fault::of(&error))?;
             let pairs = fields::pairs(interim.headers());
             return Poll::Ready(
-                encode_interim(&mut self.text, interim.status().as_u16(), pairs).map_err(bad),
+                encode_interim(self.receiver.text(), interim.status().as_u16(), pairs).map_err(bad),
             );
         }
         let head = ready!(Pin::new(response).poll(cx)).map_err(|error| Fault::of(&error))?;
@@ -423,7 +255,7 @@ impl Incoming {
             accept: upgrade.and_then(|upgrade| upgrade.accept.as_deref()),
         };
         let framing = encode_response(
-            &mut self.text,
+            self.receiver.text(),
             head.status.as_u16(),
             fields::pairs(&head.headers),
             &asked,
@@ -441,49 +273,24 @@ impl Incoming {
         let Answer::Body(body, framing) = &mut self.step else {
             return Poll::Ready(Ok(()));
         };
-        match ready!(body.poll_data(cx)) {
-            Some(Ok(data)) => {
-                if *framing == Body::Chunked && !data.is_empty() {
-                    encode::chunk_head(&mut self.text, data.len() as u64);
-                    self.in_chunk = true;
-                }
-                self.data = data;
-            }
-            Some(Err(error)) => return Poll::Ready(Err(Fault::of(&error))),
-            None => {
-                if *framing == Body::Chunked {
-                    let trailers =
-                        ready!(body.poll_trailers(cx)).map_err(|error| Fault::of(&error))?;
-                    self.text.extend_from_slice(encode::LAST_CHUNK);
-                    if let Some(trailers) = trailers {
-                        encode_trailers(&mut self.text, fields::pairs(&trailers)).map_err(bad)?;
-                    }
-                    self.text.extend_from_slice(encode::CRLF);
-                }
-                self.step = Answer::Done;
-            }
+        let taken = ready!(self.receiver.poll_body(body, *framing, cx));
+        let ended = taken.map_err(|fault| match fault {
+            BodyFault::Http2(error) => Fault::of(&error),
+            BodyFault::Trailers(fault) => bad(fault),
+        })?;
+        if ended {
+            self.step = Answer::Done;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Reads what is here.
     fn read(&mut self, room: &mut [u8]) -> usize {
-        let text = self.text.get(self.text_at..).unwrap_or_default();
-        let from = if text.is_empty() { &*self.data } else { text };
-        let count = from.len().min(room.len());
-        if let (Some(place), Some(piece)) = (room.get_mut(..count), from.get(..count)) {
-            place.copy_from_slice(piece);
-        }
-        if text.is_empty() {
-            self.data.advance(count);
-            if let Answer::Body(body, _) = &mut self.step {
-                // What a stream that has ended frees is freed by h2.
-                let _ = body.flow_control().release_capacity(count);
-            }
-        } else {
-            self.text_at += count;
-        }
-        count
+        let body = match &mut self.step {
+            Answer::Body(body, _) => Some(body),
+            _ => None,
+        };
+        self.receiver.read(room, body)
     }
 }
 
