@@ -136,6 +136,75 @@ fn what_a_goaway_leaves_out_was_not_sent_and_the_rest_ends_in_peace() {
     assert_eq!(get(&evenkeel).text(), "new");
 }
 
+/// A server that answers the first request of its first connection, and ends that with `last_word` as the second comes; it
+/// answers all on further ones. Counts the requests that it had.
+fn leaves_at_the_second(last_word: Option<Frame>) -> (Origin, Arc<AtomicUsize>) {
+    let had = Arc::new(AtomicUsize::new(0));
+    let server = origin({
+        let had = had.clone();
+        move |conn| {
+            conn.greet(&[])?;
+            while let Some(stream) = conn.next_stream()? {
+                had.fetch_add(1, Ordering::SeqCst);
+                if conn.number() == 0 && stream > 1 {
+                    return last_word.clone().map_or(Ok(()), |word| conn.send(word));
+                }
+                conn.answer(stream, "answered")?;
+            }
+            Ok(())
+        }
+    });
+    (server, had)
+}
+
+#[test]
+fn a_request_on_an_old_connection_is_lost_only_where_its_server_leaves_without_a_word() {
+    // Whatever the method: the last word says that it was not taken.
+    let (server, had) = leaves_at_the_second(Some(Frame::goaway(1, 0)));
+    let evenkeel = in_front(&[server.address()], NO_PROBES);
+    assert_eq!(get(&evenkeel).text(), "answered");
+    let answer = post(&evenkeel, "body");
+    assert_eq!(
+        (answer.status, &*answer.text()),
+        (200, "answered"),
+        "{answer}"
+    );
+    assert_eq!(had.load(Ordering::SeqCst), 3);
+    assert_eq!(not_taken(&evenkeel), 1.0);
+
+    // Without one nobody knows whether it was: only what may be repeated is.
+    let (server, had) = leaves_at_the_second(None);
+    let evenkeel = in_front(&[server.address()], NO_PROBES);
+    assert_eq!(get(&evenkeel).text(), "answered");
+    let answer = post(&evenkeel, "body");
+    assert_eq!(answer.status, 502, "{answer}");
+    assert!(reason(&answer).1.starts_with("server_"), "{answer}");
+    assert_eq!(had.load(Ordering::SeqCst), 2);
+    let (server, _) = leaves_at_the_second(None);
+    let evenkeel = in_front(&[server.address()], NO_PROBES);
+    assert_eq!(get(&evenkeel).text(), "answered");
+    assert_eq!(get(&evenkeel).text(), "answered");
+}
+
+#[test]
+fn a_connection_that_its_server_has_closed_is_not_used_again() {
+    let server = origin(|conn| {
+        conn.greet(&[])?;
+        // Answers one request of each connection, and leaves without a word.
+        if let Some(stream) = conn.next_stream()? {
+            conn.answer(stream, "once")?;
+        }
+        Ok(())
+    });
+    let evenkeel = in_front(&[server.address()], NO_PROBES);
+    for _ in 0..5 {
+        let answer = post(&evenkeel, "body");
+        assert_eq!(answer.text(), "once", "{answer}");
+        let open = || metric(&evenkeel, "evenkeel_server_sockets{") == 0.0;
+        wait_until("its end is seen", SOON, open).expect("in time");
+    }
+}
+
 #[test]
 fn a_reset_is_that_of_one_stream_and_the_server_s_fault() {
     let server = origin(|conn| {

@@ -47,6 +47,8 @@ pub(super) struct Carrier {
     watch: RefCell<FrameWatch>,
     unread: Rc<Unread>,
     flood: Cell<Option<Flood>>,
+    /// Nothing goes out any more.
+    is_mute: Cell<bool>,
 }
 
 /// What was written and has not gone out.
@@ -75,6 +77,7 @@ impl Carrier {
             watch: RefCell::new(watch),
             unread,
             flood: Cell::new(None),
+            is_mute: Cell::new(false),
         })
     }
 
@@ -91,6 +94,12 @@ impl Carrier {
     /// What the other side sends too much of. From then on nothing is read.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get()
+    }
+
+    /// The other side takes nothing any more: what h2 writes from now on is dropped.
+    pub(super) fn stop_writing(&self) {
+        self.is_mute.set(true);
+        *self.out.borrow_mut() = Out::default();
     }
 
     /// Called before h2 is polled.
@@ -165,6 +174,9 @@ impl Carrier {
 
     fn write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
+        if self.is_mute.get() {
+            return Poll::Ready(Ok(total));
+        }
         let mut out = self.out.borrow_mut();
         loop {
             if out.left().len().saturating_add(total) <= GATHER_MAX {

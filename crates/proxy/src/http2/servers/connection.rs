@@ -582,9 +582,18 @@ impl Line {
                 connection.wake_waiting();
             }
         }
-        if ended.is_ready() || matches!(flushed, Poll::Ready(Err(_))) {
+        if matches!(flushed, Poll::Ready(Err(_))) {
+            self.hear_out(cx);
             return Poll::Ready(());
         }
-        Poll::Pending
+        ended.map(drop)
+    }
+
+    /// Nothing can be written any more. What the server has said before may tell which requests it did not take.
+    #[cold]
+    fn hear_out(&mut self, cx: &mut Context<'_>) {
+        self.carrier.stop_writing();
+        self.carrier.begin();
+        let _ = Pin::new(&mut self.http2).poll(cx);
     }
 }
