@@ -371,7 +371,8 @@ impl Gate {
 /// Whether a server will do for one that waits.
 fn meets(member: &Member, wish: &Wish) -> bool {
     match wish.only {
-        Some(only) => only == member.id,
+        // A drain that is over lets nobody in any more; of a removed pool's servers all are taken that still come.
+        Some(only) => only == member.id && (!member.is_drained() || member.is_retired()),
         None => member.serves(wish.group) && !wish.tried.contains(&member.id),
     }
 }

@@ -140,6 +140,11 @@ impl Publisher {
 
     pub(super) fn look_at_drains(&mut self, now: Duration) {
         let actions = &mut self.actions;
+        // Who waits for a server that lets nobody in any more is to hear of it.
+        let mut closed = Vec::new();
+        let mut close = |drain: &PendingDrain| {
+            closed.extend(drain.members.first().map(|held| held.member.pool.clone()));
+        };
         self.drains.retain_mut(|drain| {
             if drain.look_at > now {
                 return true;
@@ -151,6 +156,7 @@ impl Publisher {
             let idle = drain.members.iter_mut().all(|held| held.is_done(over, now));
             if idle || drain.cutting.as_ref().is_some_and(|it| it.until <= now) {
                 actions.extend(drain.end(now));
+                close(drain);
                 return false;
             }
             if let Some(cutting) = &mut drain.cutting {
@@ -176,10 +182,14 @@ impl Publisher {
                         }));
                     }
                 }
+                close(drain);
             }
             drain.look_at = now.saturating_add(LOOK_EVERY);
             true
         });
+        for pool in closed {
+            self.mark_dirty(&pool, now);
+        }
     }
 
     /// Ends the drains of a server that is about to be given another word.

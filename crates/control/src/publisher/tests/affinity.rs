@@ -392,6 +392,26 @@ fn while_some_wait_for_their_server_others_are_served_elsewhere() {
     }
 }
 
+#[test]
+fn who_waits_for_a_server_waits_no_longer_when_its_drain_is_over() {
+    let mut scene = Scene::running(&pool("cookie", "max_connections: 1", "", ""));
+    let member = scene.member("a");
+    let held = Lease::take(&member).unwrap();
+    let gate = scene.world.pools[0].gate.clone();
+    let ticket = gate.enter_bound(5, &member, OnDrain::Keep, 10).unwrap();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    drop(scene.drain("a", 1000));
+    scene.pass(500);
+    assert!(ticket.poll(&mut context).is_pending());
+    scene.pass(600);
+    // The slot that is cut, or given back, is nobody's.
+    drop(held);
+    match ticket.poll(&mut context) {
+        std::task::Poll::Ready(balance::queue::Ended::Unservable) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 /// What may happen to a server.
 #[derive(Debug, Clone, Copy)]
 enum Turn {
