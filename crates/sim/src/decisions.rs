@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::RetryBudget;
+use config::Affinity;
+use control::affinity::{Bond, End};
 use control::gate::Lease;
 use control::live::{Member, PoolView};
 use control::message::Event;
@@ -29,6 +31,15 @@ impl Claim {
             Self::Forced(member) => member,
         }
     }
+}
+
+/// What binds a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Binds<'a> {
+    /// The pool's.
+    pub affinity: &'a Affinity,
+    /// The request's own.
+    pub bond: &'a Bond,
 }
 
 /// A request that was sent, and got no byte of an answer.
@@ -61,6 +72,28 @@ pub trait Decisions {
     ) -> Result<Claim, Reason> {
         pool.pick(key, tried, now).map(Claim::Lease)
     }
+
+    /// The same for a request that something may bind to a server.
+    ///
+    /// # Errors
+    /// When there is none, or its own cannot serve.
+    fn pick_any(
+        &mut self,
+        pool: &mut LocalPool,
+        binds: Option<Binds<'_>>,
+        key: Option<u64>,
+        tried: &mut Vec<u32>,
+        now: Duration,
+    ) -> Result<Claim, Reason> {
+        let Some(Binds { affinity, bond }) = binds else {
+            return self.pick(pool, key, tried, now);
+        };
+        let lease = pool.pick_bound(affinity, bond, key, tried, now);
+        lease.map(Claim::Lease)
+    }
+
+    /// What comes of a request's bond, as its answer is written.
+    fn settle(&mut self, _end: &mut End) {}
 
     /// Whether a request may be sent to another server.
     ///

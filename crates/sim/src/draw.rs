@@ -5,7 +5,9 @@ use std::time::Duration;
 use balance::{SlowStart, State};
 
 use crate::random::Random;
-use crate::scenario::{Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step};
+use crate::scenario::{
+    AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step,
+};
 
 /// Faults come after this long, when all servers are known.
 const FIRST_FAULT: Duration = Duration::from_secs(3);
@@ -168,6 +170,15 @@ impl Scenario {
         }
         if random.chance(0.2) {
             self.hedge = Some((millis(random, 5, 300), random.between(1, 3)));
+        }
+        if random.chance(0.3) {
+            self.affinity = Some(AffinityPlan {
+                learnt: random.chance(0.5),
+                required: random.chance(0.3),
+                moves: random.chance(0.3),
+                wait: random.chance(0.7).then(|| millis(random, 20, 3000)),
+                clients: random.between(1, 40) as usize,
+            });
         }
         if random.chance(0.15) {
             self.agents = Some(millis(random, 200, 2000));

@@ -10,6 +10,7 @@ use control::message::{Answer, Event};
 use control::publisher::{Action, Publisher};
 use control::world::World;
 
+use crate::bound::Clients;
 use crate::decisions::Decisions;
 use crate::exchange::{Outcome, Request, Stage};
 use crate::hosts::Host;
@@ -67,6 +68,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) woken: Woken,
     /// Requests that have taken a place in the queue, and the moment of each.
     pub(crate) entered: Vec<(usize, u64)>,
+    /// Who comes again, where something binds clients.
+    pub(crate) clients: Option<Clients>,
     publisher: Publisher,
     world: Arc<World>,
     queue: BTreeMap<(Duration, u64), Happening>,
@@ -74,7 +77,7 @@ pub(crate) struct Engine<'a> {
     running: BTreeSet<usize>,
     answers: (Sender<Answer>, Receiver<Answer>),
     traced: bool,
-    report: Report,
+    pub(crate) report: Report,
 }
 
 impl<'a> Engine<'a> {
@@ -91,6 +94,13 @@ impl<'a> Engine<'a> {
             .filter_map(|number| Worker::new(number, &world, random.bits()))
             .collect();
         let servers = &scenario.servers;
+        let affinity = world
+            .snapshot
+            .pools
+            .first()
+            .and_then(|it| it.affinity.clone());
+        let clients = affinity.zip(scenario.affinity);
+        let clients = clients.map(|(affinity, plan)| Clients::new(affinity, plan.clients));
         let mut engine = Self {
             scenario,
             decisions,
@@ -102,6 +112,7 @@ impl<'a> Engine<'a> {
             judge: Judge::new(scenario),
             woken: Woken::default(),
             entered: Vec::new(),
+            clients,
             publisher,
             world,
             queue: BTreeMap::new(),
@@ -181,6 +192,7 @@ impl<'a> Engine<'a> {
 
     pub(crate) fn finish(&mut self, id: usize, outcome: Outcome) {
         self.running.remove(&id);
+        self.free_client(id);
         self.note(|| format!("request {id}: {outcome:?}"));
         let bits = match outcome {
             Outcome::Answered(status) => {
@@ -252,13 +264,14 @@ impl<'a> Engine<'a> {
             false => 5,
         };
         let id = self.requests.len();
-        self.requests.push(Request::new(
-            self.scenario,
-            worker,
-            idempotent,
-            priority,
-            key,
-        ));
+        let mut request = Request::new(self.scenario, worker, idempotent, priority, key);
+        if let (Some(clients), Some(plan)) = (&mut self.clients, &self.scenario.affinity) {
+            let from = self.random.below(plan.clients);
+            request.client = clients.take(from, plan.clients);
+            request.bond = self.read_bond(request.client, worker);
+            self.judge.handle_client(id, request.client);
+        }
+        self.requests.push(request);
         self.running.insert(id);
         self.report.requests += 1;
         self.judge.handle_request(self.now, id);

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::affinity::Bond;
 use control::live::Member;
 use control::message::Event;
 use control::outcome::{self, NoConnection};
 use control::reason::Reason;
 use control::tries::{Allowance, Nothing, Tries, note_tried};
 
-use crate::decisions::{Claim, Unanswered};
+use crate::decisions::{Binds, Claim, Decisions as _, Product, Unanswered};
 use crate::engine::{Engine, Happening};
 use crate::hosts::{Answering, Connecting, ROUND_TRIP};
 use crate::judge::{Further, Tried, TryEnd};
@@ -30,6 +31,9 @@ pub(crate) struct Request {
     pub(crate) idempotent: bool,
     pub(crate) priority: u8,
     pub(crate) key: u64,
+    /// Who sends it, and what binds it, where something does.
+    pub(crate) client: usize,
+    pub(crate) bond: Option<Bond>,
     pub(crate) tried: Vec<u32>,
     pub(crate) allowance: Allowance,
     pub(crate) tries: Tries<Claim>,
@@ -116,6 +120,8 @@ impl Request {
             idempotent,
             priority,
             key,
+            client: 0,
+            bond: None,
             tried: Vec::new(),
             allowance: Allowance::new(scenario.attempts),
             tries: Tries::default(),
@@ -161,23 +167,40 @@ impl Engine<'_> {
     pub(crate) fn next_try(&mut self, id: usize) {
         let request = &mut self.requests[id];
         let worker = &mut self.workers[request.worker];
-        let mut picked = Vec::new();
+        let mut picked = false;
         let (decisions, now, key) = (&mut *self.decisions, self.now, Some(request.key));
+        if let Some(owner) = request.bond.as_ref().and_then(Bond::owner) {
+            request.tries.ask_again(&mut request.tried, owner);
+        }
+        let affinity = self.clients.as_ref().map(|it| &it.affinity);
+        let binds = affinity.zip(request.bond.as_ref());
+        let binds = binds.map(|(affinity, bond)| Binds { affinity, bond });
         let lease = request.tries.lease(&mut request.tried, |tried| {
-            let claim = decisions.pick(&mut worker.pool, key, tried, now)?;
-            picked.push(claim.member().clone());
+            let claim = decisions.pick_any(&mut worker.pool, binds, key, tried, now)?;
+            picked = true;
             Ok(claim)
         });
         match lease {
-            Ok(claim) => {
-                for member in picked {
-                    self.judge
-                        .handle_pick(now, id, &self.requests[id], &member, false);
-                }
+            // What was claimed before has been judged.
+            Ok(claim) if !picked => {
                 let only_new = self.requests[id].tries.only_new();
                 self.begin(id, claim, only_new);
             }
-            Err(Reason::ServerLimit) if self.scenario.queue.is_some() => self.enter(id),
+            Err(Reason::ServerLimit) => self.queue_up(id),
+            lease => self.take_up(id, lease),
+        }
+    }
+
+    /// A server was picked, or there is none.
+    pub(crate) fn take_up(&mut self, id: usize, picked: Result<Claim, Reason>) {
+        match picked {
+            Ok(claim) => {
+                let request = &self.requests[id];
+                self.judge
+                    .handle_pick(self.now, id, request, claim.member(), false);
+                let only_new = request.tries.only_new();
+                self.begin(id, claim, only_new);
+            }
             Err(reason) => {
                 let reason = self.requests[id].tries.over(reason);
                 self.finish(id, Outcome::Failed(reason));
@@ -322,7 +345,9 @@ impl Engine<'_> {
         if retried && leaves && self.leave(id, number, Some(status)) {
             return;
         }
-        self.end_answered(id, number, status);
+        if let Some(member) = self.end_answered(id, number, status) {
+            self.settle_bond(id, &member);
+        }
         self.finish(id, Outcome::Answered(status));
     }
 
@@ -499,20 +524,17 @@ impl Engine<'_> {
         let idempotent = request.idempotent;
         let worker = &mut self.workers[request.worker];
         let state = worker.pool.state.clone();
+        let affinity = self.clients.as_ref().map(|it| &it.affinity);
+        let binds = affinity.zip(request.bond.as_ref());
+        let binds = binds.map(|(affinity, bond)| Binds { affinity, bond });
         let decisions = &mut *self.decisions;
         // The pick is of the product's rules whoever decides on the budget.
-        let mut product = crate::decisions::Product;
+        let mut product = Product;
         let claim = decisions.beside(idempotent, &state.budget, now, &mut || {
             note_tried(&mut request.tried, member);
             let tried = &mut request.tried;
-            crate::decisions::Decisions::pick(
-                &mut product,
-                &mut worker.pool,
-                Some(request.key),
-                tried,
-                now,
-            )
-            .ok()
+            let (pool, key) = (&mut worker.pool, Some(request.key));
+            product.pick_any(pool, binds, key, tried, now).ok()
         });
         match &claim {
             Some(claim) => {
@@ -589,6 +611,9 @@ impl Engine<'_> {
         match fault {
             Fault::NotConnected(Connecting::Refused) => {
                 outcome::not_connected(&member, worker, NoConnection::Refused, tell);
+                if let Some(bond) = &self.requests[id].bond {
+                    bond.note_refused(member.id);
+                }
                 if member.note_refused() {
                     told.push(Event::Refused { member: member.id });
                 }

@@ -3,6 +3,7 @@
 //! The judge hears what the publisher hears and sees what it publishes, but asks it nothing: verdicts, operators'
 //! words, the budget of retries and the shares that are due are worked out here a second time, in the plainest way.
 
+mod bound;
 mod budget;
 mod known;
 mod line;
@@ -27,10 +28,13 @@ use crate::engine::START;
 use crate::exchange::{Outcome, Request};
 use crate::report::{Report, Violation};
 use crate::scenario::{Condition, Scenario};
+use bound::Bonds;
 use budget::Budget;
 use line::Line;
 use shadow::Shadow;
 use window::Window;
+
+pub(crate) use bound::Settled;
 
 /// The publisher has this long to publish what it has heard: views are built at most every 10 ms, and those with large
 /// tables more seldom.
@@ -78,6 +82,12 @@ pub enum Rule {
     Order,
     /// A wait ends at its deadline, and is refused only where there is no room.
     Waits,
+    /// A client goes to the server that it is bound to, whenever that may serve it.
+    Bound,
+    /// One whose binding is required goes nowhere else.
+    Required,
+    /// A binding moves only when its server went away, and then to the one that answers.
+    Moved,
     /// Every request ends.
     Ends,
 }
@@ -149,7 +159,7 @@ pub(crate) enum Further {
 pub(crate) struct Judge {
     attempts: u32,
     has_queue: bool,
-    wait: Duration,
+    bonds: Option<Bonds>,
     line: Line,
     /// Further tries of each request that count.
     spent: BTreeMap<usize, u32>,
@@ -175,7 +185,7 @@ impl Judge {
         Self {
             attempts: scenario.attempts,
             has_queue: scenario.queue.is_some(),
-            wait: scenario.queue.map_or(Duration::MAX, |queue| queue.wait),
+            bonds: scenario.affinity.map(Bonds::new),
             line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
             spent: BTreeMap::new(),
             waits: 0,
@@ -354,7 +364,8 @@ impl Judge {
     ) {
         self.tries += 1;
         self.check_view(now);
-        if let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
+        let at_home = self.judge_bound(now, id, request, member);
+        if !at_home && let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
             self.object(now, rule, what);
         }
         let been = request.past.iter().filter(|it| it.member == member.id);
@@ -362,7 +373,8 @@ impl Judge {
             let what = format!("a request goes to {} once more", member.name);
             self.object(now, Rule::Amplified, what);
         }
-        if !waited && let Some(other) = self.line.wants(member.id) {
+        let wanted = self.is_wanted(member.id);
+        if !waited && let Some(other) = self.line.wants(member.id, wanted) {
             let what = format!(
                 "request {id} takes {} before {other}, who waits",
                 member.name
@@ -376,6 +388,10 @@ impl Judge {
         }
         if let Some(known) = self.shadow.known_mut(member.id) {
             known.in_use += 1;
+        }
+        if at_home {
+            // It is no turn of the algorithm's, but part of the load.
+            return self.window.pass_by(now);
         }
         if waited || !request.past.is_empty() || self.shadow.is_full(member.id) {
             self.window.trouble(now);
@@ -435,6 +451,20 @@ impl Judge {
         if spent || !request.idempotent || self.budget.is_spent(now) {
             return;
         }
+        if self
+            .bonds
+            .as_ref()
+            .is_some_and(|it| it.is_required() && it.home(id).is_some())
+        {
+            return;
+        }
+        // Its own server is the only one that it would be sent to, if it was not there yet.
+        let home = self.bonds.as_ref().and_then(|it| it.home(id));
+        let running = request.running.iter().map(|it| it.member().id);
+        let mut been = running.chain(request.past.iter().map(|it| it.member));
+        if home.is_some() && !been.any(|it| self.shadow.server_of(it) == home) {
+            return;
+        }
         let left = self.free(now, request);
         if !left.is_empty() {
             let what = format!("request {id} stays where it is; left were {left:?}");
@@ -459,29 +489,36 @@ impl Judge {
             self.object(now, Rule::Amplified, what);
         }
         let Outcome::Failed(reason) = outcome else {
+            self.forget(id);
             return;
         };
+        let refused = self
+            .bonds
+            .as_ref()
+            .is_some_and(|bonds| bonds.may_refuse(&mut self.shadow, now, id, &request.past));
         let last = request.past.last().map(|it| it.end);
         let was_sent = request.past.iter().any(|it| it.end == TryEnd::Ended);
-        let excused = match reason {
-            Reason::FirstByteTimeout => {
-                matches!(last, Some(TryEnd::TimedOut)) || self.free(now, request).is_empty()
-            }
-            Reason::Draining => last == Some(TryEnd::Cut),
-            Reason::RetryBudget => self.budget.is_spent(now),
-            // Judged when it happened.
-            Reason::QueueFull | Reason::QueueTimeout => true,
-            Reason::ServerClosed | Reason::ServerReset => {
-                !request.idempotent && was_sent
-                    || self.has_spent(id)
-                    || self.free(now, request).is_empty()
-            }
-            Reason::ConnectTimeout => self.has_spent(id) || self.free(now, request).is_empty(),
-            Reason::ConnectRefused | Reason::NoUsableServer | Reason::ServerLimit => {
-                self.free(now, request).is_empty()
-            }
-            _ => false,
-        };
+        // Nobody else may have what its own server failed.
+        let excused = refused
+            || match reason {
+                Reason::FirstByteTimeout => {
+                    matches!(last, Some(TryEnd::TimedOut)) || self.free(now, request).is_empty()
+                }
+                Reason::Draining => last == Some(TryEnd::Cut),
+                Reason::RetryBudget => self.budget.is_spent(now),
+                // Judged when it happened.
+                Reason::QueueFull | Reason::QueueTimeout => true,
+                Reason::ServerClosed | Reason::ServerReset => {
+                    !request.idempotent && was_sent
+                        || self.has_spent(id)
+                        || self.free(now, request).is_empty()
+                }
+                Reason::ConnectTimeout => self.has_spent(id) || self.free(now, request).is_empty(),
+                Reason::ConnectRefused | Reason::NoUsableServer | Reason::ServerLimit => {
+                    self.free(now, request).is_empty()
+                }
+                _ => false,
+            };
         if !excused {
             let left = self.free(now, request);
             let left: Vec<String> = left.iter().map(|id| self.shadow.name(*id)).collect();
@@ -496,6 +533,13 @@ impl Judge {
             );
             self.object(now, Rule::Lost, what);
         }
+        self.forget(id);
+    }
+
+    /// Whether a server is for those who are not bound to it, as far as anybody was told.
+    fn is_wanted(&self, member: u32) -> bool {
+        let view = self.view.as_ref();
+        view.is_some_and(|(_, view)| view.view.candidates().iter().any(|it| it.id == member))
     }
 
     fn has_spent(&self, id: usize) -> bool {
@@ -527,11 +571,15 @@ impl Judge {
         id: usize,
         request: &Request,
         moment: u64,
+        waits: (Option<u32>, Duration),
     ) {
         self.waits += 1;
         self.window.trouble(now);
+        if let Some(bonds) = self.bonds.as_mut().filter(|_| waits.0.is_none()) {
+            bonds.handle_leaves(&mut self.shadow, now, id);
+        }
         self.line
-            .enter(now, id, request.priority, &request.tried, moment);
+            .enter(now, id, request.priority, &request.tried, moment, waits);
     }
 
     /// It could not.
@@ -543,7 +591,7 @@ impl Judge {
 
     /// It has waited as long as it may.
     pub(crate) fn handle_timeout(&mut self, now: Duration, id: usize) {
-        if let Err(what) = self.line.timed_out(now, id, self.wait) {
+        if let Err(what) = self.line.timed_out(now, id) {
             self.object(now, Rule::Waits, what);
         }
     }
@@ -570,7 +618,8 @@ impl Judge {
             }
         }
         for (id, (priority, came), moment, member) in granted {
-            let over = self.line.overtaken(id, priority, came, moment, member);
+            let of = (member, self.is_wanted(member));
+            let over = self.line.overtaken(id, priority, came, moment, of);
             if let Some(what) = over {
                 self.object(now, Rule::Order, what);
             }
@@ -591,7 +640,7 @@ impl Judge {
         if self.line.is_empty() {
             return;
         }
-        if let Some(what) = self.line.overdue(now, self.wait) {
+        if let Some(what) = self.line.overdue(now) {
             self.object(now, Rule::Waits, what);
         }
         let Some((_, view)) = &self.view else {
@@ -599,7 +648,7 @@ impl Judge {
         };
         let idle = view.view.candidates().iter().find_map(|it| {
             let open = self.shadow.known(it.id).is_some_and(|it| it.is_open());
-            let waiter = self.line.wants(it.id)?;
+            let waiter = self.line.wants(it.id, true)?;
             (open && !self.shadow.is_full(it.id)).then_some((waiter, it.id))
         });
         if let Some((waiter, id)) = idle {
@@ -689,6 +738,9 @@ impl fmt::Display for Rule {
             Self::Idle => "somebody waits while a slot is free",
             Self::Order => "out of turn",
             Self::Waits => "a wait went wrong",
+            Self::Bound => "a bound client goes elsewhere",
+            Self::Required => "a client goes elsewhere that may not",
+            Self::Moved => "a binding is not what it should be",
             Self::Ends => "no end",
         })
     }

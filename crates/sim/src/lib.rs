@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bound;
 pub mod decisions;
 mod draw;
 mod engine;
@@ -35,11 +36,13 @@ mod scenario;
 mod waits;
 mod workers;
 
-pub use decisions::{Decisions, Product};
+pub use decisions::{Binds, Decisions, Product};
 pub use judge::Rule;
 pub use random::Random;
 pub use report::{Report, Violation};
-pub use scenario::{Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step};
+pub use scenario::{
+    AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step,
+};
 
 /// Plays a scenario through, and says what came of it.
 #[must_use]

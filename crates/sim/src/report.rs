@@ -33,6 +33,10 @@ pub struct Report {
     pub receipts: u64,
     /// Waits in the queue.
     pub waits: u64,
+    /// Requests that were served by the server that they were bound to.
+    pub kept: u64,
+    /// Clients that were bound to another one, since theirs could not serve.
+    pub moved: u64,
     /// Tries beside others.
     pub hedges: u64,
     /// Ejections by traffic.
@@ -74,7 +78,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{} requests: {} answered ({} with 5xx), failed {:?}; {} tries, {} of them retries; {} probes, {} verdicts, \
-             {} views, {} windows, {} receipts, {} waits, {} hedges, {} ejections",
+             {} views, {} windows, {} receipts, {} waits, {} kept, {} moved, {} hedges, {} ejections",
             self.requests,
             self.answered,
             self.errors,
@@ -87,6 +91,8 @@ impl fmt::Display for Report {
             self.windows,
             self.receipts,
             self.waits,
+            self.kept,
+            self.moved,
             self.hedges,
             self.ejections,
         )?;

@@ -52,6 +52,8 @@ pub struct Scenario {
     pub backoff: Option<(Duration, Duration)>,
     /// A further try beside one that takes as long, and how many.
     pub hedge: Option<(Duration, u32)>,
+    /// What binds clients to servers; `None` is off.
+    pub affinity: Option<AffinityPlan>,
     /// How often servers' agents are asked; `None` is off.
     pub agents: Option<Duration>,
     /// For one connection attempt.
@@ -100,6 +102,21 @@ pub struct OutlierPlan {
     pub ejection_max: Duration,
     /// Percent of the servers that may be ejected.
     pub ejected_max: u32,
+}
+
+/// What binds clients to servers.
+#[derive(Debug, Clone, Copy)]
+pub struct AffinityPlan {
+    /// A table learns where clients belong; else they carry a cookie.
+    pub learnt: bool,
+    /// `strength: required`.
+    pub required: bool,
+    /// `on_drain: move`.
+    pub moves: bool,
+    /// How long a request waits for its server alone; `None`: not at all.
+    pub wait: Option<Duration>,
+    /// How many clients come again and again, each with a request at a time; from 1.
+    pub clients: usize,
 }
 
 /// Where requests wait.
@@ -201,6 +218,26 @@ pub enum Step {
     Says(usize, &'static str),
 }
 
+impl AffinityPlan {
+    fn text(&self) -> String {
+        let kind = match self.learnt {
+            true => "source: { mode: learn, source_alarm: off, entries: 10000, ",
+            false => "cookie: { ",
+        };
+        let strength = if self.required {
+            "required"
+        } else {
+            "preferred"
+        };
+        let on_drain = if self.moves { "move" } else { "keep" };
+        let wait = match self.wait {
+            None => "off".to_owned(),
+            Some(wait) => format!("{}ms", wait.as_millis()),
+        };
+        format!("{{ {kind}strength: {strength}, on_drain: {on_drain}, queue_wait: {wait} }} }}")
+    }
+}
+
 impl Condition {
     /// A server without a fault.
     pub const WELL: Self = Self {
@@ -267,6 +304,7 @@ impl Scenario {
             retries_status: false,
             backoff: None,
             hedge: None,
+            affinity: None,
             agents: None,
             connect_timeout: Duration::from_secs(1),
             first_byte_timeout: Duration::from_secs(3),
@@ -331,6 +369,9 @@ impl Scenario {
                     "{{ duration: {millis}ms, aggression: {aggression}, floor: {floor:.0}% }}"
                 ),
             );
+        }
+        if let Some(plan) = &self.affinity {
+            line("affinity", &plan.text());
         }
         line("limits", &self.limits_text());
         line("retries", &self.retries_text());

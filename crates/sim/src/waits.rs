@@ -13,6 +13,7 @@ use control::reason::Reason;
 use crate::decisions::Claim;
 use crate::engine::{Engine, Happening};
 use crate::exchange::Outcome;
+use crate::scenario::QueuePlan;
 
 /// Requests woken since they were last asked for, with the moment of each.
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub(crate) struct Waiting {
     pub(crate) ticket: Ticket,
     pub(crate) waker: Waker,
     pub(crate) since: Duration,
+    /// For the server alone that the request is bound to.
+    bound: bool,
 }
 
 struct Task {
@@ -88,29 +91,55 @@ impl Deref for Members {
 impl Engine<'_> {
     /// Every server is full: the request waits, if there is room.
     pub(crate) fn enter(&mut self, id: usize) {
-        let Some(queue) = self.scenario.queue else {
-            return;
-        };
+        if let Some(queue) = self.scenario.queue {
+            self.enter_for(id, queue, queue.wait, None);
+        }
+    }
+
+    /// The server is full that the request is bound to: it waits for that alone, so long in all.
+    pub(crate) fn enter_bound(&mut self, id: usize, owner: &Arc<Member>, wait: Duration) {
+        if let Some(queue) = self.scenario.queue {
+            self.enter_for(id, queue, wait, Some(owner));
+        }
+    }
+
+    fn enter_for(
+        &mut self,
+        id: usize,
+        queue: QueuePlan,
+        wait: Duration,
+        owner: Option<&Arc<Member>>,
+    ) {
         let (now, moment) = (self.now, self.woken.moment());
         let request = &mut self.requests[id];
         request.number += 1;
         let number = request.number;
         let priority = self.decisions.waits_as(request.priority);
-        let wait = self.decisions.waits_for(queue.wait);
-        self.judge.handle_enter(now, id, request, moment);
+        let only = owner.map(|owner| owner.id);
+        self.judge
+            .handle_enter(now, id, request, moment, (only, wait));
+        let wait = self.decisions.waits_for(wait);
         let state = self.workers[request.worker].pool.state.clone();
         let view = || Members(state.view());
-        let Some(ticket) = state
-            .gate
-            .enter(priority, &request.tried, state.group, queue.max, view)
-        else {
+        let (gate, tried) = (&state.gate, &request.tried);
+        let affinity = self.clients.as_ref().map(|it| &it.affinity);
+        let ticket = match owner.zip(affinity) {
+            Some((owner, by)) => gate.enter_bound(priority, owner, by.on_drain, queue.max),
+            None => gate.enter(priority, tried, state.group, queue.max, view),
+        };
+        let Some(ticket) = ticket else {
             self.judge.handle_queue_full(now, id);
+            if owner.is_some() {
+                self.give_up_owner(id);
+                return self.pick_again(id);
+            }
             return self.finish(id, Outcome::Failed(Reason::QueueFull));
         };
         request.waiting = Some(Waiting {
             ticket,
             waker: self.woken.waker(id),
             since: now,
+            bound: owner.is_some(),
         });
         let left = wait.saturating_sub(request.waited);
         self.entered.push((id, moment));
@@ -125,10 +154,17 @@ impl Engine<'_> {
     /// A request has waited as long as it may.
     pub(crate) fn handle_queue_over(&mut self, id: usize, number: u32) {
         let request = &mut self.requests[id];
-        if request.number != number || request.waiting.take().is_none() {
+        let Some(waiting) = request.waiting.take_if(|_| request.number == number) else {
             return;
-        }
+        };
+        request.waited += self.now.saturating_sub(waiting.since);
+        let bound = waiting.bound;
+        drop(waiting);
         self.judge.handle_timeout(self.now, id);
+        if bound {
+            self.give_up_owner(id);
+            return self.pick_again(id);
+        }
         self.finish(id, Outcome::Failed(Reason::QueueTimeout));
     }
 
@@ -137,7 +173,7 @@ impl Engine<'_> {
         while !self.woken.is_empty() || !self.entered.is_empty() {
             let mut heard = self.woken.take();
             heard.append(&mut self.entered);
-            let mut ended = Vec::new();
+            let (mut ended, mut waited_for_one) = (Vec::new(), Vec::new());
             for (id, woken) in heard {
                 let request = &mut self.requests[id];
                 let Some(waiting) = &request.waiting else {
@@ -148,13 +184,21 @@ impl Engine<'_> {
                     continue;
                 };
                 request.waited += self.now.saturating_sub(waiting.since);
+                let bound = waiting.bound;
                 request.waiting = None;
                 ended.push((id, woken, end));
+                waited_for_one.push(bound);
             }
             self.judge_ended(&ended);
-            for (id, _, end) in ended {
+            for ((id, _, end), bound) in ended.into_iter().zip(waited_for_one) {
                 match end {
                     Ended::Granted(lease) => self.begin(id, Claim::Lease(lease), false),
+                    Ended::Displaced if bound => {
+                        self.give_up_owner(id);
+                        self.pick_again(id);
+                    }
+                    // It has changed.
+                    Ended::Unservable if bound => self.pick_again(id),
                     Ended::Displaced => self.finish(id, Outcome::Failed(Reason::QueueFull)),
                     Ended::Unservable => {
                         let reason = self.requests[id].tries.over(Reason::NoUsableServer);

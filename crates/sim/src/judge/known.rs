@@ -67,6 +67,8 @@ pub(super) struct Known {
     pub(super) changed: Duration,
     /// What runs on it may be cut from then on.
     pub(super) cut_from: Option<Duration>,
+    /// When a client came last that is bound to it.
+    pub(super) bound_pick: Duration,
 }
 
 /// An ejection.
@@ -129,6 +131,7 @@ impl Known {
             warming: false,
             changed: now,
             cut_from: None,
+            bound_pick: Duration::ZERO,
         }
     }
 
@@ -183,6 +186,22 @@ impl Known {
         } else {
             self.verdict
         }
+    }
+
+    pub(super) fn shown(&self) -> String {
+        format!(
+            "s{}: {}, {}, weight {}, {}{}",
+            self.server,
+            self.state(),
+            self.held(),
+            self.weight,
+            if self.gone { "removed" } else { "configured" },
+            if self.ejected.is_some() {
+                ", ejected"
+            } else {
+                ""
+            },
+        )
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The model: what is known of each server, from what the publisher was told.
 
+mod keeps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -476,26 +478,19 @@ impl Shadow {
         let Some(known) = self.members.get(&member) else {
             return Err((Rule::Open, format!("member {member} is unknown")));
         };
-        let shown = format!(
-            "s{}: {}, {}, weight {}, {}{}",
-            known.server,
-            known.state(),
-            known.held(),
-            known.weight,
-            if known.gone { "removed" } else { "configured" },
-            if known.ejected.is_some() {
-                ", ejected"
-            } else {
-                ""
-            },
-        );
-        if !known.is_open() {
-            return Err((Rule::Open, shown));
-        }
-        if self.is_stable(now, grace) && !self.due().contains_key(&member) {
-            return Err((Rule::Fit, shown));
-        }
-        Ok(())
+        let rule = if !known.is_open() {
+            Rule::Open
+        } else if self.is_stable(now, grace) && !self.due().contains_key(&member) {
+            Rule::Fit
+        } else {
+            return Ok(());
+        };
+        Err((
+            rule,
+            self.members
+                .get(&member)
+                .map_or_else(String::new, Known::shown),
+        ))
     }
 
     /// Servers that would serve and that these tries have not been to; none while it is not clear who would.

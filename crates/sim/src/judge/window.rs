@@ -59,6 +59,14 @@ impl Window {
         self.troubled = now;
     }
 
+    /// A server got a request that was not the algorithm's to place.
+    pub(super) fn pass_by(&mut self, now: Duration) {
+        // Where load has no say, turns are as they were.
+        if !matches!(self.balance, "round_robin" | "random") {
+            self.trouble(now);
+        }
+    }
+
     pub(super) fn count(&mut self, member: u32) {
         self.total += 1;
         *self.picks.entry(member).or_default() += 1;
