@@ -4,7 +4,7 @@ use super::{RawKey, words};
 use crate::defaults;
 use crate::diagnostic::{Kind, Report};
 use crate::read::{At, Read, Shape, Table, choice, one_key, or, required, section, wrong_type};
-use crate::tree::{Node, Value};
+use crate::tree::{Entry, Node, Value};
 use crate::units::{Percent, Wait};
 use crate::values::{Off, Text, Whole};
 
@@ -183,6 +183,9 @@ impl Read for RawAffinity {
                 }
             };
         }
+        if has_options_beside(node, report) {
+            return None;
+        }
         let (name, entry) = one_key(node, "a kind of affinity", KINDS, report)?;
         let value = &entry.value;
         let is_map = matches!(value.value, Value::Map(_)) || value.is_null();
@@ -222,6 +225,44 @@ impl Read for RawAffinity {
             Shape::Words(&["cookie", "source"]),
             Shape::OneKey(kinds),
         ])
+    }
+}
+
+/// Whether options stand beside the kind instead of within it, which is told of each.
+fn has_options_beside(node: &Node, report: &mut Report) -> bool {
+    let Value::Map(entries) = &node.value else {
+        return false;
+    };
+    let is_kind = |entry: &&Entry| KINDS.contains(&entry.key.as_str());
+    let mut kinds = entries.iter().filter(is_kind);
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else {
+        return false;
+    };
+    let kind = kind.key.as_str();
+    let known: Vec<_> = options_of(kind).keys.iter().map(|key| key.name).collect();
+    for entry in entries.iter().filter(|entry| !is_kind(entry)) {
+        let key = entry.key.as_str();
+        if known.contains(&key) {
+            let message = format!("`{key}` is an option of `{kind}`, and stands beside it");
+            let first = known.first().copied().unwrap_or_default();
+            let help = format!("write `{kind}: {{ {first}: …, {key}: … }}`");
+            report.error_help(Kind::Type, entry.key_span, message, help);
+        } else {
+            let message = format!("unknown key `{key}` beside `{kind}`");
+            let known = known.iter().copied();
+            report.not_among(Kind::UnknownKey, entry.key_span, message, key, known);
+        }
+    }
+    entries.len() > 1
+}
+
+fn options_of(kind: &str) -> Table {
+    match kind {
+        "cookie" => RawCookieAffinity::table(),
+        "app_cookie" => RawAppCookieAffinity::table(),
+        "header" => RawHeaderAffinity::table(),
+        "source" => RawSourceAffinity::table(),
+        _ => RawHashAffinity::table(),
     }
 }
 

@@ -284,6 +284,18 @@ fn what_is_wrong_is_told() {
             "3:2: error[conflict]: browsers take the cookie `__Host-S` only with `path: /` and without `domain`",
         ),
         (
+            "{ cookie: S, strenght: required }",
+            "3:25: error[unknown_key]: unknown key `strenght` beside `cookie` (did you mean `strength`?)",
+        ),
+        (
+            "{ on_drain: move, app_cookie: S }",
+            "3:14: error[type]: `on_drain` is an option of `app_cookie`, and stands beside it (write `app_cookie: { name: …, on_drain: … }`)",
+        ),
+        (
+            "{ cookie: S, header: H }",
+            "3:12: error[type]: a kind of affinity is a map with exactly one key, found 2 (known: `cookie`, `app_cookie`, `header`, `source`, `hash`)",
+        ),
+        (
             "{ cookie: { strenght: required } }",
             "3:24: error[unknown_key]: unknown key `strenght` in `affinity: cookie` (did you mean `strength`?)",
         ),
