@@ -49,6 +49,9 @@ impl Wire {
         let Some(config) = tls else {
             return Ok(Self::Plain(socket));
         };
+        // The last word of a handshake and the request after it are two small writes: the second would wait for the
+        // other side's delayed acknowledgement.
+        socket.set_nodelay(true)?;
         let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
         let session = ClientConnection::new(config.clone(), name)?;
         Ok(Self::Secure(Box::new(StreamOwned::new(session, socket))))
