@@ -10,6 +10,7 @@ use crate::command::{BINARY, evenkeel_in};
 use crate::life_support::{SOON, admin_get, ask, list, metric, reload};
 use crate::tls_acme_support::{ORDERED, Scene, Stage, believer, mode, status, wait_shown};
 use crate::tls_support::{Wants, ask_once, believing, shake, shown};
+use crate::upgrade::upgrade;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -195,7 +196,7 @@ fn a_reload_adds_and_removes_names_and_an_upgrade_keeps_all() {
     let Some(stage) = Stage::new() else { return };
     let (pebble, scene) = stage.authority("");
     let config = |names: &[&str]| scene.config(&scene.acme(names, ""), "");
-    let evenkeel = scene.start(&config(&["a.example"]));
+    let mut evenkeel = scene.start(&config(&["a.example"]));
     let client = believer(&pebble);
     let first = wait_shown(&evenkeel, scene.tls, "a.example", &client);
     reload(&evenkeel, &config(&["a.example", "b.example"]));
@@ -212,8 +213,7 @@ fn a_reload_adds_and_removes_names_and_an_upgrade_keeps_all() {
     assert_eq!(issued(&evenkeel), 2.0);
 
     pebble.end();
-    let upgraded = ask(&evenkeel, &["upgrade"]);
-    assert_eq!(upgraded.code, Some(0), "{}", upgraded.stderr);
+    let _next = upgrade(&mut evenkeel, &[]);
     assert_eq!(
         wait_shown(&evenkeel, scene.tls, "b.example", &client),
         second
