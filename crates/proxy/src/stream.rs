@@ -261,6 +261,14 @@ impl Stream {
         }
     }
 
+    /// Ends a response in the middle with these trailers, whatever was to come of it; false: that cannot be said.
+    pub(crate) fn end_with(&self, trailers: &[u8]) -> bool {
+        match &self.0 {
+            Kind::Served(served) => served.end_with(trailers),
+            _ => false,
+        }
+    }
+
     /// Ends the sending half.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.say_end();

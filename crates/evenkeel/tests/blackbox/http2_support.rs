@@ -21,6 +21,7 @@ pub(crate) const END_HEADERS: u8 = 4;
 
 pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const PROTOCOL_ERROR: u32 = 1;
+pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const CANCEL: u32 = 8;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
@@ -244,35 +245,83 @@ fn length(bytes: &mut Vec<u8>, length: usize) {
     bytes.push(left as u8);
 }
 
-/// The status of a response, which is its first field: one of the static table, or three digits, Huffman-coded. Only
-/// for the first response of a connection: later ones may be in the dynamic table.
+/// The status of a response, which is its first field: one of the static table, or three digits. Only for the first
+/// response of a connection: later ones may be in the dynamic table.
 fn status(block: &[u8]) -> u16 {
-    let block = match block {
-        // An update of the table's size.
-        [first, rest @ ..] if first & 0xe0 == 0x20 => rest,
-        block => block,
-    };
     const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    match block {
+    match without_update(block) {
         [first @ 0x88..=0x8e, ..] => KNOWN[usize::from(first - 0x88)],
-        [0x08 | 0x18 | 0x48, 0x03, digits @ ..] => digits[..3]
-            .iter()
-            .fold(0, |status, digit| status * 10 + u16::from(digit - b'0')),
-        [0x08 | 0x18 | 0x48, coded, text @ ..] if coded & 0x80 != 0 => {
-            let bits: String = text.iter().map(|byte| format!("{byte:08b}")).collect();
-            let mut rest = bits.as_str();
-            (0..3).fold(0, |status, _| {
-                let is_short = ["00000", "00001", "00010"]
-                    .iter()
-                    .any(|code| rest.starts_with(code));
-                let (code, left) = rest.split_at(if is_short { 5 } else { 6 });
-                rest = left;
-                let value = u16::from_str_radix(code, 2).expect("bits");
-                status * 10 + if is_short { value } else { value - 22 }
-            })
+        [0x08 | 0x18 | 0x48, rest @ ..] => {
+            let (status, _) = text(rest);
+            status.parse().expect("a number")
         }
         other => panic!("no status in {other:02x?}"),
     }
+}
+
+/// The fields of a block of literals that no table holds, such as the first trailers of a connection with names of their
+/// own.
+pub(crate) fn fields(block: &[u8]) -> Vec<(String, String)> {
+    let mut rest = without_update(block);
+    let mut fields = Vec::new();
+    while let [0x00 | 0x10 | 0x40, after @ ..] = rest {
+        let (name, after) = text(after);
+        let (value, after) = text(after);
+        fields.push((name, value));
+        rest = after;
+    }
+    assert!(rest.is_empty(), "in a table: {rest:02x?}");
+    fields
+}
+
+/// A block without the update of the table's size that it may begin with.
+fn without_update(block: &[u8]) -> &[u8] {
+    match block {
+        [first, rest @ ..] if first & 0xe0 == 0x20 => rest,
+        block => block,
+    }
+}
+
+/// A string of less than 127 bytes (RFC 7541 §5.2), and what follows it.
+fn text(bytes: &[u8]) -> (String, &[u8]) {
+    let [first, rest @ ..] = bytes else {
+        panic!("no string");
+    };
+    let (coded, rest) = rest.split_at(usize::from(first & 0x7f));
+    let text = match first & 0x80 {
+        0 => String::from_utf8_lossy(coded).into_owned(),
+        _ => unhuffman(coded),
+    };
+    (text, rest)
+}
+
+/// Text whose letters have codes of up to eight bits (RFC 7541, Appendix B): codes of one length follow one another.
+fn unhuffman(coded: &[u8]) -> String {
+    const CODES: [(u32, u32, &str); 4] = [
+        (5, 0x00, "012aceiost"),
+        (6, 0x14, " %-./3456789=A_bdfghlmnpru"),
+        (7, 0x5c, ":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"),
+        (8, 0xf8, "&*,;XZ"),
+    ];
+    let mut text = String::new();
+    let (mut code, mut length) = (0, 0);
+    for byte in coded {
+        for bit in (0..8).rev() {
+            code = code << 1 | u32::from(byte >> bit & 1);
+            length += 1;
+            let codes = CODES.iter().find(|(bits, ..)| *bits == length);
+            let letter = codes.and_then(|(_, first, letters)| {
+                letters.chars().nth(code.checked_sub(*first)? as usize)
+            });
+            if let Some(letter) = letter {
+                text.push(letter);
+                (code, length) = (0, 0);
+            }
+        }
+    }
+    // What fills the last byte is the beginning of a longer code.
+    assert!(length < 8 && code + 1 == 1 << length, "a longer code");
+    text
 }
 
 #[test]
@@ -285,4 +334,12 @@ fn statuses_are_read() {
         status(&[0x48, 0x83, 0b0110_1001, 0b1001_0000, 0b1111_1111]),
         431
     );
+}
+
+#[test]
+fn fields_are_read() {
+    // 1: 00001, 4: 011010, x: 1111001
+    let block = b"\x40\x81\xf3\x01a\x00\x01b\x82\x0b\x5f";
+    let expected = [("x", "a"), ("b", "14")].map(|(name, it)| (name.into(), it.into()));
+    assert_eq!(fields(block), expected);
 }

@@ -14,6 +14,7 @@ mod explain;
 mod explain_bound;
 mod explain_live;
 mod grpc_calls;
+mod grpc_ends;
 mod grpc_health;
 mod grpc_node;
 mod grpc_through;

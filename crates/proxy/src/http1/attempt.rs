@@ -192,7 +192,7 @@ pub(super) async fn receive(
         retries,
         elsewhere: Cell::new(retries.gives_up() && (cx.repeats || cx.repeats_call)),
         repeats: cx.repeats,
-        is_call: cx.is_call,
+        call: &block.call,
         seen: &seen,
     };
     let buffers = ResponseBuffers {

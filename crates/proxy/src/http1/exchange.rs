@@ -280,12 +280,7 @@ async fn forward(
                 log.count_end(unserved.reason);
                 return Err((unserved, log));
             }
-            Err(Fault::Cut(reason)) => {
-                let reason = grpc::judged(reason, cx.call_until);
-                log.count_end(reason);
-                log.note(reason);
-                return Ok(Next::Reset);
-            }
+            Err(Fault::Cut(reason)) => return Ok(cut(cx, block, reason, &mut log).await),
             Err(Fault::Retry(again)) => {
                 upload.rewind(&mut block.client_in, &mut block.replay);
                 if let Err(reason) = try_again(cx, &mut state, block, upload, again, &mut log) {
@@ -299,6 +294,21 @@ async fn forward(
             }
         }
     }
+}
+
+/// The answer has begun and cannot be finished.
+async fn cut(cx: &Cx<'_>, block: &mut Block, reason: Reason, log: &mut Log) -> Next {
+    let reason = grpc::judged(reason, cx.call_until);
+    log.count_end(reason);
+    log.note(reason);
+    if !cx.is_call {
+        return Next::Reset;
+    }
+    let Block {
+        call, response_out, ..
+    } = block;
+    // Cold: boxed, so that other requests do not carry its state.
+    Box::pin(call.end_amid(cx.conn, cx.http, reason, response_out, log)).await
 }
 
 /// Nothing was sent: the request goes elsewhere.

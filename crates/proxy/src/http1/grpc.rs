@@ -3,13 +3,19 @@
 //!
 //! How gRPC is written is in `wire::grpc`; gRPC-Web is translated by `web`.
 
+use std::cell::Cell;
 use std::time::Duration;
 
+use config::HttpListener;
 use control::reason::Reason;
 use wire::grpc::{Code, Dialect, content_type, decode_timeout, encode_message};
 use wire::http1::{Field, Known, Method, RequestHead, ResponseHead, encode, trailer_fields};
 
-use crate::net;
+use super::log::Log;
+use super::web::Form;
+use super::{Conn, Next};
+use crate::net::{self, Push};
+use crate::relay;
 
 /// What is known of a request that is a call.
 #[derive(Default)]
@@ -20,6 +26,20 @@ pub(super) struct Call {
     suffix: Vec<u8>,
     /// When its client no longer waits, on [`net::now`]'s clock.
     until: Option<Duration>,
+    /// Where its answer stands on the way to the client.
+    answer: Cell<Answer>,
+}
+
+/// How a client whose answer has begun can be told that the call has ended.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Answer {
+    /// Not at all: nothing has gone out, or it is no answer of gRPC, or in the middle of a message of gRPC-Web.
+    #[default]
+    Untold,
+    /// By trailers, where its protocol has them at any time.
+    Trailers,
+    /// By the last frame of gRPC-Web.
+    Frame(Form),
 }
 
 impl Call {
@@ -49,7 +69,13 @@ impl Call {
         if self.dialect.take().is_some() {
             self.suffix.clear();
             self.until = None;
+            self.answer.set(Answer::Untold);
         }
+    }
+
+    /// Notes where its answer stands.
+    pub(super) fn note_answer(&self, answer: Answer) {
+        self.answer.set(answer);
     }
 
     pub(super) fn is_one(&self) -> bool {
@@ -69,14 +95,65 @@ impl Call {
         let mut media_type = dialect.media_type().as_bytes().to_vec();
         media_type.extend_from_slice(&self.suffix);
         encode::field(out, b"Content-Type", &media_type);
-        let mut number = Vec::new();
-        encode::decimal(&mut number, u64::from(reason.grpc().number()));
-        encode::field(out, b"grpc-status", &number);
-        let mut message = Vec::new();
-        encode_message(reason.name(), &mut message);
-        encode::field(out, b"grpc-message", &message);
+        encode_end(reason, out);
         true
     }
+
+    /// Tells the client of an end in the middle of its answer, where that can be, and says what becomes of the
+    /// connection. `out`: scratch.
+    pub(super) async fn end_amid(
+        &self,
+        conn: &Conn,
+        http: &HttpListener,
+        reason: Reason,
+        out: &mut Vec<u8>,
+        log: &mut Log,
+    ) -> Next {
+        out.clear();
+        let mut trailers = Vec::new();
+        encode_end(reason, &mut trailers);
+        encode::field(
+            &mut trailers,
+            b"x-evenkeel-reason",
+            reason.name().as_bytes(),
+        );
+        match self.answer.get() {
+            // Nobody is there to be told.
+            _ if reason == Reason::ClientClosed => return Next::Reset,
+            Answer::Trailers if conn.stream.end_with(&trailers) => {}
+            Answer::Frame(form) => {
+                form.end(&trailers, out);
+                // It may be over for good, for the drain of its server.
+                conn.deadline.tag(0);
+                let (idle, mut taken) = (http.timeouts.write_idle, 0);
+                let parts = [&**out, &[], &[]];
+                let written = relay::write_all(
+                    &conn.stream,
+                    parts,
+                    &conn.deadline,
+                    idle,
+                    &mut taken,
+                    Push::Now,
+                );
+                if written.await.is_err() {
+                    return Next::Reset;
+                }
+            }
+            _ => return Next::Reset,
+        }
+        log.grpc = Some(reason.grpc());
+        Next::Linger
+    }
+}
+
+/// Writes how a call ended that ended here.
+fn encode_end(reason: Reason, out: &mut Vec<u8>) {
+    let mut number = Vec::new();
+    encode::decimal(&mut number, u64::from(reason.grpc().number()));
+    encode::field(out, b"grpc-status", &number);
+    let mut message = Vec::new();
+    encode_message(reason.name(), &mut message);
+    encode::field(out, b"grpc-message", &message);
 }
 
 /// What a reason is when the time that the client gave is over: a wait that ended by then ended by that.
@@ -93,6 +170,12 @@ pub(super) fn judged(reason: Reason, until: Option<Duration>) -> Reason {
     } else {
         reason
     }
+}
+
+/// Whether a server answers a call at all: what is no gRPC goes on as it is.
+pub(super) fn is_answer(head: &ResponseHead, bytes: &[u8]) -> bool {
+    let dialect = value_of(&head.fields, Known::ContentType, bytes).and_then(content_type);
+    head.status == 200 && dialect.is_some_and(|(dialect, _)| dialect == Dialect::Grpc)
 }
 
 /// The end of a call that is told in the head of its answer: there is no message.

@@ -17,7 +17,8 @@ use wire::http1::{
 };
 
 use super::encode::{self, After};
-use super::{Conn, grpc, web};
+use super::grpc::{self, Answer, Call};
+use super::{Conn, web};
 use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::http2;
 use crate::net::{self, Conduit, Deadline, Push};
@@ -62,8 +63,8 @@ pub(super) struct Responding<'a> {
     pub(super) elsewhere: Cell<bool>,
     /// Whether the request may be sent again whatever the answer is.
     pub(super) repeats: bool,
-    /// Whether it is a call of gRPC.
-    pub(super) is_call: bool,
+    /// What it is to gRPC.
+    pub(super) call: &'a Call,
     pub(super) seen: &'a Seen,
 }
 
@@ -192,18 +193,19 @@ pub(super) async fn respond(
         }
     }
     on.seen.head_at.set(Some(net::now()));
-    if on.is_call {
+    if on.call.is_one() {
         on.seen.end.set(grpc::end_in_head(head, server_in.filled()));
     }
     if on.elsewhere.get() && on.upload_done.get() && is_retried(on, head.status) {
         return Err(ResponseFault::Retried);
     }
     learn(on, head, server_in.filled());
-    if let Some(dialect) = on.edits.web()
-        && web::is_answer(head, server_in.filled())
-    {
-        // Boxed, so that other answers do not carry its state.
-        return Box::pin(web::relay(on, dialect, server_in, head, out)).await;
+    if on.call.is_one() && grpc::is_answer(head, server_in.filled()) {
+        if let Some(dialect) = on.edits.web() {
+            // Boxed, so that other answers do not carry its state.
+            return Box::pin(web::relay(on, dialect, server_in, head, out)).await;
+        }
+        on.call.note_answer(Answer::Trailers);
     }
     relay_final(on, server_in, head, out, tail).await
 }
@@ -486,10 +488,12 @@ async fn splice(
     Ok(SpliceEnd::Rest)
 }
 
-/// Lets others run. A stream that never waits for either side learns here that its server is to be left.
-async fn yield_now(on: &Responding<'_>) -> Result<(), ResponseFault> {
+/// Lets others run. A stream that never waits for either side learns here that its time is over, or that its server is
+/// to be left.
+pub(super) async fn yield_now(on: &Responding<'_>) -> Result<(), ResponseFault> {
     net::yield_now().await;
-    if on.lease.member.is_cut() || on.server_is_crashed() {
+    let is_over = on.until.is_some_and(|until| until <= net::now());
+    if is_over || on.lease.member.is_cut() || on.server_is_crashed() {
         return Err(ResponseFault::TimedOut);
     }
     Ok(())

@@ -3,27 +3,19 @@
 //!
 //! The request was translated by `rules` (its head) and `upload` (its body).
 
-use wire::grpc::{Dialect, content_type, encode_base64, encode_trailers};
+use wire::grpc::{Boundary, Dialect, content_type, encode_base64, encode_trailers};
 use wire::http1::{
-    Body, ChunkError, ChunkedDecoder, Keep, Known, Progress, ResponseHead, Version, encode,
-    trailer_fields,
+    Body, ChunkError, ChunkedDecoder, Keep, Progress, ResponseHead, Version, encode, trailer_fields,
 };
 
+use super::grpc::Answer;
 use super::respond::{self, Responded, Responding, ResponseFault};
 use super::{encode as heads, grpc};
 use crate::buffer::{BUFFER_BYTES, Buffer};
-use crate::net::{self, Push};
+use crate::net::Push;
 use crate::outcome;
 use crate::relay::{Framing, YIELD_BYTES};
 use control::reason::Reason;
-
-/// Whether a server answers a call at all: what is no gRPC goes on as it is.
-pub(super) fn is_answer(head: &ResponseHead, bytes: &[u8]) -> bool {
-    let mut fields = head.fields.iter();
-    let field = fields.find(|field| field.known == Known::ContentType);
-    let dialect = field.and_then(|field| content_type(field.value.of(bytes)));
-    head.status == 200 && dialect.is_some_and(|(dialect, _)| dialect == Dialect::Grpc)
-}
 
 /// Relays the answer whose head is read.
 pub(super) async fn relay(
@@ -45,23 +37,33 @@ pub(super) async fn relay(
     dress(out, dialect, has_body);
     server_in.consume(head.len);
     let mut source = Source::new(head.body);
+    let mut boundary = Boundary::default();
     let mut since_yield = 0;
     loop {
         let progress = source.take(server_in.filled_mut());
         let progress = progress.map_err(|error| respond::broken(on, &error))?;
         let bytes = server_in.filled();
-        form.push(bytes.get(..progress.kept).unwrap_or_default(), out);
+        let piece = bytes.get(..progress.kept).unwrap_or_default();
+        form.push(piece, out);
+        boundary.pass(piece);
         if progress.end && has_body {
             let trailers = progress.trailers.and_then(|range| bytes.get(range));
-            form.end(on, trailers.unwrap_or_default(), out);
+            let trailers = trailers.unwrap_or_default();
+            let told = on.seen.end.get();
+            on.seen.end.set(told.or(grpc::end_in_trailers(trailers)));
+            form.end(trailers, out);
         }
         let push = if progress.end {
             respond::let_go(on)
         } else {
             Push::Now
         };
+        on.call.note_answer(Answer::Untold);
         since_yield += respond::write(on, [out, &[], &[]], push).await?;
         out.clear();
+        if boundary.is_between() {
+            on.call.note_answer(Answer::Frame(form));
+        }
         on.seen
             .bytes
             .set(on.seen.bytes.get() + progress.data as u64);
@@ -73,7 +75,7 @@ pub(super) async fn relay(
         outcome::serves(&on.conn.worker, &on.lease.member);
         if since_yield >= YIELD_BYTES {
             since_yield = 0;
-            net::yield_now().await;
+            respond::yield_now(on).await?;
         }
         if server_in.room().is_empty() && !server_in.grow(2 * BUFFER_BYTES) {
             return Err(ResponseFault::Broken(Reason::BadResponse));
@@ -81,7 +83,7 @@ pub(super) async fn relay(
         respond::set_deadline(on, on.server_idle);
         match respond::read(on, server_in).await? {
             Ok(0) if source.ends_with_connection() => {
-                form.end(on, &[], out);
+                form.end(&[], out);
                 respond::write(on, [out, &[], &[]], respond::let_go(on)).await?;
                 return Ok(Responded {
                     after,
@@ -97,7 +99,7 @@ pub(super) async fn relay(
 
 /// How the client gets a body.
 #[derive(Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     text: bool,
     chunked: bool,
 }
@@ -125,10 +127,8 @@ impl Form {
     }
 
     /// Appends the frame of trailers, if there are any, and the end.
-    fn end(self, on: &Responding<'_>, trailers: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn end(self, trailers: &[u8], out: &mut Vec<u8>) {
         if trailer_fields(trailers).next().is_some() {
-            let told = on.seen.end.get();
-            on.seen.end.set(told.or(grpc::end_in_trailers(trailers)));
             let mut frame = Vec::new();
             encode_trailers(trailer_fields(trailers), &mut frame);
             self.push(&frame, out);

@@ -128,6 +128,25 @@ impl Sender {
         }
     }
 
+    /// Ends the message here with these trailers; false: it has a length, or there is none.
+    ///
+    /// What h2 holds of the body goes before them, however long the other side takes nothing of it: as at any other end
+    /// that is no more than the window and [`BEYOND_MAX`], and gone with the connection.
+    pub(super) fn end_with(&mut self, trailers: &[u8]) -> bool {
+        if !matches!(self.step, Step::Chunked(_) | Step::UntilEnd) {
+            return false;
+        }
+        let trailers = fields::trailers(trailer_fields(trailers));
+        let Some((trailers, stream)) = trailers.zip(self.stream.as_mut()) else {
+            return false;
+        };
+        let sent = stream.send_trailers(trailers).is_ok();
+        if sent {
+            self.step = Step::Done;
+        }
+        sent
+    }
+
     /// What the window has room for, of so many bytes.
     fn room(&mut self, wanted: usize) -> usize {
         self.stream.as_mut().map_or(0, |stream| {

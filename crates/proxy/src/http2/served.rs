@@ -135,6 +135,11 @@ impl Served {
         }
     }
 
+    /// Ends the response in the middle with these trailers; false: it has a length, or has not begun.
+    pub(crate) fn end_with(&self, trailers: &[u8]) -> bool {
+        self.outgoing.borrow_mut().sender.end_with(trailers)
+    }
+
     /// The response broke off.
     pub(crate) fn reset(&self) {
         self.outgoing.borrow_mut().give_up(Reason::INTERNAL_ERROR);

@@ -54,9 +54,68 @@ pub fn decode_frame(bytes: &[u8], payload_max: usize) -> Result<Decoded<Frame<'_
     })
 }
 
+/// Where a body that goes by stands between its messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Boundary {
+    /// Bytes of a header that have gone by.
+    header: usize,
+    /// The length of its message, as far as that is known.
+    length: u32,
+    /// Bytes that are missing of the message.
+    missing: u32,
+}
+
+impl Boundary {
+    /// Takes in that these bytes follow.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            if self.missing > 0 {
+                let missing = usize::try_from(self.missing).unwrap_or(usize::MAX);
+                let (message, rest) = bytes.split_at(missing.min(bytes.len()));
+                self.missing -= u32::try_from(message.len()).unwrap_or(self.missing);
+                bytes = rest;
+                continue;
+            }
+            if self.header > 0 {
+                self.length = self.length << 8 | u32::from(*first);
+            }
+            self.header += 1;
+            if self.header == FRAME_HEADER_BYTES {
+                self.missing = std::mem::take(&mut self.length);
+                self.header = 0;
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Whether every message that has begun is whole.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.header == 0 && self.missing == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_whole_where_the_next_one_begins() {
+        let mut body = frame_header(0, 3).to_vec();
+        body.extend_from_slice(b"abc");
+        body.extend_from_slice(&frame_header(1, 0));
+        body.extend_from_slice(&frame_header(0, 300));
+        body.resize(body.len() + 300, 7);
+        let whole = [0, 8, 13, body.len()];
+        for at in 0..=body.len() {
+            let (first, rest) = body.split_at(at);
+            let mut boundary = Boundary::default();
+            boundary.pass(first);
+            assert_eq!(boundary.is_between(), whole.contains(&at), "{at}");
+            boundary.pass(rest);
+            assert!(boundary.is_between(), "{at}");
+        }
+    }
 
     #[test]
     fn a_message_is_there_when_its_last_byte_is() {

@@ -15,7 +15,7 @@ mod trailers;
 pub use base64::{BadBase64, Base64Decoder, encode_base64};
 pub use code::Code;
 pub use content_type::{Dialect, content_type};
-pub use frame::{FRAME_HEADER_BYTES, Frame, FrameTooLarge, decode_frame, frame_header};
+pub use frame::{Boundary, FRAME_HEADER_BYTES, Frame, FrameTooLarge, decode_frame, frame_header};
 pub use message::{decode_message, encode_message};
 pub use timeout::{TIMEOUT_DIGITS_MAX, decode_timeout, encode_timeout};
 pub use trailers::{TRAILER_FLAG, encode_trailers};
