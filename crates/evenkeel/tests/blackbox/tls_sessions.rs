@@ -88,6 +88,28 @@ fn a_session_is_resumed_on_any_worker_and_over_a_reload() {
 }
 
 #[test]
+fn a_client_that_says_nothing_more_has_its_tickets() {
+    let authority = Authority::new("the authority");
+    let origin = origin();
+    let evenkeel = start(
+        &text("", "", &origin),
+        &authority.issue(&["a.example"]),
+        &[],
+    );
+    let config = config(&authority, &Wants::default());
+    let mut tls = shake(web(&evenkeel), "a.example", &config).expect("a handshake");
+    while tls.conn.tls13_tickets_received() < 2 {
+        let count = tls.conn.read_tls(&mut tls.sock).expect("tickets come");
+        assert!(count > 0, "the connection ended without them");
+        tls.conn.process_new_packets().expect("they are understood");
+    }
+    assert_eq!(origin.requests(), 0);
+    // And the session goes on.
+    let answer = ask_once(&mut tls, "a.example").expect("an answer");
+    assert!(answer.ends_with("well"), "{answer}");
+}
+
+#[test]
 fn a_session_is_resumed_by_the_process_after_an_upgrade() {
     let authority = Authority::new("the authority");
     let origin = origin();

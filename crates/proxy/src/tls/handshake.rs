@@ -68,8 +68,6 @@ pub(crate) async fn connect(
     let connection = UnbufferedClientConnection::new(tls.config.clone(), name)?;
     let mut state = State::new(Connection::Client(connection));
     shake(&mut state, &socket, false).await?;
-    // Nothing may be left to wait for the first bytes: where the server speaks first, there would be none.
-    flush(&mut state, &socket).await?;
     Ok(Stream::secured(socket, Session::new(state)))
 }
 
@@ -161,11 +159,11 @@ async fn shake(
                 return Err(error.into());
             }
         }
-        let is_over = !state.common().is_handshaking();
-        if state.has_left() && !(is_over && state.may_wait()) {
+        // Tickets too: a client that waits for an acknowledgement before it sends its request would wait for a delayed one.
+        if state.has_left() {
             flush(state, socket).await?;
         }
-        if is_over {
+        if !state.common().is_handshaking() {
             return Ok(asked);
         }
         match fill(state, socket).await {

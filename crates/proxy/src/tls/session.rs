@@ -9,13 +9,13 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 
+use rustls::CommonState;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
     WriteTraffic,
 };
-use rustls::{CommonState, ProtocolVersion};
 
 use super::records::{BATCH_BYTES, Incoming, Outgoing, PLAIN_BYTES_MAX};
 use crate::net::{self, Push};
@@ -145,16 +145,6 @@ impl State {
 
     pub(super) fn has_left(&self) -> bool {
         !self.left.is_empty()
-    }
-
-    /// Whether what is left may wait for the first bytes that are written: nobody waits for it.
-    pub(super) fn may_wait(&self) -> bool {
-        match self.connection {
-            Connection::Server(_) => {
-                self.common().protocol_version() == Some(ProtocolVersion::TLSv1_3)
-            }
-            Connection::Client(_) => true,
-        }
     }
 
     /// Lets the handshake go on with what has come; plaintext that is in it already is kept.
@@ -636,7 +626,14 @@ fn write_with<C: Codec>(
 
 #[cfg(test)]
 mod tests {
-    use super::Session;
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+
+    use super::*;
 
     /// What a session holds while it is idle, beside what rustls keeps of it in boxes of its own.
     const IDLE_BYTES_MAX: usize = 2048;
@@ -645,5 +642,89 @@ mod tests {
     fn an_idle_session_is_small() {
         let bytes = std::mem::size_of::<Session>();
         assert!(bytes <= IDLE_BYTES_MAX, "{bytes} bytes");
+    }
+
+    fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+        let issued = rcgen::generate_simple_self_signed(["a.example".to_owned()]);
+        let issued = issued.expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![issued.cert.der().clone()], key);
+        let mut roots = RootCertStore::empty();
+        roots.add(issued.cert.der().clone()).expect("an authority");
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Arc::new(client), Arc::new(server.expect("a server")))
+    }
+
+    /// A client after its handshake, and our end of it.
+    fn shaken() -> ((ClientConnection, TcpStream), (Session, net::Stream)) {
+        let (client, server) = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut far =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+        let (near, _) = listener.accept().expect("a connection");
+        near.set_nonblocking(true).expect("it can");
+        let near = net::Stream::from_std(near);
+        let shaking = std::thread::spawn(move || {
+            let name = "a.example".try_into().expect("a name");
+            let mut client = ClientConnection::new(client, name).expect("a client");
+            while client.is_handshaking() {
+                client.complete_io(&mut far).expect("it goes on");
+            }
+            (client, far)
+        });
+        let connection = UnbufferedServerConnection::new(server).expect("a server");
+        let mut state = State::new(Connection::Server(connection));
+        while state.common().is_handshaking() {
+            again(|| state.fill(&near)).expect("the client speaks");
+            state.step().expect("it is understood");
+            again(|| state.flush(&near)).expect("the client takes it");
+        }
+        let client = shaking.join().expect("the client is there");
+        (client, (Session::new(state), near))
+    }
+
+    /// Tries until it does not block.
+    fn again<T>(mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match what() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::yield_now();
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Else whoever reads while it is readable does so for ever.
+    #[test]
+    fn a_write_that_uses_up_what_has_come_leaves_nothing_to_read() {
+        const PIECE: usize = 100;
+        let ((mut client, mut far), (session, near)) = shaken();
+        for piece in [[1; PIECE], [2; PIECE]] {
+            client.writer().write_all(&piece).expect("room");
+        }
+        // Both records in one segment.
+        client.write_tls(&mut far).expect("sent");
+        let mut room = [0; PIECE];
+        let first = again(|| session.try_read(&near, &mut room)).expect("a record");
+        assert_eq!((first, room), (PIECE, [1; PIECE]));
+        assert!(session.is_readable(), "the second one is there");
+        let written = session.try_write(&near, &[IoSlice::new(b"x")], Push::Now);
+        assert_eq!(written.expect("taken"), 1);
+        assert!(session.is_readable());
+        let second = session.try_read(&near, &mut room).expect("a record");
+        assert_eq!((second, room), (PIECE, [2; PIECE]));
+        let nothing = session.try_read(&near, &mut room).expect_err("nothing");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        assert!(!session.is_readable());
     }
 }
