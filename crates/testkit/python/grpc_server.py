@@ -25,9 +25,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
+lock = threading.Lock()
+
+
 def say(line):
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    with lock:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 class Echo:
