@@ -1,6 +1,8 @@
 //! `evenkeel drill`: a server out as by a crash, and what is told of it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
@@ -8,8 +10,9 @@ use serde_json::Value;
 use testkit::{Evenkeel, Finished, Load, Origin, reply, wait_until};
 
 use crate::command::evenkeel_in;
+use crate::http2_support::{DATA, Frames, GET, RST_STREAM, WINDOW_UPDATE};
 use crate::life_support::{
-    SOON, ask, connect, picks, server, site, start, wait_all, wait_health, web,
+    SOON, ask, connect, metric, picks, server, site, start, wait_all, wait_health, web,
 };
 
 fn origins<const N: usize>() -> ([Origin; N], [SocketAddr; N]) {
@@ -108,6 +111,99 @@ fn a_drill_under_load_loses_nothing_and_says_what_the_others_carried() {
     wait_until("it serves again", SOON, || picks(&evenkeel, a) > held + 20)
         .expect("it serves again");
     load.stop().assert_none_failed();
+}
+
+/// A client of HTTP/2 that has eight streams at once, round after round, until it is told to stop; of how many rounds
+/// some ended otherwise than well. `ok` counts the streams of the others.
+fn streams(address: SocketAddr, ok: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let mut client = Frames::connect(address);
+        let (mut next, mut failed) = (1, 0);
+        while !stop.load(Ordering::Relaxed) {
+            let mut open: Vec<u32> = (0..8).map(|at| next + 2 * at).collect();
+            next += 16;
+            for stream in &open {
+                client.request(*stream, GET, true);
+            }
+            let mut bodies = Vec::new();
+            while !open.is_empty() {
+                let Some(frame) = client.next() else {
+                    return failed + 1;
+                };
+                if frame.ends_stream() || frame.kind == RST_STREAM {
+                    open.retain(|stream| *stream != frame.stream);
+                }
+                if frame.kind == DATA {
+                    bodies.extend_from_slice(&frame.payload);
+                }
+            }
+            if bodies == b"here".repeat(8) {
+                ok.fetch_add(8, Ordering::Relaxed);
+            } else {
+                failed += 1;
+            }
+            // The window of the connection is opened again.
+            let taken = u32::try_from(bodies.len()).unwrap_or(0);
+            client.send(WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
+        }
+        failed
+    })
+}
+
+#[test]
+fn a_drill_under_http2_from_end_to_end_loses_nothing() {
+    let origins = [(); 2].map(|()| {
+        let origin = Origin::start(|conn| {
+            conn.greet(&[])?;
+            while let Some(stream) = conn.next_stream()? {
+                conn.answer(stream, "here")?;
+            }
+            Ok(())
+        });
+        origin.expect("an origin")
+    });
+    let addresses = origins.each_ref().map(Origin::address);
+    let [a, b] = addresses;
+    let evenkeel = start(&site(&addresses, "http: 2, balance: round_robin"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let (ok, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+    let clients = [(); 4].map(|()| streams(web(&evenkeel), ok.clone(), stop.clone()));
+    let wait_ok = |more: u64| {
+        let before = ok.load(Ordering::Relaxed);
+        wait_until("traffic", SOON, || {
+            ok.load(Ordering::Relaxed) >= before + more
+        })
+        .unwrap_or_else(|error| panic!("{error}\n{}", evenkeel.log()));
+    };
+    wait_ok(100);
+    let command = drill(&evenkeel, a, "60s");
+    wait_out(&evenkeel, a);
+    wait_health(&evenkeel, a, "unhealthy");
+    let held = picks(&evenkeel, a);
+    wait_ok(100);
+    assert_eq!(picks(&evenkeel, a), held, "nothing is picked that is out");
+    enable(&evenkeel, a);
+    let finished = command.join().expect("a thread");
+    let report = report(&finished);
+    assert_eq!(finished.code, Some(0), "{report}");
+    assert_eq!(report["failed"], 0, "{report}");
+    assert!(report["requests"].as_u64() > Some(0), "{report}");
+    let survivor = &report["survivors"][0];
+    assert_eq!(survivor["server"], b.to_string(), "{report}");
+    assert!(
+        survivor["after_per_second"].as_f64() > Some(0.0),
+        "{report}"
+    );
+    wait_health(&evenkeel, a, "healthy");
+    wait_until("it serves again", SOON, || picks(&evenkeel, a) > held + 20)
+        .expect("it serves again");
+    stop.store(true, Ordering::Relaxed);
+    let failed = clients.map(|client| client.join().expect("a client"));
+    assert_eq!(failed, [0; 4], "{}", evenkeel.log());
+    wait_until("nothing is left", SOON, || {
+        metric(&evenkeel, "evenkeel_active_connections{") == 0.0
+    })
+    .expect("nothing is left");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use testkit::{Evenkeel, Load, Origin, Raw, reply, wait_until};
 
 use crate::command::BINARY;
+use crate::http2_support::{DATA, Frames, GET, HEADERS, INTERNAL_ERROR, RST_STREAM, WINDOW_UPDATE};
 use crate::life_support::{SOON, admin_get, connect, metric, site, wait_all, web};
 
 fn start(faults: &str, workers: usize, config: &str) -> Evenkeel {
@@ -97,6 +98,67 @@ fn a_panic_ends_one_connection_and_every_count_is_right() {
     );
     // The bound of nine would be used up by twenty slots that were not given back.
     assert_eq!(ask(&mut connect(web(&evenkeel))), Some(200));
+}
+
+#[test]
+fn a_panic_ends_one_stream_of_http2_and_every_count_is_right() {
+    const PANICS: u32 = 20;
+    let one = here();
+    let two = Origin::start(|conn| {
+        conn.greet(&[])?;
+        while let Some(stream) = conn.next_stream()? {
+            conn.answer(stream, "here")?;
+        }
+        Ok(())
+    });
+    let two = two.expect("an origin");
+    for (origin, http) in [(&one, 1), (&two, 2)] {
+        let address = origin.address();
+        let config = site(&[address], &format!("http: {http}")).replace(
+            &format!("['{address}']"),
+            &format!("[{{ address: '{address}', max_connections: 9 }}]"),
+        );
+        let evenkeel = start("panic@/boom", 1, &config);
+        wait_all(&evenkeel, &[address], "healthy");
+        let boom: Vec<_> = GET
+            .iter()
+            .map(|(name, value)| (*name, if *value == "/" { "/boom" } else { value }))
+            .collect();
+        let mut client = Frames::connect(web(&evenkeel));
+        for number in 0..PANICS {
+            let stream = 4 * number + 1;
+            client.request(stream, &boom, true);
+            client.request(stream + 2, GET, true);
+            // They end in any order.
+            let mut fates = [None, None];
+            while fates.contains(&None) {
+                let frame = client.next().expect("the connection goes on");
+                match (frame.stream.checked_sub(stream), frame.kind) {
+                    (Some(0), RST_STREAM) => fates[0] = Some(frame.code()),
+                    (Some(2), DATA) if frame.ends_stream() => fates[1] = Some(0),
+                    (Some(2), HEADERS | DATA) | (None, WINDOW_UPDATE) => {}
+                    _ => panic!("{http}: {frame:?}"),
+                }
+            }
+            assert_eq!(fates, [Some(INTERNAL_ERROR), Some(0)]);
+        }
+        wait_metric(&evenkeel, "evenkeel_panics_total", f64::from(PANICS));
+        for (series, value) in [
+            ("evenkeel_active_connections{", 0),
+            ("evenkeel_requests_in_flight", 0),
+            ("evenkeel_errors_total{reason=\"internal\"}", PANICS),
+            ("evenkeel_requests_total{", 2 * PANICS),
+            ("evenkeel_listener_connections{", 1),
+            ("evenkeel_worker_deaths_total{", 0),
+        ] {
+            let found = metric(&evenkeel, series);
+            assert_eq!(found, f64::from(value), "{http}: {series}");
+        }
+        drop(client);
+        wait_metric(&evenkeel, "evenkeel_listener_connections{", 0.0);
+        // The bound of nine would be used up by slots that were not given back.
+        assert_eq!(ask(&mut connect(web(&evenkeel))), Some(200));
+    }
 }
 
 #[test]
