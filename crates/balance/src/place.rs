@@ -160,8 +160,11 @@ fn backups_or_not(seats: &[Seat<'_>]) -> Option<bool> {
         let standing = &seat.standing;
         standing.is_open() && !standing.ejected && standing.verdict == Verdict::Unknown
     };
+    // Waited for, unless traffic has found it failing meanwhile.
     let fresh = |seat: &Seat<'_>| {
-        seat.fresh && seat.standing.is_open() && seat.standing.verdict == Verdict::Unknown
+        let standing = &seat.standing;
+        let unknown = !standing.ejected && standing.verdict == Verdict::Unknown;
+        seat.fresh && standing.is_open() && unknown
     };
     let answers = |seat: &Seat<'_>| seat.standing.is_open() && seat.standing.answers;
     if any(false, fit) || any(false, fresh) {

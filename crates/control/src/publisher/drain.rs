@@ -67,7 +67,7 @@ impl Publisher {
         reply: Reply,
         now: Duration,
     ) {
-        let Some(entry) = self.pools.get_mut(pool) else {
+        let Some(entry) = self.pools.get(pool) else {
             self.actions.push_back(Action::Reply(
                 reply,
                 Answer::NotFound(format!("no pool `{pool}`")),
@@ -76,6 +76,13 @@ impl Publisher {
         };
         let name = entry.state.name.clone();
         let timeout = timeout.or(entry.config.drain_timeout);
+        let deadline = timeout.map(|timeout| now.saturating_add(timeout));
+        let named = entry.slots.iter().filter(|slot| slot.answers_to(server));
+        let again: Vec<u32> = named.map(|slot| slot.member.id).collect();
+        self.follow_later_word(&again, deadline, now);
+        let Some(entry) = self.pools.get_mut(&name) else {
+            return;
+        };
         let affinity = entry.config.affinity.as_ref();
         let keeps = affinity.is_some_and(|it| it.on_drain == OnDrain::Keep);
         let mut members = Vec::new();
@@ -106,7 +113,7 @@ impl Publisher {
             members,
             reply: Some(reply),
             began: now,
-            deadline: timeout.map(|timeout| now.saturating_add(timeout)),
+            deadline,
             cutting: None,
             look_at: now,
         });
@@ -190,6 +197,28 @@ impl Publisher {
         for pool in closed {
             self.mark_dirty(&pool, now);
         }
+    }
+
+    /// A server that drains is drained once more: how long that may take is for the later word to say. What was to be
+    /// cut by then has been.
+    fn follow_later_word(&mut self, members: &[u32], deadline: Option<Duration>, now: Duration) {
+        let actions = &mut self.actions;
+        self.drains.retain_mut(|drain| {
+            let is_one = |held: &&mut Held| members.contains(&held.member.id);
+            let mut same = drain.members.iter_mut().filter(is_one).peekable();
+            if same.peek().is_none() {
+                return true;
+            }
+            for (_, last) in same.filter_map(|held| held.bound.as_mut()) {
+                *last = now;
+            }
+            if drain.cutting.is_some() {
+                actions.extend(drain.end(now));
+                return false;
+            }
+            drain.deadline = deadline;
+            true
+        });
     }
 
     /// Ends the drains of a server that is about to be given another word.

@@ -97,6 +97,52 @@ fn what_does_not_end_when_cut_is_counted_once() {
     );
 }
 
+/// Found by the simulator: the first word's deadline cut what the second one gave more time.
+#[test]
+fn a_second_drain_decides_how_long_what_runs_may_take() {
+    for (first, second) in [(1000, 3000), (3000, 1000)] {
+        let mut scene = Scene::running(&site(SITE));
+        let a = scene.member("a");
+        for _ in 0..2 {
+            a.cell.acquire(None).unwrap();
+        }
+        let before = scene.drain("a", first);
+        scene.pass(100);
+        let later = scene.drain("a", second);
+        scene.pass(second - 100);
+        assert!(scene.cuts.is_empty(), "{first} ms, then {second} ms");
+        scene.pass(200);
+        assert_eq!(scene.cuts.first(), Some(&a.id));
+        (0..2).for_each(|_| {
+            a.cell.release();
+        });
+        scene.pass(100);
+        for answers in [before, later] {
+            let cut = receipt(&answers).cut;
+            assert_eq!(cut.iter().map(|it| it.count).sum::<u64>(), 2);
+        }
+    }
+}
+
+/// What the first word's deadline has cut is told to whoever gave it; the second word is for what is left.
+#[test]
+fn a_drain_whose_time_is_over_ends_when_another_begins() {
+    let mut scene = Scene::running(&site(SITE));
+    let a = scene.member("a");
+    a.cell.acquire(None).unwrap();
+    let before = scene.drain("a", 1000);
+    scene.pass(1050);
+    let cuts = scene.cuts.len();
+    assert!(cuts > 0);
+    let later = scene.drain("a", 5000);
+    assert_eq!(receipt(&before).cut.len(), 1);
+    scene.pass(2000);
+    assert_eq!(scene.cuts.len(), cuts);
+    a.cell.release();
+    scene.pass(100);
+    assert_eq!(receipt(&later).finished, 1);
+}
+
 #[test]
 fn enable_ends_a_drain_that_waits_and_its_receipt_says_what_was_so_far() {
     let mut scene = Scene::running(&site(SITE));
