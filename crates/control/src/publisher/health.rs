@@ -110,12 +110,15 @@ impl Publisher {
             .health
             .as_ref()
             .and_then(|health| health.cause().cloned());
+        let ejected = slot.is_ejected();
         let transition = change(slot);
         let Some(health) = &slot.health else {
             return;
         };
-        let changed =
-            transition.is_some() || answers != health.answers() || cause != health.cause().cloned();
+        let changed = transition.is_some()
+            || ejected != slot.is_ejected()
+            || answers != health.answers()
+            || cause != health.cause().cloned();
         if slot.asked.is_none() {
             let due = health.poll_next_probe(random).max(now);
             if let Some(old) = slot.due.replace(due) {

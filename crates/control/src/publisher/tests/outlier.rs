@@ -179,6 +179,24 @@ fn an_ejection_for_silence_ends_when_probes_that_met_it_pass_again() {
     }
 }
 
+/// Found by the simulator: its ejection was forgiven, and shown until something else changed.
+#[test]
+fn what_is_forgiven_is_shown_so() {
+    let mut scene = Scene::running(&pool(3, "health_check: { tcp: { interval: 1s } }"));
+    scene.fate("a", refused());
+    scene.fail("a", 5, Failure::Timeout);
+    scene.pass(5000);
+    let is_out = |scene: &Scene| {
+        let view = scene.view();
+        let mut standings = view.standings.iter();
+        standings.any(|it| &*it.member.name == "a" && it.back_at.is_some())
+    };
+    assert!(is_out(&scene));
+    scene.refuse("a");
+    scene.pass(100);
+    assert!(!is_out(&scene));
+}
+
 #[test]
 fn without_probes_a_refused_server_is_tried_again_soon() {
     let mut scene = Scene::running(&pool(2, "health_check: off"));
