@@ -1,4 +1,8 @@
 //! Scenarios drawn from a seed: which pool, which load, and which faults.
+//!
+//! Most stories are [short](SHORT): few servers, few requests, everything close together. They find most of what is
+//! wrong, soon, and in a few lines. Every sixteenth is [long](LONG), for what takes its time: ejections that grow and
+//! decay, rates over a window, slow starts, shares.
 
 use std::time::Duration;
 
@@ -9,10 +13,65 @@ use crate::scenario::{
     AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step,
 };
 
-/// Faults come after this long, when all servers are known.
-const FIRST_FAULT: Duration = Duration::from_secs(3);
-/// Servers at most, spare ones included.
-const SERVERS_MAX: u32 = 8;
+/// A story in so many is long.
+const LONG_EVERY: u64 = 16;
+
+/// How a story is told.
+struct Form {
+    /// In the config at the start, at most.
+    configured_max: u32,
+    /// Others that a reload may bring, at most.
+    spare_max: u32,
+    /// Milliseconds.
+    length: (u32, u32),
+    /// Of them, those before the first request.
+    warm_up: u32,
+    requests: (u32, u32),
+    /// Faults come after this many milliseconds, when all servers are known.
+    first_fault: u32,
+    troubles: (u32, u32),
+    /// What times of settings and faults are multiplied by.
+    pace: f64,
+}
+
+const LONG: Form = Form {
+    configured_max: 6,
+    spare_max: 2,
+    length: (12_000, 30_000),
+    warm_up: 1000,
+    requests: (300, 1000),
+    first_fault: 3000,
+    troubles: (0, 4),
+    pace: 1.0,
+};
+
+const SHORT: Form = Form {
+    configured_max: 3,
+    spare_max: 1,
+    length: (500, 2200),
+    warm_up: 200,
+    requests: (20, 60),
+    first_fault: 250,
+    troubles: (1, 4),
+    pace: 0.12,
+};
+
+impl Form {
+    /// Of the story of a seed.
+    fn of(seed: u64) -> &'static Self {
+        if Scenario::is_long(seed) {
+            &LONG
+        } else {
+            &SHORT
+        }
+    }
+
+    /// A time from `low` to `high` milliseconds, at its pace; in whole milliseconds, as a config has them.
+    fn time(&self, random: &mut Random, low: u32, high: u32) -> Duration {
+        let millis = f64::from(random.between(low, high)) * self.pace;
+        Duration::from_millis(millis.max(1.0) as u64)
+    }
+}
 
 /// What may befall a pool.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +138,19 @@ const BALANCES: &[(u32, &str)] = &[
 ];
 
 impl Scenario {
+    /// Whether the story of this seed is a long one.
+    #[must_use]
+    pub fn is_long(seed: u64) -> bool {
+        seed.is_multiple_of(LONG_EVERY)
+    }
+
     /// The story of a seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
+        let form = Form::of(seed);
         let random = &mut Random::new(seed);
-        let configured = random.between(1, SERVERS_MAX - 2) as usize;
-        let spare = random.between(0, 2) as usize;
+        let configured = random.between(1, form.configured_max) as usize;
+        let spare = random.between(0, form.spare_max) as usize;
         let even = random.chance(0.6);
         let servers = (0..configured + spare)
             .map(|_| ServerPlan {
@@ -96,40 +162,40 @@ impl Scenario {
                 connections_max: None,
             })
             .collect();
-        let length = random.time(Duration::from_secs(12), Duration::from_secs(30));
-        let requests = random.between(300, 1000);
+        let length = random.between(form.length.0, form.length.1);
+        let requests = random.between(form.requests.0, form.requests.1);
+        let busy = f64::from(length - form.warm_up) / 1000.0;
+        let length = Duration::from_millis(length.into());
         let mut scenario = Self {
             seed,
             servers,
             configured,
-            outlier: outlier(random),
+            outlier: outlier(form, random),
             balance: random.one_of(BALANCES, "maglev"),
             workers: random.between(1, 4) as usize,
-            rate: f64::from(requests) / length.as_secs_f64(),
+            rate: f64::from(requests) / busy,
+            warm_up: Duration::from_millis(form.warm_up.into()),
             length,
             idempotent: random.one_of(&[(2, 1.0), (1, 0.8), (1, 0.3)], 1.0),
             attempts: random.between(0, 3),
             budget: random.one_of(&[(3, 20), (1, 0), (1, 100)], 20),
-            check: check(random),
-            connect_timeout: Duration::from_millis(random.between(200, 2000).into()),
-            first_byte_timeout: Duration::from_millis(random.between(1000, 4000).into()),
-            drain_timeout: Duration::from_millis(random.between(500, 8000).into()),
+            check: check(form, random),
+            connect_timeout: form.time(random, 200, 2000),
+            first_byte_timeout: form.time(random, 1000, 4000),
+            drain_timeout: form.time(random, 500, 8000),
             ..Self::quiet(0)
         };
-        scenario.draw_settings(random);
-        for _ in 0..random.between(0, 4) {
+        scenario.draw_settings(form, random);
+        for _ in 0..random.between(form.troubles.0, form.troubles.1) {
             let trouble = random.one_of(TROUBLES, Trouble::Crash);
-            scenario.draw(trouble, random);
+            scenario.draw(trouble, form, random);
         }
         scenario.steps.sort_by_key(|(at, _)| *at);
         scenario
     }
 
     /// Of what a pool may have, each story has a few things.
-    fn draw_settings(&mut self, random: &mut Random) {
-        let millis = |random: &mut Random, low, high| {
-            Duration::from_millis(random.between(low, high).into())
-        };
+    fn draw_settings(&mut self, form: &Form, random: &mut Random) {
         if random.chance(0.2) {
             self.panic_threshold = random.between(1, 100);
         }
@@ -152,41 +218,41 @@ impl Scenario {
         self.overprovision = random.one_of(&[(2, 1.4), (1, 1.0)], 2.0);
         if random.chance(0.3) {
             self.slow_start = Some(SlowStart {
-                duration: millis(random, 200, 8000),
+                duration: form.time(random, 200, 8000),
                 aggression: random.one_of(&[(2, 1.0), (1, 2.0)], 0.5),
                 floor: random.one_of(&[(2, 0.1), (1, 0.01)], 0.5),
             });
         }
         if random.chance(0.35) {
-            self.draw_limits(random);
+            self.draw_limits(form, random);
         }
         if random.chance(0.25) {
-            self.per_try = Some(millis(random, 30, 1500));
+            self.per_try = Some(form.time(random, 30, 1500));
         }
         self.retries_status = random.chance(0.25);
         if random.chance(0.2) {
-            let base = millis(random, 1, 50);
+            let base = form.time(random, 1, 50);
             self.backoff = Some((base, base * random.between(1, 6)));
         }
         if random.chance(0.2) {
-            self.hedge = Some((millis(random, 5, 300), random.between(1, 3)));
+            self.hedge = Some((form.time(random, 5, 300), random.between(1, 3)));
         }
         if random.chance(0.3) {
             self.affinity = Some(AffinityPlan {
                 learnt: random.chance(0.5),
                 required: random.chance(0.3),
                 moves: random.chance(0.3),
-                wait: random.chance(0.7).then(|| millis(random, 20, 3000)),
+                wait: random.chance(0.7).then(|| form.time(random, 20, 3000)),
                 clients: random.between(1, 40) as usize,
             });
         }
         if random.chance(0.15) {
-            self.agents = Some(millis(random, 200, 2000));
+            self.agents = Some(form.time(random, 200, 2000));
         }
     }
 
     /// Few slots for the load that there is, so that requests wait.
-    fn draw_limits(&mut self, random: &mut Random) {
+    fn draw_limits(&mut self, form: &Form, random: &mut Random) {
         let each = random.between(1, 4);
         let busy = 0.3 + 1.2 * random.unit();
         let slots = f64::from(each) * self.configured as f64;
@@ -199,14 +265,14 @@ impl Scenario {
         if random.chance(0.8) {
             self.queue = Some(QueuePlan {
                 max: random.one_of(&[(1, 1), (2, 8)], 1000),
-                wait: random.time(Duration::from_millis(50), Duration::from_secs(5)),
+                wait: form.time(random, 50, 5000),
             });
         }
     }
 
-    fn draw(&mut self, trouble: Trouble, random: &mut Random) {
+    fn draw(&mut self, trouble: Trouble, form: &Form, random: &mut Random) {
         let server = random.below(self.servers.len());
-        let at = random.time(FIRST_FAULT, self.length);
+        let at = random.time(Duration::from_millis(form.first_fault.into()), self.length);
         let lasts = random.time(Duration::from_millis(50), self.length / 2);
         let well = Condition::WELL;
         let condition = match trouble {
@@ -232,7 +298,7 @@ impl Scenario {
                 life: Life::Unreachable,
                 ..well
             },
-            other => return self.draw_more(other, server, at, lasts, random),
+            other => return self.draw_more(other, server, (at, lasts), form, random),
         };
         self.fault(server, condition, at, lasts);
     }
@@ -242,8 +308,8 @@ impl Scenario {
         &mut self,
         trouble: Trouble,
         server: usize,
-        at: Duration,
-        lasts: Duration,
+        (at, lasts): (Duration, Duration),
+        form: &Form,
         random: &mut Random,
     ) {
         let all = 0..self.servers.len();
@@ -253,8 +319,8 @@ impl Scenario {
                     .push((at, Step::Becomes(server, Condition::DOWN)));
             }
             Trouble::Flap => {
-                let up = random.time(Duration::from_millis(20), Duration::from_secs(3));
-                let down = random.time(Duration::from_millis(20), Duration::from_secs(3));
+                let up = form.time(random, 20, 3000);
+                let down = form.time(random, 20, 3000);
                 for cycle in 0..random.between(2, 8) {
                     self.fault(server, Condition::DOWN, at + (up + down) * cycle, down);
                 }
@@ -302,7 +368,7 @@ impl Scenario {
                 self.steps.push((at + lasts, Step::Says(server, back)));
             }
             Trouble::Drain => {
-                let timeout = random.time(Duration::from_millis(10), Duration::from_secs(5));
+                let timeout = form.time(random, 10, 5000);
                 self.steps.push((at, Step::Drain(server, timeout)));
                 self.steps
                     .push((at + lasts, Step::State(server, State::Ready)));
@@ -320,15 +386,15 @@ impl Scenario {
                 let servers = self.some_servers(random);
                 self.steps.push((at, Step::Reload(servers)));
             }
-            Trouble::Rolling => self.rolling_deploy(at, random),
+            Trouble::Rolling => self.rolling_deploy(at, form, random),
             _ => {}
         }
     }
 
     /// Each server in turn is drained, goes down, comes up and is enabled again.
-    fn rolling_deploy(&mut self, from: Duration, random: &mut Random) {
-        let restart = random.time(Duration::from_millis(20), Duration::from_millis(800));
-        let pause = random.time(Duration::from_millis(100), Duration::from_secs(2));
+    fn rolling_deploy(&mut self, from: Duration, form: &Form, random: &mut Random) {
+        let restart = form.time(random, 20, 800);
+        let pause = form.time(random, 100, 2000);
         let mut at = from;
         for server in 0..self.configured {
             self.steps.push((at, Step::Drain(server, restart)));
@@ -363,38 +429,37 @@ impl Scenario {
     }
 }
 
-fn outlier(random: &mut Random) -> Option<OutlierPlan> {
+fn outlier(form: &Form, random: &mut Random) -> Option<OutlierPlan> {
     if random.chance(0.1) {
         return None;
     }
     if random.chance(0.15) {
         return Some(OutlierPlan::REFUSED_ONLY);
     }
-    let ejection = random.time(Duration::from_millis(300), Duration::from_secs(6));
-    let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
+    let ejection = form.time(random, 300, 6000);
     Some(OutlierPlan {
         gateway_errors: random.one_of(&[(4, Some(5)), (2, Some(2))], None),
         success_rate: random.chance(0.6),
         latency: random.chance(0.5),
         degrade: random.chance(0.7),
-        interval: whole(random.time(Duration::from_millis(500), Duration::from_secs(5))),
-        ejection: whole(ejection),
-        ejection_max: whole(ejection * random.between(1, 6)),
+        interval: form.time(random, 500, 5000),
+        ejection,
+        ejection_max: ejection * random.between(1, 6),
         ejected_max: random.one_of(&[(3, 50), (1, 10), (1, 0)], 100),
     })
 }
 
-fn check(random: &mut Random) -> Option<Check> {
+fn check(form: &Form, random: &mut Random) -> Option<Check> {
     if random.chance(0.1) {
         return None;
     }
-    let interval = random.time(Duration::from_millis(300), Duration::from_secs(5));
+    let interval = form.time(random, 300, 5000);
     Some(Check {
         http: random.chance(0.7),
         interval,
         timeout: interval
             .mul_f64(random.unit())
-            .max(Duration::from_millis(100)),
+            .max(Duration::from_secs_f64(0.1 * form.pace)),
         healthy: random.between(1, 3),
         unhealthy: random.between(1, 4),
     })

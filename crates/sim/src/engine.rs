@@ -1,6 +1,5 @@
 //! The clock of a run: what happens next, and who is told.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -10,9 +9,10 @@ use control::message::{Answer, Event};
 use control::publisher::{Action, Publisher};
 use control::world::World;
 
+use crate::agenda::{Agenda, Happening};
 use crate::bound::Clients;
 use crate::decisions::Decisions;
-use crate::exchange::{Outcome, Request, Stage};
+use crate::exchange::{Buffers, Outcome, Request};
 use crate::hosts::Host;
 use crate::judge::{Judge, Rule};
 use crate::random::Random;
@@ -24,36 +24,10 @@ use wire::agent_check::decode_agent_line;
 
 /// When a scenario starts, on the publisher's clock.
 pub(crate) const START: Duration = Duration::from_secs(100);
-/// The pool has this long to come to know its servers before requests come.
-const WARM_UP: Duration = Duration::from_secs(1);
 /// Every request has to have ended this long after the last has come.
 const LAST_END: Duration = Duration::from_secs(120);
 /// How long a message to the publisher, or a world to a worker, is on its way at most.
 const MESSAGE_MAX: Duration = Duration::from_millis(2);
-
-/// What may happen.
-pub(crate) enum Happening {
-    /// A request comes.
-    Arrives,
-    /// What comes of a try.
-    Stage {
-        request: usize,
-        number: u32,
-        stage: Stage,
-    },
-    /// A request's wait before its next try is over.
-    Retries { request: usize, number: u32 },
-    /// Something of a race may be due.
-    RaceTime(usize),
-    /// A request has waited as long as it may.
-    QueueOver { request: usize, number: u32 },
-    /// The publisher hears something.
-    Hears(Event),
-    /// A worker takes up a world.
-    World(usize, Arc<World>),
-    /// A step of the scenario, by its number.
-    Step(usize),
-}
 
 /// One run.
 pub(crate) struct Engine<'a> {
@@ -71,10 +45,16 @@ pub(crate) struct Engine<'a> {
     /// Who comes again, where something binds clients.
     pub(crate) clients: Option<Clients>,
     publisher: Publisher,
+    /// The publisher was called since its actions were taken last.
+    acted: bool,
+    /// When it wants to be called.
+    publisher_due: Option<Duration>,
     world: Arc<World>,
-    queue: BTreeMap<(Duration, u64), Happening>,
-    sequence: u64,
-    running: BTreeSet<usize>,
+    pub(crate) agenda: Agenda,
+    /// Requests that have not ended, in the order in which they came.
+    running: Vec<usize>,
+    /// Of requests that have ended, for those to come.
+    spare: Vec<Buffers>,
     answers: (Sender<Answer>, Receiver<Answer>),
     traced: bool,
     pub(crate) report: Report,
@@ -108,16 +88,18 @@ impl<'a> Engine<'a> {
             now: START,
             hosts: servers.iter().map(|plan| Host::new(plan.latency)).collect(),
             workers,
-            requests: Vec::new(),
+            requests: Vec::with_capacity(scenario.requests_about()),
             judge: Judge::new(scenario),
             woken: Woken::default(),
             entered: Vec::new(),
             clients,
             publisher,
+            acted: true,
+            publisher_due: None,
             world,
-            queue: BTreeMap::new(),
-            sequence: 0,
-            running: BTreeSet::new(),
+            agenda: Agenda::default(),
+            running: Vec::new(),
+            spare: Vec::new(),
             answers: channel(),
             traced,
             report: Report {
@@ -126,9 +108,9 @@ impl<'a> Engine<'a> {
             },
         };
         for (number, (at, _)) in scenario.steps.iter().enumerate() {
-            engine.at(START + *at, Happening::Step(number));
+            engine.at(START + *at, Happening::Step(number as u32));
         }
-        engine.at(START + WARM_UP, Happening::Arrives);
+        engine.at(START + scenario.warm_up, Happening::Arrives);
         engine
     }
 
@@ -136,8 +118,10 @@ impl<'a> Engine<'a> {
         self.judge_world();
         let last = START + self.scenario.length + LAST_END;
         loop {
-            let next = self.queue.first_key_value().map(|((at, _), _)| *at);
-            let publisher = self.publisher.poll_timeout();
+            let requests = &self.requests;
+            let runs = |id: u32, number| requests[id as usize].at(number).is_some();
+            let next = self.agenda.next_at(runs);
+            let publisher = self.publisher_due;
             let over = self.now >= START + self.scenario.length && self.running.is_empty();
             let at = match (next, publisher) {
                 (Some(next), Some(publisher)) => next.min(publisher),
@@ -150,7 +134,8 @@ impl<'a> Engine<'a> {
             self.now = self.now.max(at);
             if publisher.is_some_and(|publisher| publisher <= self.now) {
                 self.publisher.handle_timeout(self.now);
-            } else if let Some((_, happening)) = self.queue.pop_first() {
+                self.acted = true;
+            } else if let Some(happening) = self.agenda.pop() {
                 self.handle(happening);
             }
             self.take_actions();
@@ -172,14 +157,13 @@ impl<'a> Engine<'a> {
 
     /// Something is to happen.
     pub(crate) fn at(&mut self, at: Duration, happening: Happening) {
-        self.sequence += 1;
-        self.queue.insert((at, self.sequence), happening);
+        self.agenda.add(at, happening);
     }
 
     /// A worker tells the publisher something.
     pub(crate) fn tell(&mut self, event: Event) {
         let after = self.random.time(Duration::from_micros(20), MESSAGE_MAX);
-        self.at(self.now + after, Happening::Hears(event));
+        self.at(self.now + after, Happening::Hears(Box::new(event)));
     }
 
     /// A line of the trace.
@@ -191,7 +175,9 @@ impl<'a> Engine<'a> {
     }
 
     pub(crate) fn finish(&mut self, id: usize, outcome: Outcome) {
-        self.running.remove(&id);
+        if let Ok(at) = self.running.binary_search(&id) {
+            self.running.remove(at);
+        }
         self.free_client(id);
         self.note(|| format!("request {id}: {outcome:?}"));
         let bits = match outcome {
@@ -209,6 +195,7 @@ impl<'a> Engine<'a> {
         self.digest(bits);
         self.judge
             .handle_end(self.now, id, &self.requests[id], outcome);
+        self.spare.push(self.requests[id].take_buffers());
     }
 
     fn digest(&mut self, bits: u64) {
@@ -223,14 +210,17 @@ impl<'a> Engine<'a> {
                 request,
                 number,
                 stage,
-            } => self.handle_stage(request, number, stage),
-            Happening::Retries { request, number } => self.handle_retries(request, number),
-            Happening::RaceTime(request) => self.handle_race_time(request),
-            Happening::QueueOver { request, number } => self.handle_queue_over(request, number),
+            } => self.handle_stage(request as usize, number, stage),
+            Happening::Retries { request, number } => self.handle_retries(request as usize, number),
+            Happening::RaceTime(request) => self.handle_race_time(request as usize),
+            Happening::QueueOver { request, number } => {
+                self.handle_queue_over(request as usize, number);
+            }
             Happening::Hears(event) => {
                 self.note(|| format!("{event:?}"));
                 self.judge.handle_event(self.now, &event);
-                if let Some(event) = self.decisions.hear(event) {
+                if let Some(event) = self.decisions.hear(*event) {
+                    self.acted = true;
                     self.publisher.handle_event(event, self.now);
                     // As the shell does, before it waits.
                     self.publisher.handle_timeout(self.now);
@@ -238,12 +228,12 @@ impl<'a> Engine<'a> {
             }
             Happening::World(worker, world) => {
                 let seed = self.random.bits();
-                if let Some(worker) = self.workers.get_mut(worker) {
+                if let Some(worker) = self.workers.get_mut(worker as usize) {
                     worker.take_world(&world, seed);
                 }
             }
             Happening::Step(number) => {
-                if let Some((_, step)) = self.scenario.steps.get(number) {
+                if let Some((_, step)) = self.scenario.steps.get(number as usize) {
                     self.handle_step(step);
                 }
             }
@@ -264,7 +254,8 @@ impl<'a> Engine<'a> {
             false => 5,
         };
         let id = self.requests.len();
-        let mut request = Request::new(self.scenario, worker, idempotent, priority, key);
+        let buffers = self.spare.pop().unwrap_or_default();
+        let mut request = Request::new(self.scenario, worker, idempotent, priority, key, buffers);
         if let (Some(clients), Some(plan)) = (&mut self.clients, &self.scenario.affinity) {
             let from = self.random.below(plan.clients);
             request.client = clients.take(from, plan.clients);
@@ -272,7 +263,7 @@ impl<'a> Engine<'a> {
             self.judge.handle_client(id, request.client);
         }
         self.requests.push(request);
-        self.running.insert(id);
+        self.running.push(id);
         self.report.requests += 1;
         self.judge.handle_request(self.now, id);
         if let Some(worker) = self.workers.get(worker) {
@@ -283,6 +274,7 @@ impl<'a> Engine<'a> {
 
     fn handle_step(&mut self, step: &Step) {
         self.note(|| format!("{step:?}"));
+        self.acted = true;
         let now = self.now;
         self.judge.handle_disturbance(now);
         match step {
@@ -322,7 +314,7 @@ impl<'a> Engine<'a> {
                 for worker in 0..self.workers.len() {
                     let after = self.random.time(Duration::ZERO, MESSAGE_MAX);
                     let world = self.world.clone();
-                    self.at(now + after, Happening::World(worker, world));
+                    self.at(now + after, Happening::World(worker as u32, world));
                 }
             }
         }
@@ -363,7 +355,11 @@ impl<'a> Engine<'a> {
         Box::new(move |answer| drop(sender.send(answer)))
     }
 
+    /// Does what the publisher wants, if it was called.
     pub(crate) fn take_actions(&mut self) {
+        if !std::mem::take(&mut self.acted) {
+            return;
+        }
         while let Some(action) = self.publisher.poll_action() {
             match action {
                 Action::Probe(probe) => self.send_probe(&probe),
@@ -383,6 +379,7 @@ impl<'a> Engine<'a> {
             self.judge.handle_answer(self.now, &answer);
         }
         self.judge_view();
+        self.publisher_due = self.publisher.poll_timeout();
     }
 
     fn send_probe(&mut self, probe: &control::publisher::Probe) {
@@ -396,7 +393,7 @@ impl<'a> Engine<'a> {
             probe: probe.number,
             outcome,
         };
-        self.at(self.now + took, Happening::Hears(event));
+        self.at(self.now + took, Happening::Hears(Box::new(event)));
     }
 
     /// The deadline of a drain has come.
@@ -404,6 +401,8 @@ impl<'a> Engine<'a> {
         self.judge.handle_cut(self.now, member);
         for (id, number) in self.running_on(|_, on| on == member) {
             self.cut_try(id, number);
+            // Who has to make room in the queue hears of it before the next one comes.
+            self.settle_queue();
         }
     }
 
@@ -419,7 +418,7 @@ impl<'a> Engine<'a> {
                 .map(|line| decode_agent_line(line.as_bytes()))
                 .ok_or_else(|| "no answer".into()),
         };
-        self.at(self.now + took, Happening::Hears(event));
+        self.at(self.now + took, Happening::Hears(Box::new(event)));
     }
 
     fn judge_world(&mut self) {

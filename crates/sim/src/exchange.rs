@@ -13,8 +13,9 @@ use control::outcome::{self, NoConnection};
 use control::reason::Reason;
 use control::tries::{Allowance, Nothing, Tries, note_tried};
 
+use crate::agenda::Happening;
 use crate::decisions::{Binds, Claim, Decisions as _, Product, Unanswered};
-use crate::engine::{Engine, Happening};
+use crate::engine::Engine;
 use crate::hosts::{Answering, Connecting, ROUND_TRIP};
 use crate::judge::{Further, Tried, TryEnd};
 use crate::race::Race;
@@ -46,6 +47,14 @@ pub(crate) struct Request {
     pub(crate) waited: Duration,
     /// For the judge.
     pub(crate) past: Vec<Tried>,
+}
+
+/// The lists of a request: all that it allocates.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    tried: Vec<u32>,
+    running: Vec<Try>,
+    past: Vec<Tried>,
 }
 
 /// One try with one server.
@@ -114,7 +123,13 @@ impl Request {
         idempotent: bool,
         priority: u8,
         key: u64,
+        buffers: Buffers,
     ) -> Self {
+        let Buffers {
+            tried,
+            running,
+            past,
+        } = buffers;
         Self {
             worker,
             idempotent,
@@ -122,16 +137,31 @@ impl Request {
             key,
             client: 0,
             bond: None,
-            tried: Vec::new(),
+            tried,
             allowance: Allowance::new(scenario.attempts),
             tries: Tries::default(),
             number: 0,
-            running: Vec::new(),
+            running,
             race: None,
             waiting: None,
             waited: Duration::ZERO,
-            past: Vec::new(),
+            past,
         }
+    }
+
+    /// Its lists, emptied for another one: it has ended.
+    pub(crate) fn take_buffers(&mut self) -> Buffers {
+        let mut buffers = Buffers {
+            tried: std::mem::take(&mut self.tried),
+            past: std::mem::take(&mut self.past),
+            ..Buffers::default()
+        };
+        buffers.tried.clear();
+        buffers.past.clear();
+        if self.running.is_empty() {
+            buffers.running = std::mem::take(&mut self.running);
+        }
+        buffers
     }
 
     pub(crate) fn at(&self, number: u32) -> Option<usize> {
@@ -313,7 +343,7 @@ impl Engine<'_> {
             return;
         };
         request.running[at].deadline = deadline;
-        self.later(id, number, wait, Stage::Deadline);
+        self.agenda.add_deadline(deadline, id as u32, number);
     }
 
     /// What stays after its time as one of several has no further chance to leave.
@@ -450,7 +480,7 @@ impl Engine<'_> {
         self.at(
             at,
             Happening::Retries {
-                request: id,
+                request: id as u32,
                 number,
             },
         );
@@ -701,13 +731,13 @@ impl Engine<'_> {
         let waits = current.deadline != Duration::MAX;
         self.later(id, number, after, stage);
         if waits {
-            self.later(id, number, wait, Stage::Deadline);
+            self.agenda.add_deadline(self.now + wait, id as u32, number);
         }
     }
 
     fn later(&mut self, id: usize, number: u32, after: Duration, stage: Stage) {
         let happening = Happening::Stage {
-            request: id,
+            request: id as u32,
             number,
             stage,
         };

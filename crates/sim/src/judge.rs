@@ -7,11 +7,11 @@ mod bound;
 mod budget;
 mod known;
 mod line;
+mod members;
 mod place;
 mod shadow;
 mod window;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,8 +161,10 @@ pub(crate) struct Judge {
     has_queue: bool,
     bonds: Option<Bonds>,
     line: Line,
-    /// Further tries of each request that count.
-    spent: BTreeMap<usize, u32>,
+    /// Further tries of each request that count, by its number.
+    spent: Vec<u32>,
+    /// A slot was taken or given back since they were counted last.
+    held_moved: bool,
     waits: u64,
     hedges: u64,
     ejections: u64,
@@ -187,7 +189,8 @@ impl Judge {
             has_queue: scenario.queue.is_some(),
             bonds: scenario.affinity.map(Bonds::new),
             line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
-            spent: BTreeMap::new(),
+            spent: Vec::with_capacity(scenario.requests_about()),
+            held_moved: false,
             waits: 0,
             hedges: 0,
             ejections: 0,
@@ -350,7 +353,7 @@ impl Judge {
 
     pub(crate) fn handle_request(&mut self, now: Duration, id: usize) {
         self.budget.handle_request(now);
-        self.spent.insert(id, 0);
+        self.spent.resize(id + 1, 0);
     }
 
     /// A slot of a server was taken. `waited`: out of the queue.
@@ -386,6 +389,7 @@ impl Judge {
             let what = format!("{} is full, and picked", member.name);
             self.object(now, Rule::Limit, what);
         }
+        self.held_moved = true;
         if let Some(known) = self.shadow.known_mut(member.id) {
             known.in_use += 1;
         }
@@ -403,6 +407,7 @@ impl Judge {
         if !matches!(end, TryEnd::Answered(200)) {
             self.window.trouble(now);
         }
+        self.held_moved = true;
         if let Some(known) = self.shadow.known_mut(member) {
             known.in_use = known.in_use.saturating_sub(1);
         }
@@ -413,7 +418,9 @@ impl Judge {
 
     /// One of the tries that a request may have beside the first was spent without being sent.
     pub(crate) fn handle_spent(&mut self, id: usize) {
-        *self.spent.entry(id).or_default() += 1;
+        if let Some(spent) = self.spent.get_mut(id) {
+            *spent += 1;
+        }
     }
 
     /// A request that a server had is sent to another.
@@ -480,7 +487,7 @@ impl Judge {
         request: &Request,
         outcome: Outcome,
     ) {
-        let spent = self.spent.get(&id).copied().unwrap_or_default();
+        let spent = self.spent_of(id);
         if spent > self.attempts {
             let what = format!(
                 "request {id} had {spent} further tries, {} at most",
@@ -543,7 +550,11 @@ impl Judge {
     }
 
     fn has_spent(&self, id: usize) -> bool {
-        self.spent.get(&id).copied().unwrap_or_default() >= self.attempts
+        self.spent_of(id) >= self.attempts
+    }
+
+    fn spent_of(&self, id: usize) -> u32 {
+        self.spent.get(id).copied().unwrap_or_default()
     }
 
     /// Servers that a request could have gone to besides those that it has been to and is at. Where it may wait for
@@ -628,14 +639,8 @@ impl Judge {
 
     /// Everything that follows from one event has happened.
     pub(crate) fn handle_calm(&mut self, now: Duration) {
-        let leaked = self.shadow.all().find_map(|(id, known)| {
-            let held = known.member.cell.in_use();
-            (held != known.in_use).then_some((id, held, known.in_use))
-        });
-        if let Some((id, held, runs)) = leaked {
-            let name = self.shadow.name(id);
-            let what = format!("{name} is held {held} times, by {runs} tries");
-            self.object(now, Rule::Leaked, what);
+        if std::mem::take(&mut self.held_moved) {
+            self.judge_held(now);
         }
         if self.line.is_empty() {
             return;
@@ -658,12 +663,26 @@ impl Judge {
         }
     }
 
+    /// What each server holds is what runs on it.
+    fn judge_held(&mut self, now: Duration) {
+        let leaked = self.shadow.all().find_map(|(id, known)| {
+            let held = known.member.cell.in_use();
+            (held != known.in_use).then_some((id, held, known.in_use))
+        });
+        if let Some((id, held, runs)) = leaked {
+            let name = self.shadow.name(id);
+            let what = format!("{name} is held {held} times, by {runs} tries");
+            self.object(now, Rule::Leaked, what);
+        }
+    }
+
     /// No request is left; so many wait.
     pub(crate) fn handle_rest(&mut self, now: Duration, waiting: usize) {
         if waiting > 0 {
             let what = format!("{waiting} wait when no request is left");
             self.object(now, Rule::Leaked, what);
         }
+        self.judge_held(now);
         self.handle_calm(now);
     }
 

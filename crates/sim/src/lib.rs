@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod bound;
 pub mod decisions;
 mod draw;

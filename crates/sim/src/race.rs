@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use control::tries::{RaceStep, note_tried, race_step};
 
-use crate::engine::{Engine, Happening};
+use crate::agenda::Happening;
+use crate::engine::Engine;
 use crate::exchange::{Fault, Outcome};
 use crate::judge::{Further, TryEnd};
 
@@ -68,7 +69,7 @@ impl Engine<'_> {
         });
         let at = due.into_iter().chain(slow).min();
         if let Some(at) = at.filter(|at| *at < Duration::MAX) {
-            self.at(at.max(self.now), Happening::RaceTime(id));
+            self.at(at.max(self.now), Happening::RaceTime(id as u32));
         }
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use balance::{SlowStart, State};
 
+/// As the config has it by default.
+pub(crate) const OVERPROVISION: f64 = 1.4;
+
 /// A story. Times are from its start.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -20,7 +23,9 @@ pub struct Scenario {
     pub workers: usize,
     /// Requests a second, open loop.
     pub rate: f64,
-    /// How long requests come.
+    /// The pool has this long to come to know its servers before requests come.
+    pub warm_up: Duration,
+    /// How long it takes until the last request comes.
     pub length: Duration,
     /// The part of requests that may be sent twice, 0 to 1.
     pub idempotent: f64,
@@ -282,6 +287,7 @@ impl Scenario {
             balance: "round_robin",
             workers: 2,
             rate: 50.0,
+            warm_up: Duration::from_secs(1),
             length: Duration::from_secs(20),
             idempotent: 1.0,
             attempts: 2,
@@ -296,7 +302,7 @@ impl Scenario {
             outlier: Some(OutlierPlan::REFUSED_ONLY),
             panic_threshold: 0,
             own_zone: false,
-            overprovision: 1.4,
+            overprovision: OVERPROVISION,
             slow_start: None,
             queue: None,
             priorities: false,
@@ -319,6 +325,11 @@ impl Scenario {
         self.steps.push((Duration::from_millis(millis), step));
         self.steps.sort_by_key(|(at, _)| *at);
         self
+    }
+
+    /// How many requests come, about.
+    pub(crate) fn requests_about(&self) -> usize {
+        (self.rate * self.length.as_secs_f64() * 1.2) as usize + 8
     }
 
     /// The name of a server.
@@ -355,8 +366,13 @@ impl Scenario {
         };
         line("balance", self.balance);
         line("outlier_detection", &self.outlier_text());
-        line("panic_threshold", &format!("{}%", self.panic_threshold));
-        line("overprovision", &self.overprovision.to_string());
+        // Reading takes a good part of a short story: what is so by default is left out.
+        if self.panic_threshold > 0 {
+            line("panic_threshold", &format!("{}%", self.panic_threshold));
+        }
+        if self.overprovision != OVERPROVISION {
+            line("overprovision", &self.overprovision.to_string());
+        }
         if self.own_zone {
             line("zones", "prefer_own");
         }
@@ -468,9 +484,12 @@ impl Scenario {
         let name = Self::name(server);
         let _ = write!(
             text,
-            "      - {{ name: {name}, address: '10.0.0.{}:80', weight: {weight}",
+            "      - {{ name: {name}, address: '10.0.0.{}:80'",
             server + 1
         );
+        if weight != 1 {
+            let _ = write!(text, ", weight: {weight}");
+        }
         if let Some(plan) = self.servers.get(server) {
             if plan.priority > 0 {
                 let _ = write!(text, ", priority: {}", plan.priority);

@@ -10,8 +10,9 @@ use control::gate::{Lease, Ticket};
 use control::live::{Member, PoolView};
 use control::reason::Reason;
 
+use crate::agenda::Happening;
 use crate::decisions::Claim;
-use crate::engine::{Engine, Happening};
+use crate::engine::Engine;
 use crate::exchange::Outcome;
 use crate::scenario::QueuePlan;
 
@@ -145,7 +146,7 @@ impl Engine<'_> {
         self.entered.push((id, moment));
         self.note(|| format!("request {id} waits"));
         let over = Happening::QueueOver {
-            request: id,
+            request: id as u32,
             number,
         };
         self.at(now + left, over);

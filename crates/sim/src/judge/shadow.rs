@@ -12,6 +12,7 @@ use control::live::{LimitedBy, Member, PoolView, Standing};
 use control::message::Event;
 
 use super::known::Known;
+use super::members::Members;
 use super::place::{self, Rules};
 use super::{Rule, Tried};
 use crate::scenario::{Check, Condition, Life, OutlierPlan, Scenario, ServerPlan};
@@ -32,7 +33,7 @@ pub(super) struct Shadow {
     plans: Vec<ServerPlan>,
     drain_timeout: Duration,
     longest_drain: Duration,
-    members: BTreeMap<u32, Known>,
+    members: Members,
     /// Weights of the file, and operators' words until it changes.
     configured: BTreeMap<usize, u32>,
     /// What each server is due, while nothing has changed.
@@ -69,7 +70,7 @@ impl Shadow {
             plans: scenario.servers.clone(),
             drain_timeout: scenario.drain_timeout,
             longest_drain: Duration::ZERO,
-            members: BTreeMap::new(),
+            members: Members::default(),
             configured: scenario.first_servers().into_iter().collect(),
             due: None,
             usable: BTreeSet::new(),
@@ -102,7 +103,7 @@ impl Shadow {
         };
         let fresh = !self.served;
         self.due = None;
-        self.members.entry(member.id).or_insert_with(|| {
+        self.members.add(member.id, || {
             let mut known = Known::new(server, member, plan, weight, verdict, now);
             known.fresh = fresh;
             known
@@ -119,7 +120,8 @@ impl Shadow {
             match self.configured.get(&known.server) {
                 None => {
                     known.gone = true;
-                    known.cut_from = Some(now + self.drain_timeout);
+                    let until = now + self.drain_timeout;
+                    known.cut_from = Some(known.cut_from.map_or(until, |drain| drain.min(until)));
                     known.changed = now;
                 }
                 Some(weight) if before.get(&known.server) != Some(weight) => {
@@ -166,7 +168,7 @@ impl Shadow {
     }
 
     pub(super) fn may_cut(&self, member: u32, now: Duration) -> bool {
-        let from = self.members.get(&member).and_then(|it| it.cut_from);
+        let from = self.members.get(member).and_then(|it| it.cut_from);
         from.is_some_and(|from| from <= now)
     }
 
@@ -191,11 +193,10 @@ impl Shadow {
         else {
             return Ok(false);
         };
-        let Some(known) = self.members.get_mut(member).filter(|it| !it.gone) else {
+        let Some(known) = self.members.get_mut(*member).filter(|it| !it.gone) else {
             return Ok(false);
         };
-        self.due = None;
-        match event {
+        let changed = match event {
             Event::AgentSaid {
                 answer: Ok(line), ..
             } => {
@@ -204,17 +205,21 @@ impl Shadow {
                     self.happened += 1;
                     known.changed = now;
                 }
-                Ok(changed)
+                changed
             }
-            Event::Failing { last, .. } => self.hear_failing(now, *member, last.answers()),
-            Event::Refused { .. } => Ok(self.hear_refused(now, *member)),
-            Event::Probed { outcome, .. } => Ok(self.hear_probe(now, *member, outcome)),
-            _ => Ok(false),
+            Event::Failing { last, .. } => self.hear_failing(now, *member, last.answers())?,
+            Event::Refused { .. } => self.hear_refused(now, *member),
+            Event::Probed { outcome, .. } => self.hear_probe(now, *member, outcome),
+            _ => false,
+        };
+        if changed {
+            self.due = None;
         }
+        Ok(changed)
     }
 
     fn hear_probe(&mut self, now: Duration, member: u32, outcome: &Outcome) -> bool {
-        let (Some(check), Some(known)) = (self.check, self.members.get_mut(&member)) else {
+        let (Some(check), Some(known)) = (self.check, self.members.get_mut(member)) else {
             return false;
         };
         let before = (known.verdict, known.answers);
@@ -253,7 +258,7 @@ impl Shadow {
         if self.check.is_none() {
             return self.eject(member, true, false, now);
         }
-        let Some(known) = self.members.get_mut(&member) else {
+        let Some(known) = self.members.get_mut(member) else {
             return false;
         };
         known.successes = 0;
@@ -281,7 +286,7 @@ impl Shadow {
         let Some(needed) = self.outlier.and_then(|plan| plan.gateway_errors) else {
             return Ok(false);
         };
-        let Some(known) = self.members.get(&member) else {
+        let Some(known) = self.members.get(member) else {
             return Ok(false);
         };
         let late = known.failed_at + TOLD_WITHIN < now;
@@ -302,7 +307,7 @@ impl Shadow {
         if !self.may_eject(member, refused) {
             return false;
         }
-        if let Some(known) = self.members.get_mut(&member) {
+        if let Some(known) = self.members.get_mut(member) {
             known.eject(&plan, refused, answers, now);
             self.due = None;
         }
@@ -311,7 +316,7 @@ impl Shadow {
 
     /// Whether a server may be ejected: another serves, and no more are out than may be.
     fn may_eject(&self, member: u32, refused: bool) -> bool {
-        let Some(known) = self.members.get(&member) else {
+        let Some(known) = self.members.get(member) else {
             return false;
         };
         let percent = self.outlier.map_or(0, |plan| plan.ejected_max as usize);
@@ -327,7 +332,7 @@ impl Shadow {
         let fit = known.held() == Verdict::Healthy && known.ejected.is_none();
         let another = self.members.iter().any(|(id, it)| {
             let serves = it.held() == Verdict::Healthy || !fit && it.held() == Verdict::Unknown;
-            *id != member && it.is_open() && it.ejected.is_none() && serves
+            id != member && it.is_open() && it.ejected.is_none() && serves
         });
         let out_already = known.ejected.is_some() || known.held() == Verdict::Unhealthy;
         !out_already && another && out < allowed
@@ -345,7 +350,7 @@ impl Shadow {
     /// A try has ended, and says this of its server.
     pub(super) fn count(&mut self, member: u32, failed: bool, now: Duration) {
         let may_eject = failed && self.may_eject(member, false);
-        if let Some(known) = self.members.get_mut(&member) {
+        if let Some(known) = self.members.get_mut(member) {
             known.count(failed, now);
             known.spared = if may_eject { known.spared + 1 } else { 0 };
         }
@@ -380,7 +385,6 @@ impl Shadow {
         let Some((id, known)) = found else {
             return Ok(());
         };
-        let id = *id;
         if !cause.contains("of requests failed") {
             return match known.ejected {
                 Some(ejected) if ejected.began == now => Ok(()),
@@ -392,7 +396,7 @@ impl Shadow {
         let rest: Vec<f64> = self
             .members
             .iter()
-            .filter(|(other, it)| **other != id && it.is_fit())
+            .filter(|(other, it)| *other != id && it.is_fit())
             .map(|(_, it)| it.recent(interval, now))
             .filter(|(requests, _)| *requests >= 5.0)
             .map(|(requests, failed)| failed / requests)
@@ -432,15 +436,15 @@ impl Shadow {
     }
 
     pub(super) fn known(&self, member: u32) -> Option<&Known> {
-        self.members.get(&member)
+        self.members.get(member)
     }
 
     pub(super) fn known_mut(&mut self, member: u32) -> Option<&mut Known> {
-        self.members.get_mut(&member)
+        self.members.get_mut(member)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Known)> {
-        self.members.iter().map(|(id, it)| (*id, it))
+        self.members.iter()
     }
 
     /// Whether the publisher had time to publish all that is known.
@@ -464,7 +468,7 @@ impl Shadow {
         } = self;
         due.get_or_insert_with(|| {
             let there = members.iter().filter(|(_, it)| !it.gone);
-            let seats: Vec<_> = there.map(|(id, it)| it.seat(*id)).collect();
+            let seats: Vec<_> = there.map(|(id, it)| it.seat(id)).collect();
             place::due(&seats, *rules)
         })
     }
@@ -475,7 +479,7 @@ impl Shadow {
         now: Duration,
         grace: Duration,
     ) -> Result<(), (Rule, String)> {
-        let Some(known) = self.members.get(&member) else {
+        let Some(known) = self.members.get(member) else {
             return Err((Rule::Open, format!("member {member} is unknown")));
         };
         let rule = if !known.is_open() {
@@ -488,7 +492,7 @@ impl Shadow {
         Err((
             rule,
             self.members
-                .get(&member)
+                .get(member)
                 .map_or_else(String::new, Known::shown),
         ))
     }
@@ -505,7 +509,7 @@ impl Shadow {
 
     /// Whether a server has no slot left.
     pub(super) fn is_full(&self, member: u32) -> bool {
-        self.members.get(&member).is_some_and(|known| {
+        self.members.get(member).is_some_and(|known| {
             // Half open: its own bound, until the publisher has heard of a success.
             let half_open = known.member.limited_by() == Some(LimitedBy::HalfOpen);
             let narrow = known.member.connections_max().filter(|_| half_open);
@@ -518,7 +522,7 @@ impl Shadow {
     pub(super) fn judge_view(&mut self, view: &PoolView) -> Result<(), (Rule, String)> {
         let wrong = |what| Err((Rule::Current, what));
         for standing in &view.standings {
-            let Some(known) = self.members.get(&standing.member.id) else {
+            let Some(known) = self.members.get(standing.member.id) else {
                 return wrong(format!("{} is unknown", standing.member.name));
             };
             let published = (
@@ -590,7 +594,7 @@ impl Shadow {
     }
 
     fn see_ejected(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
-        let Some(known) = self.members.get_mut(&standing.member.id) else {
+        let Some(known) = self.members.get_mut(standing.member.id) else {
             return Ok(());
         };
         match (known.ejected, standing.back_at) {
@@ -620,7 +624,7 @@ impl Shadow {
     /// A server that begins to serve beside others has a part of its weight that grows.
     fn see_warmth(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
         let slow = self.slow_start;
-        let Some(known) = self.members.get_mut(&standing.member.id) else {
+        let Some(known) = self.members.get_mut(standing.member.id) else {
             return Ok(());
         };
         match (known.is_fit(), known.fit_since) {
@@ -662,7 +666,7 @@ impl Shadow {
 
     /// Who never failed and was never slow has all of its weight.
     fn see_share(&mut self, now: Duration, standing: &Standing) -> Result<(), (Rule, String)> {
-        let Some(known) = self.members.get(&standing.member.id) else {
+        let Some(known) = self.members.get(standing.member.id) else {
             return Ok(());
         };
         let lessened = standing.share.factor() < known.own_part() - 0.07;
@@ -688,9 +692,9 @@ impl Shadow {
         let levels = plan.ejection_max.as_secs_f64() / plan.ejection.as_secs_f64().max(0.001);
         let each = if self.check.is_some() { 2.0 } else { 1.1 };
         let bound = (firsts + levels.max(1.0)) / each + 2.0 + self.happened as f64;
-        for (id, known) in &self.members {
+        for (id, known) in self.members.iter() {
             if f64::from(known.ejections) > bound {
-                let (name, count) = (self.name(*id), known.ejections);
+                let (name, count) = (self.name(id), known.ejections);
                 return Err(format!(
                     "{name} was ejected {count} times in {passed:?}, {bound:.0} at most"
                 ));
@@ -701,7 +705,7 @@ impl Shadow {
         }
         let allowed = 2 + FLIPS_EACH * (self.happened + self.members.len() as u64);
         for (id, flips) in &self.flips {
-            let ejections = self.members.get(id).map_or(0, |it| it.ejections);
+            let ejections = self.members.get(*id).map_or(0, |it| it.ejections);
             if *flips > allowed + 2 * u64::from(ejections) {
                 let name = self.name(*id);
                 return Err(format!(
@@ -732,7 +736,7 @@ impl Shadow {
     }
 
     pub(super) fn server_of(&self, member: u32) -> Option<usize> {
-        self.members.get(&member).map(|it| it.server)
+        self.members.get(member).map(|it| it.server)
     }
 
     pub(super) fn name(&self, member: u32) -> String {

@@ -12,15 +12,14 @@ const DRAIN_QUIET: Duration = Duration::from_secs(5);
 impl Shadow {
     /// A client came to the server that it is bound to.
     pub(in crate::judge) fn note_bound_pick(&mut self, member: u32, now: Duration) {
-        if let Some(known) = self.members.get_mut(&member) {
+        if let Some(known) = self.members.get_mut(member) {
             known.bound_pick = now;
         }
     }
 
     fn there(&self, server: usize) -> Option<(u32, &Known)> {
         let mut members = self.members.iter();
-        let found = members.find(|(_, it)| it.server == server && !it.gone);
-        found.map(|(id, it)| (*id, it))
+        members.find(|(_, it)| it.server == server && !it.gone)
     }
 
     /// Whether a server keeps the clients that are bound to it; `None`: there is no telling now.
