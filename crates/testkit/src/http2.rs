@@ -181,12 +181,16 @@ impl Conn {
         let head = [vec![first], self.read_exactly(8)?].concat();
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
-        Ok(Some(Frame {
+        let frame = Frame {
             kind: head[3],
             flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff,
             payload: self.read_exactly(length)?,
-        }))
+        };
+        if frame.kind == kind::HEADERS {
+            self.count_head(frame.stream);
+        }
+        Ok(Some(frame))
     }
 
     /// The next request's stream, once its head has come; `None` when the peer ended the connection. What comes of the

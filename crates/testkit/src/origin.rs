@@ -30,6 +30,8 @@ pub struct Origin {
 pub struct Conn {
     reader: Reader,
     number: u64,
+    /// The newest stream over HTTP/2.
+    newest: u32,
     shared: Arc<Shared>,
 }
 
@@ -199,6 +201,7 @@ impl Conn {
         Ok(Self {
             reader: Reader::new(stream),
             number,
+            newest: 0,
             shared: Arc::clone(shared),
         })
     }
@@ -248,6 +251,14 @@ impl Conn {
     pub fn read_body(&mut self, request: &mut Request) -> Result<()> {
         (request.body, request.trailers) = self.reader.body(&request.headers, false)?;
         Ok(())
+    }
+
+    /// Counts a head over HTTP/2, unless it is what ends a body.
+    pub(crate) fn count_head(&mut self, stream: u32) {
+        if stream > self.newest {
+            self.newest = stream;
+            self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The next byte, or `None` at the end.

@@ -204,8 +204,9 @@ fn frames_that_carry_nothing_are_bounded() {
         let many = one.repeat(500);
         let closed = (0..200).any(|_| !client.send_bytes(&many));
         let goaway = client.find(|frame| frame.kind == GOAWAY);
-        // A reset may come before it is read.
-        assert!(closed || goaway.is_some(), "{name}");
+        // A reset may come before it is read, and after all was taken.
+        let ended = closed || goaway.is_some() || !client.is_quiet(Duration::from_millis(10));
+        assert!(ended, "{name}");
         assert!(
             goaway.is_none_or(|it| it.code() == ENHANCE_YOUR_CALM),
             "{name}"
@@ -421,7 +422,9 @@ fn the_end_of_the_process_is_told_with_goaway_and_what_runs_is_finished() {
     assert_eq!(busy.body(1), b"/wait");
     drop((busy, idle));
     assert_eq!(evenkeel.wait_exit(SOON).expect("an end").code(), Some(0));
-    assert!(evenkeel.log_contains("stopped: 0 requests cut"));
+    evenkeel
+        .wait_log("stopped: 0 requests cut", SOON)
+        .expect("it says so");
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn what_a_goaway_leaves_out_was_not_sent_and_the_rest_ends_in_peace() {
     });
     let evenkeel = in_front(&[server.address()], NO_PROBES);
     let mut first = begin(&evenkeel);
-    wait_until("it is sent", SOON, || server.connections() == 1).expect("in time");
+    wait_until("it is sent", SOON, || server.requests() == 1).expect("in time");
     let answer = post(&evenkeel, "body");
     assert_eq!((answer.status, &*answer.text()), (200, "new"), "{answer}");
     assert_eq!(first.response().expect("an answer").text(), "old");
@@ -224,7 +224,7 @@ fn a_reset_is_that_of_one_stream_and_the_server_s_fault() {
     });
     let evenkeel = in_front(&[server.address()], NO_PROBES);
     let mut first = begin(&evenkeel);
-    wait_until("it is sent", SOON, || server.connections() == 1).expect("in time");
+    wait_until("it is sent", SOON, || server.requests() == 1).expect("in time");
     let answer = post(&evenkeel, "body");
     assert_eq!(reason(&answer), (502, "server_reset"), "{answer}");
     assert_eq!(first.response().expect("an answer").text(), "held");
@@ -319,9 +319,9 @@ fn an_upload_waits_for_the_server_s_window_and_nobody_waits_for_it() {
         } else {
             format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n{body}")
         };
-        let before = server.connections();
+        let before = server.requests();
         upload.send(request).expect("sent");
-        wait_until("it is sent", SOON, || server.connections() > before).expect("in time");
+        wait_until("it is sent", SOON, || server.requests() > before).expect("in time");
         assert_eq!(get(&evenkeel).text(), "beside");
         assert_eq!(upload.response().expect("an answer").text(), "50000");
     }

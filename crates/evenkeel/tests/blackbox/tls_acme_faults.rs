@@ -16,6 +16,13 @@ fn failures(evenkeel: &Evenkeel, domain: &str) -> f64 {
     )
 }
 
+/// What it wrote may be read a moment later.
+#[track_caller]
+fn wait_told(evenkeel: &Evenkeel, text: &str) {
+    wait_until(text, SOON, || evenkeel.log_contains(text))
+        .unwrap_or_else(|error| panic!("{error}\n{}", evenkeel.log()));
+}
+
 #[test]
 fn while_the_authority_is_down_names_without_a_certificate_are_refused_and_all_is_told() {
     let Some(stage) = Stage::new() else { return };
@@ -29,7 +36,7 @@ fn while_the_authority_is_down_names_without_a_certificate_are_refused_and_all_i
     let refused = shake(scene.tls, "a.example", &client).map(drop);
     assert!(refused.is_err());
     assert_eq!(failures(&evenkeel, "a.example"), 1.0);
-    assert!(evenkeel.log_contains("clients that ask for this name are refused"));
+    wait_told(&evenkeel, "clients that ask for this name are refused");
     let table = ask(&evenkeel, &["status"]).text();
     assert!(
         table.contains("missing") && table.contains("cannot connect"),
@@ -56,7 +63,7 @@ fn what_the_authority_refuses_is_told_in_its_words_and_not_asked_again_at_once()
     let told = wait_problem(&evenkeel, "blocked.example");
     let problem = told["problem"].as_str().expect("a problem").to_owned();
     assert!(problem.starts_with("rejectedIdentifier: "), "{problem}");
-    assert!(evenkeel.log_contains("rejectedIdentifier"));
+    wait_told(&evenkeel, "rejectedIdentifier");
     let next = told["next_order"].clone();
 
     // Nor does a restart.
@@ -222,11 +229,7 @@ fn an_authority_that_has_forgotten_us_gets_a_new_account() {
         &scene.config(&scene.acme(&["a.example", "b.example"], ""), ""),
     );
     wait_shown(&evenkeel, scene.tls, "b.example", &believer(&pebble));
-    assert!(
-        evenkeel.log_contains("does not know our account any more"),
-        "{}",
-        evenkeel.log()
-    );
+    wait_told(&evenkeel, "does not know our account any more");
 }
 
 #[test]
@@ -267,7 +270,7 @@ fn what_is_damaged_in_the_store_is_told_of_and_replaced() {
     std::fs::write(scene.file("a.example"), "-----BEGIN").expect("written");
     let evenkeel = scene.start(&scene.config(&scene.acme(&["a.example"], ""), ""));
     wait_shown(&evenkeel, scene.tls, "a.example", &believer(&pebble));
-    assert!(evenkeel.log_contains("is damaged"), "{}", evenkeel.log());
+    wait_told(&evenkeel, "is damaged");
     wait_until("it is valid", ORDERED, || {
         status(&evenkeel, "a.example")["state"] == "valid"
     })
