@@ -7,7 +7,7 @@ use balance::RetryBudget;
 use config::Affinity;
 use control::affinity::{Bond, End};
 use control::gate::Lease;
-use control::live::{Member, PoolView};
+use control::live::{LimitedBy, Member, PoolView};
 use control::message::Event;
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -128,6 +128,12 @@ pub trait Decisions {
     /// How long a request may wait.
     fn waits_for(&mut self, wait: Duration) -> Duration {
         wait
+    }
+
+    /// How many requests a server may hold, as its latency has it; `None` while something else bounds it more closely.
+    fn limit(&mut self, member: &Member) -> Option<u32> {
+        let by_latency = member.limited_by() == Some(LimitedBy::Latency);
+        member.connections_max().filter(|_| by_latency)
     }
 
     /// What the publisher gets to hear.

@@ -10,7 +10,8 @@ use balance::{SlowStart, State};
 
 use crate::random::Random;
 use crate::scenario::{
-    AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step,
+    AdaptivePlan, AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario,
+    ServerPlan, Step,
 };
 
 /// A story in so many is long.
@@ -225,6 +226,14 @@ impl Scenario {
         }
         if random.chance(0.35) {
             self.draw_limits(form, random);
+        }
+        if random.chance(0.15) {
+            let min = random.between(1, 4);
+            self.adaptive = Some(AdaptivePlan {
+                min,
+                max: min + random.one_of(&[(1, 0), (2, 5)], 100),
+                measure_every: form.time(random, 2000, 20_000),
+            });
         }
         if random.chance(0.25) {
             self.per_try = Some(form.time(random, 30, 1500));

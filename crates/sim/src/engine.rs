@@ -379,6 +379,7 @@ impl<'a> Engine<'a> {
             self.judge.handle_answer(self.now, &answer);
         }
         self.judge_view();
+        self.judge.handle_limits(self.now, self.decisions);
         self.publisher_due = self.publisher.poll_timeout();
     }
 

@@ -3,6 +3,7 @@
 //! The judge hears what the publisher hears and sees what it publishes, but asks it nothing: verdicts, operators'
 //! words, the budget of retries and the shares that are due are worked out here a second time, in the plainest way.
 
+mod adaptive;
 mod bound;
 mod budget;
 mod known;
@@ -28,6 +29,7 @@ use crate::engine::START;
 use crate::exchange::{Outcome, Request};
 use crate::report::{Report, Violation};
 use crate::scenario::{Condition, Scenario};
+use adaptive::Limits;
 use bound::Bonds;
 use budget::Budget;
 use line::Line;
@@ -74,6 +76,8 @@ pub enum Rule {
     Unjust,
     /// No server holds more requests than it may.
     Limit,
+    /// A limit that follows latency keeps to its bounds.
+    Adaptive,
     /// What was taken of a server is given back: what it holds is what runs on it.
     Leaked,
     /// Nobody waits while there is a slot for it.
@@ -163,6 +167,7 @@ pub(crate) struct Judge {
     line: Line,
     /// Further tries of each request that count, by its number.
     spent: Vec<u32>,
+    limits: Option<Limits>,
     /// A slot was taken or given back since they were counted last.
     held_moved: bool,
     waits: u64,
@@ -191,6 +196,7 @@ impl Judge {
             line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
             spent: Vec::with_capacity(scenario.requests_about()),
             held_moved: false,
+            limits: scenario.adaptive.map(Limits::new),
             waits: 0,
             hedges: 0,
             ejections: 0,
@@ -201,7 +207,8 @@ impl Judge {
                 scenario
                     .servers
                     .iter()
-                    .any(|it| it.connections_max.is_some()),
+                    .any(|it| it.connections_max.is_some())
+                    || scenario.adaptive.is_some(),
             ),
             view: None,
             unchecked: true,
@@ -733,6 +740,7 @@ impl Judge {
         report.waits = self.waits;
         report.hedges = self.hedges;
         report.ejections = self.ejections;
+        report.limits = self.limits.as_ref().and_then(Limits::seen);
         report.violations = std::mem::take(&mut self.violations);
     }
 }
@@ -753,6 +761,7 @@ impl fmt::Display for Rule {
             Self::Ejected => "an ejection that may not be",
             Self::Unjust => "an innocent server is punished",
             Self::Limit => "a server holds too many",
+            Self::Adaptive => "a limit is out of its bounds",
             Self::Leaked => "a slot has leaked",
             Self::Idle => "somebody waits while a slot is free",
             Self::Order => "out of turn",

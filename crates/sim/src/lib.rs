@@ -42,7 +42,8 @@ pub use judge::Rule;
 pub use random::Random;
 pub use report::{Report, Violation};
 pub use scenario::{
-    AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario, ServerPlan, Step,
+    AdaptivePlan, AffinityPlan, Check, Condition, Life, OutlierPlan, QueuePlan, Scenario,
+    ServerPlan, Step,
 };
 
 /// Plays a scenario through, and says what came of it.

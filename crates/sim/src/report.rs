@@ -39,6 +39,8 @@ pub struct Report {
     pub moved: u64,
     /// Tries beside others.
     pub hedges: u64,
+    /// The lowest and the last of a limit that followed latency, the least of all servers each time.
+    pub limits: Option<(u32, u32)>,
     /// Ejections by traffic.
     pub ejections: u64,
     /// Periods whose shares were judged.

@@ -45,6 +45,8 @@ pub struct Scenario {
     pub overprovision: f64,
     /// How servers that come later get their weight; `None` is off.
     pub slow_start: Option<SlowStart>,
+    /// How servers' limits follow their latency; `None` is off.
+    pub adaptive: Option<AdaptivePlan>,
     /// Where requests wait while all servers are full; `None` is off.
     pub queue: Option<QueuePlan>,
     /// Whether requests have priorities, 0 to 9; else all have 5.
@@ -122,6 +124,17 @@ pub struct AffinityPlan {
     pub wait: Option<Duration>,
     /// How many clients come again and again, each with a request at a time; from 1.
     pub clients: usize,
+}
+
+/// How the requests that a server may hold follow its latency.
+#[derive(Debug, Clone, Copy)]
+pub struct AdaptivePlan {
+    /// Always let in; from 1.
+    pub min: u32,
+    /// Never passed; at least `min`.
+    pub max: u32,
+    /// How often the latency without load is measured.
+    pub measure_every: Duration,
 }
 
 /// Where requests wait.
@@ -304,6 +317,7 @@ impl Scenario {
             own_zone: false,
             overprovision: OVERPROVISION,
             slow_start: None,
+            adaptive: None,
             queue: None,
             priorities: false,
             per_try: None,
@@ -388,6 +402,18 @@ impl Scenario {
         }
         if let Some(plan) = &self.affinity {
             line("affinity", &plan.text());
+        }
+        if let Some(AdaptivePlan {
+            min,
+            max,
+            measure_every,
+        }) = self.adaptive
+        {
+            let every = measure_every.as_millis();
+            line(
+                "adaptive_concurrency",
+                &format!("{{ min: {min}, max: {max}, measure_every: {every}ms }}"),
+            );
         }
         line("limits", &self.limits_text());
         line("retries", &self.retries_text());

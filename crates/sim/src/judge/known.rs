@@ -42,6 +42,8 @@ pub(super) struct Known {
     level: u32,
     in_service: Duration,
     pub(super) ejections: u32,
+    /// Those of them for a refused connection, where there are no probes: a tenth as long.
+    pub(super) refusals: u32,
     /// Failures in a row.
     pub(super) streak: u32,
     /// Those of them for which it could have been ejected.
@@ -117,6 +119,7 @@ impl Known {
             level: 0,
             in_service: now,
             ejections: 0,
+            refusals: 0,
             streak: 0,
             spared: 0,
             failed_at: Duration::ZERO,
@@ -256,6 +259,7 @@ impl Known {
         let (other, second) = length(served + SEEN_LATE);
         self.level = level;
         self.ejections += 1;
+        self.refusals += u32::from(refused);
         self.streak = 0;
         self.spared = 0;
         self.ejected = Some(Ejected {

@@ -510,9 +510,10 @@ impl Shadow {
     /// Whether a server has no slot left.
     pub(super) fn is_full(&self, member: u32) -> bool {
         self.members.get(member).is_some_and(|known| {
-            // Half open: its own bound, until the publisher has heard of a success.
-            let half_open = known.member.limited_by() == Some(LimitedBy::HalfOpen);
-            let narrow = known.member.connections_max().filter(|_| half_open);
+            // Half open: its own bound, until the publisher has heard of a success; or what its latency allows.
+            let by = known.member.limited_by();
+            let narrow = matches!(by, Some(LimitedBy::HalfOpen | LimitedBy::Latency));
+            let narrow = known.member.connections_max().filter(|_| narrow);
             let max = narrow.or(known.plan.connections_max);
             max.is_some_and(|max| known.in_use >= max)
         })
@@ -692,12 +693,16 @@ impl Shadow {
         let levels = plan.ejection_max.as_secs_f64() / plan.ejection.as_secs_f64().max(0.001);
         let each = if self.check.is_some() { 2.0 } else { 1.1 };
         let bound = (firsts + levels.max(1.0)) / each + 2.0 + self.happened as f64;
+        let bound_refusals = bound + firsts * 10.0 / each;
         for (id, known) in self.members.iter() {
-            if f64::from(known.ejections) > bound {
-                let (name, count) = (self.name(id), known.ejections);
-                return Err(format!(
-                    "{name} was ejected {count} times in {passed:?}, {bound:.0} at most"
-                ));
+            let others = known.ejections - known.refusals;
+            for (count, bound) in [(others, bound), (known.refusals, bound_refusals)] {
+                if f64::from(count) > bound {
+                    let name = self.name(id);
+                    return Err(format!(
+                        "{name} was ejected {count} times in {passed:?}, {bound:.0} at most"
+                    ));
+                }
             }
         }
         if self.noisy || self.wavers {
