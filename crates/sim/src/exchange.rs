@@ -688,6 +688,9 @@ impl Engine<'_> {
         let Some(at) = request.at(number) else {
             return;
         };
+        if request.race.as_ref().is_some_and(|it| it.is_kept(number)) {
+            return;
+        }
         let current = &mut request.running[at];
         current.stalled = None;
         let stage = match current.sent {

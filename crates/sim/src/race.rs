@@ -21,6 +21,13 @@ pub(crate) struct Race {
     kept: Option<(u32, u16)>,
 }
 
+impl Race {
+    /// Whether this try has an answer that waits for a better one.
+    pub(crate) fn is_kept(&self, number: u32) -> bool {
+        self.kept.is_some_and(|(kept, _)| kept == number)
+    }
+}
+
 impl Engine<'_> {
     /// The first try of a request that is hedged has its connection.
     pub(crate) fn begin_race(&mut self, id: usize) {
@@ -144,6 +151,10 @@ impl Engine<'_> {
             return;
         };
         let before = race.kept;
+        if race.is_kept(number) {
+            // Its answer is here: no deadline and no end of its connection takes that back.
+            return;
+        }
         let retried = ended.ok().map(|status| self.is_retried(status));
         match (race_step(retried, alone, before.is_some()), ended) {
             (RaceStep::KeptWins, _) => {
