@@ -1,86 +1,79 @@
-//! Where the parts of a head end: eight bytes at a time, in one word.
+//! Where the parts of a head end: sixteen bytes at a time.
 //!
 //! Each search stops at the *first* byte that matters and leaves what it means to the
-//! caller. The words are read as little-endian, so that the first byte is the lowest one.
+//! caller.
 
-/// The lowest and the highest bit of each byte of a word.
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
+use wide::u8x16;
 
-/// Marks the bytes that are less than `bound` (1 to 128), by their high bit; exact up to
-/// and with the lowest, since above it a borrow may show more. Bytes from 0x80 may be
-/// marked too: [`first`] takes ASCII only.
+/// The bytes that are looked at together.
+const LANES: usize = 16;
+
+/// The offset of the first byte at or after `from` for which `marks` has a bit, or the
+/// length of `bytes`.
 #[inline(always)]
-const fn below(word: u64, bound: u8) -> u64 {
-    word.wrapping_sub(LOW * bound as u64)
-}
-
-/// Marks the bytes that are `byte` (below 128), as [`below`] does.
-#[inline(always)]
-const fn equal(word: u64, byte: u8) -> u64 {
-    below(word ^ (LOW * byte as u64), 1)
-}
-
-/// The offset of the first ASCII byte at or after `from` that `marks` marks by its high
-/// bit, or the length of `bytes`.
-#[inline(always)]
-fn first(bytes: &[u8], from: usize, marks: impl Fn(u64) -> u64) -> usize {
-    let find = |word| marks(word) & !word & HIGH;
-    let (words, tail) = bytes.get(from..).unwrap_or_default().as_chunks();
+fn first(bytes: &[u8], from: usize, marks: impl Fn(u8x16) -> u8x16) -> usize {
+    let find = |piece: &[u8; LANES]| marks(u8x16::new(*piece)).to_bitmask();
     let mut at = from;
-    for word in words {
-        let found = find(u64::from_le_bytes(*word));
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(piece) = rest.first_chunk() else {
+            let found = match bytes.last_chunk() {
+                Some(last) => find(last) >> (LANES - rest.len()),
+                None => find(&padded(rest)),
+            };
+            return at + rest.len().min(found.trailing_zeros() as usize);
+        };
+        let found = find(piece);
         if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+            return at + found.trailing_zeros() as usize;
         }
-        at += size_of::<u64>();
-    }
-    let found = find(padded(bytes, tail));
-    at + tail.len().min((found.trailing_zeros() / 8) as usize)
-}
-
-/// The `tail` of `bytes`, shorter than a word, with zeros behind it.
-#[inline(always)]
-fn padded(bytes: &[u8], tail: &[u8]) -> u64 {
-    let surplus = 8 * (size_of::<u64>() - tail.len()) as u32;
-    match bytes.last_chunk() {
-        Some(last) => u64::from_le_bytes(*last).checked_shr(surplus).unwrap_or(0),
-        None => {
-            let bytes = tail.iter().rev();
-            bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
-        }
+        at += LANES;
     }
 }
 
-/// From `from` over as many pieces of sixteen bytes as hold nothing that `stops`: what
-/// the compiler makes one comparison of.
+/// The `tail`, shorter than a piece, with zeros behind it.
+#[cold]
+fn padded(tail: &[u8]) -> [u8; LANES] {
+    let mut piece = [0; LANES];
+    for (to, from) in piece.iter_mut().zip(tail) {
+        *to = *from;
+    }
+    piece
+}
+
+/// Marks the bytes that are `byte`.
 #[inline(always)]
-fn over_pieces(bytes: &[u8], from: usize, stops: impl Fn(u8) -> bool) -> usize {
-    let (pieces, _) = bytes.get(from..).unwrap_or_default().as_chunks::<16>();
-    let is_free = |piece: &&[u8; 16]| !piece.iter().fold(false, |any, &byte| any | stops(byte));
-    from + 16 * pieces.iter().take_while(is_free).count()
+fn equal(piece: u8x16, byte: u8) -> u8x16 {
+    piece.simd_eq(u8x16::splat(byte))
+}
+
+/// Marks the bytes that are not above `bound`.
+#[inline(always)]
+fn up_to(piece: u8x16, bound: u8) -> u8x16 {
+    piece.min(u8x16::splat(bound)).simd_eq(piece)
 }
 
 /// The first colon at or after `from`.
 #[inline(always)]
 pub(super) fn colon(bytes: &[u8], from: usize) -> usize {
-    first(bytes, from, |word| equal(word, b':'))
+    first(bytes, from, |piece| equal(piece, b':'))
 }
 
 /// The first control byte or DEL at or after `from`. The tab is one of them.
 #[inline(always)]
 pub(super) fn control(bytes: &[u8], from: usize) -> usize {
-    let from = over_pieces(bytes, from, |byte| byte < b' ' || byte == 0x7f);
-    first(bytes, from, |word| below(word, b' ') | equal(word, 0x7f))
+    first(bytes, from, |piece| {
+        up_to(piece, b' ' - 1) | equal(piece, 0x7f)
+    })
 }
 
 /// The first byte at or after `from` that is no visible ASCII (`!` to `~`), or is `#`.
 #[inline(always)]
 pub(super) fn target_end(bytes: &[u8], from: usize) -> usize {
-    let ends = |byte: u8| !(b'!'..=b'~').contains(&byte) || byte == b'#';
-    let from = over_pieces(bytes, from, ends);
-    let rest = bytes.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|&&byte| !ends(byte)).count()
+    first(bytes, from, |piece| {
+        let above = piece.max(u8x16::splat(b'~' + 1)).simd_eq(piece);
+        up_to(piece, b' ') | above | equal(piece, b'#')
+    })
 }
 
 #[cfg(test)]
