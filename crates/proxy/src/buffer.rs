@@ -59,6 +59,11 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// Whether it holds memory.
+    pub(crate) fn is_allocated(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// Room to read into. Moves what is left to the front when the end is reached.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {

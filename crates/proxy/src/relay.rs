@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::slice::from_ref;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,40 +38,28 @@ pub(crate) enum WriteFault {
     Gone,
 }
 
-/// Writes all parts. `taken` counts what the kernel took, however it ends.
+/// Writes all parts. `taken` counts what the kernel took, however it ends; where it fails, `parts` is what is left.
 pub(crate) async fn write_all(
     stream: &Stream,
-    mut parts: [&[u8]; 3],
+    parts: &mut [&[u8]; 3],
     deadline: &Deadline,
     idle: Option<Duration>,
     taken: &mut u64,
     push: Push,
 ) -> Result<(), WriteFault> {
-    let size = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut size = parts.iter().map(|part| part.len()).sum::<usize>();
     // A carried stream's connection gathers what its streams write.
     if size <= STAGED_MAX && !stream.is_carried() {
         net::after_ready().await;
     }
-    loop {
-        let mut slices = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
-        let mut count = 0;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            if let Some(slice) = slices.get_mut(count) {
-                *slice = IoSlice::new(part);
-                count += 1;
-            }
-        }
-        let Some(slices) = slices.get(..count).filter(|slices| !slices.is_empty()) else {
-            return Ok(());
-        };
-        let written = match stream.try_write(slices, push) {
+    while size > 0 {
+        let all = parts.map(IoSlice::new);
+        let written = match stream.try_write(in_pieces(&all), push) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 deadline.set(idle);
-                match deadline
-                    .guard(poll_fn(|cx| stream.poll_write(cx, slices, push)))
-                    .await
-                {
+                // Boxed, so that who need not wait does not carry its state.
+                match Box::pin(write_later(stream, *parts, deadline, push)).await {
                     Err(net::Elapsed) => return Err(WriteFault::TimedOut),
                     Ok(Err(_)) => return Err(WriteFault::Gone),
                     Ok(Ok(written)) => written,
@@ -80,13 +69,39 @@ pub(crate) async fn write_all(
             Err(_) => return Err(WriteFault::Gone),
         };
         *taken += written as u64;
+        size = size.saturating_sub(written);
+        if size == 0 {
+            break;
+        }
         let mut left = written;
-        for part in &mut parts {
+        for part in &mut *parts {
             let used = left.min(part.len());
             *part = part.get(used..).unwrap_or_default();
             left -= used;
         }
     }
+    Ok(())
+}
+
+/// What there is of `all`: one piece takes the kernel less than a list of them.
+fn in_pieces<'a, 'b>(all: &'a [IoSlice<'b>; 3]) -> &'a [IoSlice<'b>] {
+    match all {
+        [one, second, third] if second.is_empty() && third.is_empty() => from_ref(one),
+        [first, one, third] if first.is_empty() && third.is_empty() => from_ref(one),
+        all => all,
+    }
+}
+
+/// Writes a first piece of `parts` once there is room for it.
+async fn write_later(
+    stream: &Stream,
+    parts: [&[u8]; 3],
+    deadline: &Deadline,
+    push: Push,
+) -> Result<io::Result<usize>, net::Elapsed> {
+    let all = parts.map(IoSlice::new);
+    let write = poll_fn(|cx| stream.poll_write(cx, in_pieces(&all), push));
+    deadline.guard(write).await
 }
 
 /// How far a body has been relayed.
@@ -286,6 +301,17 @@ pub(crate) struct TunnelTimes {
     pub(crate) half_closed: Option<Duration>,
 }
 
+impl TunnelTimes {
+    /// How long both may be silent now.
+    fn of(&self, up: &Pipe<'_>, down: &Pipe<'_>) -> Option<Duration> {
+        if up.done || down.done {
+            self.half_closed
+        } else {
+            self.idle
+        }
+    }
+}
+
 /// One direction of a tunnel.
 struct Pipe<'a> {
     from: &'a Stream,
@@ -303,14 +329,24 @@ struct Pipe<'a> {
 }
 
 enum Step {
+    /// It may go on at once.
     Moved,
+    /// Nothing was moved; it is woken when it can be.
     Blocked,
+    /// Something was moved; it is woken when more can be.
+    Drained,
     /// Something was read, to be written when this task runs again.
     Staged,
     /// There is something to be read, and no memory to read it into.
     Starved,
     FromFailed,
     ToFailed,
+}
+
+impl Step {
+    fn waiting(moved: bool) -> Self {
+        if moved { Step::Drained } else { Step::Blocked }
+    }
 }
 
 impl<'a> Pipe<'a> {
@@ -347,7 +383,7 @@ impl<'a> Pipe<'a> {
                     .to
                     .poll_write(cx, &[IoSlice::new(self.buffer.filled())], Push::Now)
                 {
-                    Poll::Pending => return if moved { Step::Moved } else { Step::Blocked },
+                    Poll::Pending => return Step::waiting(moved),
                     Poll::Ready(Err(_)) => return Step::ToFailed,
                     Poll::Ready(Ok(count)) => {
                         self.bytes += count as u64;
@@ -358,7 +394,7 @@ impl<'a> Pipe<'a> {
                 }
             }
             if self.done {
-                return if moved { Step::Moved } else { Step::Blocked };
+                return Step::waiting(moved);
             }
             if self.read_end {
                 let _ = self.to.shutdown_write();
@@ -370,8 +406,10 @@ impl<'a> Pipe<'a> {
                 Poll::Ready(Err(_)) => return Step::FromFailed,
                 Poll::Pending => {
                     // Nothing is held while nothing comes.
-                    buffers.give(std::mem::take(&mut self.buffer));
-                    return if moved { Step::Moved } else { Step::Blocked };
+                    if self.buffer.is_allocated() {
+                        buffers.give(std::mem::take(&mut self.buffer));
+                    }
+                    return Step::waiting(moved);
                 }
                 Poll::Ready(Ok(())) => {}
             }
@@ -431,8 +469,7 @@ impl<'a> Pipe<'a> {
                 }
                 match from.poll_fill(cx, &conduit, usize::MAX) {
                     // The conduit goes back: nothing is held while nothing comes.
-                    Poll::Pending if *moved => return Some(Step::Moved),
-                    Poll::Pending => return Some(Step::Blocked),
+                    Poll::Pending => return Some(Step::waiting(*moved)),
                     Poll::Ready(Err(_)) => return Some(Step::FromFailed),
                     Poll::Ready(Ok(0)) => {
                         self.read_end = true;
@@ -445,7 +482,7 @@ impl<'a> Pipe<'a> {
             match to.poll_drain(cx, &conduit, Push::Now) {
                 Poll::Pending => {
                     self.conduit = Some(conduit);
-                    return Some(if *moved { Step::Moved } else { Step::Blocked });
+                    return Some(Step::waiting(*moved));
                 }
                 Poll::Ready(Err(_)) => return Some(Step::ToFailed),
                 Poll::Ready(Ok(count)) => {
@@ -469,33 +506,41 @@ pub(crate) async fn tunnel(
 ) -> (TunnelEnd, u64, u64) {
     let mut up = Pipe::new(client, server, first.0);
     let mut down = Pipe::new(server, client, first.1);
-    let mut since_yield = 0;
+    // Bytes that had been carried when others last ran.
+    let mut rested_at = 0;
     deadline.set(times.idle);
     let end = loop {
-        let before = up.bytes + down.bytes;
         let mut starved = false;
         let stepped = poll_fn(|cx| {
-            let (a, b) = (up.step(cx, buffers), down.step(cx, buffers));
+            let a = up.step(cx, buffers);
+            if let Step::Staged = a {
+                return Poll::Pending;
+            }
+            let b = down.step(cx, buffers);
             match (a, b) {
                 (Step::FromFailed, _) | (_, Step::ToFailed) => {
-                    Poll::Ready(Some(TunnelEnd::ClientFailed))
+                    return Poll::Ready(Some(TunnelEnd::ClientFailed));
                 }
                 (Step::ToFailed, _) | (_, Step::FromFailed) => {
-                    Poll::Ready(Some(TunnelEnd::ServerFailed))
-                }
-                (Step::Staged, Step::Blocked | Step::Staged) | (Step::Blocked, Step::Staged) => {
-                    Poll::Pending
+                    return Poll::Ready(Some(TunnelEnd::ServerFailed));
                 }
                 (Step::Starved, Step::Blocked | Step::Starved) | (Step::Blocked, Step::Starved) => {
                     starved = true;
-                    Poll::Ready(None)
+                    return Poll::Ready(None);
                 }
-                (Step::Blocked, Step::Blocked) => match deadline.poll(cx) {
-                    Poll::Ready(net::Elapsed) => Poll::Ready(Some(TunnelEnd::Idle)),
-                    Poll::Pending => Poll::Pending,
-                },
-                _ => Poll::Ready(None),
+                (Step::Moved | Step::Starved, _) | (_, Step::Moved | Step::Starved) => {
+                    return Poll::Ready(None);
+                }
+                (Step::Blocked, Step::Blocked) => {}
+                (_, Step::Staged) => return Poll::Pending,
+                (Step::Drained | Step::Blocked | Step::Staged, Step::Drained | Step::Blocked) => {
+                    deadline.set(times.of(&up, &down));
+                }
             }
+            rested_at = up.bytes + down.bytes;
+            deadline
+                .poll(cx)
+                .map(|_: net::Elapsed| Some(TunnelEnd::Idle))
         })
         .await;
         if let Some(end) = stepped {
@@ -509,14 +554,9 @@ pub(crate) async fn tunnel(
             Box::pin(net::sleep(STARVED_WAIT)).await;
             continue;
         }
-        deadline.set(if up.done || down.done {
-            times.half_closed
-        } else {
-            times.idle
-        });
-        since_yield += up.bytes + down.bytes - before;
-        if since_yield >= YIELD_BYTES {
-            since_yield = 0;
+        deadline.set(times.of(&up, &down));
+        if up.bytes + down.bytes - rested_at >= YIELD_BYTES {
+            rested_at = up.bytes + down.bytes;
             net::yield_now().await;
             // One that never waits for either side learns here that it is to end.
             if deadline.is_over() {

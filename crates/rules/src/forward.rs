@@ -296,6 +296,7 @@ impl Hop<'_> {
     }
 }
 
+#[inline(always)]
 fn push_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(value);

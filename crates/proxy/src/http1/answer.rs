@@ -52,10 +52,10 @@ pub(super) async fn send(
     }
     encode_answer(conn, block, &content, status, keep, log);
     let Block { response_out, .. } = block;
-    let mut taken = 0;
+    let (mut taken, mut parts): (_, [&[u8]; 3]) = (0, [response_out, &[], &[]]);
     let written = relay::write_all(
         &conn.stream,
-        [response_out, &[], &[]],
+        &mut parts,
         &conn.deadline,
         http.timeouts.write_idle,
         &mut taken,

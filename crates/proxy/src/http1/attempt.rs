@@ -121,14 +121,21 @@ impl Again {
 /// How one try ended well.
 pub(super) enum Done {
     Next(Next),
-    Tunnel(ServerStream, Lease),
+    /// Both are byte tunnels from now on, which may be silent for so long.
+    Tunnel(ServerStream, Lease, Option<Duration>),
+}
+
+impl From<Next> for Done {
+    fn from(next: Next) -> Self {
+        Self::Next(next)
+    }
 }
 
 /// A request that a server has got.
 pub(super) struct Sent {
     pub(super) server: ServerStream,
     pub(super) lease: Lease,
-    /// When, on [`net::clock`].
+    /// When, on [`net::now`]'s clock.
     pub(super) at: Duration,
     /// False: the server took no more of it than a part; it may have said why.
     pub(super) whole: bool,
@@ -152,7 +159,7 @@ pub(super) async fn attempt(
     let sent = Sent {
         server,
         lease,
-        at: net::clock(),
+        at: net::now(),
         whole,
     };
     receive(cx, block, upload, sent, log).await
@@ -288,7 +295,7 @@ fn finish(
     // Let go of before anything else is read: what is left is the next request, or a tunnel's first bytes.
     upload.release(&mut block.client_in);
     if after == After::Upgrade {
-        return Ok(Done::Tunnel(server, lease));
+        return Ok(Done::Tunnel(server, lease, cx.config.timeouts.tunnel));
     }
     let upload_whole = upload.is_done() && sent_whole && !upload.was_cut();
     if reusable && upload_whole && !cx.plan.closes {
@@ -357,7 +364,7 @@ fn give_up(
     cause: RetryCause,
     next: Lease,
 ) -> Fault {
-    let took = seen.head_at.get().unwrap_or_else(net::clock);
+    let took = seen.head_at.get().unwrap_or_else(net::now);
     let cell = &sent.lease.member.cell;
     cell.record_latency(net::now(), took.saturating_sub(sent.at));
     let mut status = 0;
@@ -405,8 +412,8 @@ async fn send(
     server: &ServerStream,
     deadline: &Deadline,
 ) -> Result<bool, Fault> {
-    let parts = parts(block, upload);
-    send_parts(cx, parts, server, deadline).await
+    let mut parts = parts(block, upload);
+    send_parts(cx, &mut parts, server, deadline).await
 }
 
 /// What is sent first.
@@ -422,7 +429,7 @@ pub(super) fn parts<'b>(block: &'b Block, upload: &Upload) -> [&'b [u8]; 3] {
 /// Sends what [`parts`] gave.
 pub(super) async fn send_parts(
     cx: &Cx<'_>,
-    parts: [&[u8]; 3],
+    parts: &mut [&[u8]; 3],
     server: &ServerStream,
     deadline: &Deadline,
 ) -> Result<bool, Fault> {

@@ -20,7 +20,7 @@ use super::log::Log;
 use super::plan::{self, Plan, Refused};
 use super::respond;
 use super::upload::Upload;
-use super::{Block, Conn, Next, Tunnel, affinity, encode, grpc, hedge, retry};
+use super::{Block, Conn, Next, affinity, encode, grpc, hedge, retry};
 use crate::bounds::Counted;
 use crate::http2::{self, Obtained};
 use crate::net::{self, Deadline};
@@ -82,31 +82,27 @@ pub(super) async fn run(
     listener: usize,
     http: &HttpListener,
     block: &mut Block,
-    mut log: Log,
-) -> Next {
-    let planned = plan::plan(conn, world, listener, http, block, &mut log);
+    log: &mut Log,
+) -> Done {
+    let planned = plan::plan(conn, world, listener, http, block, log);
     if matches!(planned, Err(Refused::Reason(..))) {
-        plan::take_texts(conn, &block.request, block.client_in.filled(), &mut log);
+        plan::take_texts(conn, &block.request, block.client_in.filled(), log);
     }
     block.client_in.consume(block.request.len);
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(refused) => return refuse(conn, http, block, refused, log).await.into(),
+    };
     let body = block.request.body;
-    let method = block.request.method;
-    let repeats = planned.as_ref().is_ok_and(|plan| plan.repeats(method));
+    let repeats = plan.repeats(block.request.method);
     let is_call = block.call.is_one();
-    let repeats_call = is_call
-        && planned
-            .as_ref()
-            .is_ok_and(|plan| plan.retries.repeats_calls());
+    let repeats_call = is_call && plan.retries.repeats_calls();
     // Over HTTP/2 a server may say that it has not taken what was sent, whatever the method.
-    let keeps = repeats
-        || repeats_call
-        || planned
-            .as_ref()
-            .is_ok_and(|plan| plan.config.http2.is_some());
+    let keeps = repeats || repeats_call || plan.config.http2.is_some();
     let mut upload = match Upload::begin(
         body,
         keeps,
-        planned.is_ok() && encode::is_decoded(body, &block.edits),
+        encode::is_decoded(body, &block.edits),
         http,
         &mut block.client_in,
         &mut block.request_tail,
@@ -114,37 +110,23 @@ pub(super) async fn run(
         Ok(upload) => upload,
         Err(reason) => {
             let content = Content::Reason(reason);
-            return answer::send(conn, http, block, content, String::new(), false, &mut log).await;
-        }
-    };
-    let plan = match planned {
-        Ok(plan) => plan,
-        Err(refused) => {
-            // Who sent this may mean something else by what follows; CONNECT's client may send the tunnel's bytes.
-            let doubtful = matches!(
-                refused,
-                Refused::Reason(Reason::BadRequest | Reason::MethodRefused, _)
-            );
-            let keep = upload.is_done() && !doubtful;
-            upload.release(&mut block.client_in);
-            let (content, detail) = match refused {
-                Refused::Reason(reason, detail) => (Content::Reason(reason), detail),
-                Refused::Filter(answer) => (Content::Filter(answer), String::new()),
-                Refused::Challenge(answer) => (Content::Challenge(answer), String::new()),
-            };
-            return answer::send(conn, http, block, content, detail, keep, &mut log).await;
+            let answer = answer::send(conn, http, block, content, String::new(), false, log);
+            return answer.await.into();
         }
     };
     let Some(pool) = world.pool(plan.to) else {
         let content = Content::Reason(Reason::Internal);
-        return answer::send(conn, http, block, content, String::new(), false, &mut log).await;
+        return answer::send(conn, http, block, content, String::new(), false, log)
+            .await
+            .into();
     };
     log.pool = Some(pool.borrow().state.clone());
     if let Some(max) = plan.config.requests_max {
         log.counted = Counted::request(&conn.worker, &pool.borrow(), max);
         if log.counted.is_none() {
             let unserved = Unserved::new(Reason::PoolLimit);
-            return answer_unserved(conn, http, pool, block, &mut upload, unserved, log).await;
+            let answer = answer_unserved(conn, http, pool, block, &mut upload, unserved, log);
+            return answer.await.into();
         }
     }
     let limit = plan::request_timeout(plan.route, plan.config);
@@ -168,11 +150,44 @@ pub(super) async fn run(
         hedged: Cell::new(false),
     };
     match forward(&cx, block, &mut upload, log).await {
-        Ok(next) => next,
-        Err((unserved, log)) => {
-            answer_unserved(conn, http, pool, block, &mut upload, unserved, log).await
+        Ok(done) => done,
+        Err(unserved) => {
+            let answer = answer_unserved(conn, http, pool, block, &mut upload, unserved, log);
+            answer.await.into()
         }
     }
+}
+
+/// Answers a request that no server is to get.
+async fn refuse(
+    conn: &Conn,
+    http: &HttpListener,
+    block: &mut Block,
+    refused: Refused<'_>,
+    log: &mut Log,
+) -> Next {
+    let (body, tail) = (block.request.body, &mut block.request_tail);
+    let upload = Upload::begin(body, false, false, http, &mut block.client_in, tail);
+    let mut upload = match upload {
+        Ok(upload) => upload,
+        Err(reason) => {
+            let content = Content::Reason(reason);
+            return answer::send(conn, http, block, content, String::new(), false, log).await;
+        }
+    };
+    // Who sent this may mean something else by what follows; CONNECT's client may send the tunnel's bytes.
+    let doubtful = matches!(
+        refused,
+        Refused::Reason(Reason::BadRequest | Reason::MethodRefused, _)
+    );
+    let keep = upload.is_done() && !doubtful;
+    upload.release(&mut block.client_in);
+    let (content, detail) = match refused {
+        Refused::Reason(reason, detail) => (Content::Reason(reason), detail),
+        Refused::Filter(answer) => (Content::Filter(answer), String::new()),
+        Refused::Challenge(answer) => (Content::Challenge(answer), String::new()),
+    };
+    answer::send(conn, http, block, content, detail, keep, log).await
 }
 
 /// Answers a request that no server has served.
@@ -183,7 +198,7 @@ async fn answer_unserved(
     block: &mut Block,
     upload: &mut Upload,
     unserved: Unserved,
-    mut log: Log,
+    log: &mut Log,
 ) -> Next {
     conn.deadline.tag(0);
     let Unserved { reason, detail } = unserved;
@@ -199,7 +214,7 @@ async fn answer_unserved(
         detail
     };
     let content = Content::Reason(reason);
-    answer::send(conn, http, block, content, detail, keep, &mut log).await
+    answer::send(conn, http, block, content, detail, keep, log).await
 }
 
 /// Tries servers until one answers or no further try is due.
@@ -207,8 +222,8 @@ async fn forward(
     cx: &Cx<'_>,
     block: &mut Block,
     upload: &mut Upload,
-    mut log: Log,
-) -> Result<Next, (Unserved, Log)> {
+    log: &mut Log,
+) -> Result<Done, Unserved> {
     cx.pool.borrow().state.budget.handle_request(net::now());
     let mut state = Tries::default();
     loop {
@@ -219,7 +234,7 @@ async fn forward(
         let picked = match picked {
             // Cold: boxed, so that other requests do not carry its state.
             Err(full @ (Reason::ServerLimit | Reason::PoolLimit)) => {
-                Box::pin(queue_up(cx, full, &mut block.tried, &mut log)).await
+                Box::pin(queue_up(cx, full, &mut block.tried, log)).await
             }
             picked => picked,
         };
@@ -227,8 +242,8 @@ async fn forward(
             Ok(lease) => lease,
             Err(reason) => {
                 let reason = grpc::judged(state.over(reason), cx.call_until);
-                affinity::note_unserved(cx, reason, &mut log);
-                return Err((Unserved::new(reason), log));
+                affinity::note_unserved(cx, reason, log);
+                return Err(Unserved::new(reason));
             }
         };
         log.pick(&lease.member);
@@ -237,54 +252,39 @@ async fn forward(
         let server = match obtain(cx, &lease, state.only_new(), deadline).await {
             Ok(server) => server,
             Err(no_connection) => {
-                let failed = not_connected(
-                    cx,
-                    &mut state,
-                    block,
-                    &lease.member,
-                    no_connection,
-                    &mut log,
-                );
+                let failed =
+                    not_connected(cx, &mut state, block, &lease.member, no_connection, log);
                 match failed {
                     Ok(()) => continue,
-                    Err(reason) => return Err((Unserved::new(reason), log)),
+                    Err(reason) => return Err(Unserved::new(reason)),
                 }
             }
         };
         let hedged = match &cx.plan.retries.hedge {
             Some(hedge) if hedge::is_due(cx, upload) => {
-                hedge::after(cx, &log).map(|after| (hedge, after))
+                hedge::after(cx, log).map(|after| (hedge, after))
             }
             _ => None,
         };
         let tried = match hedged {
             Some(hedge) => {
                 let first = hedge::First::Connected(server, lease);
-                Box::pin(hedge::attempt(cx, hedge, block, upload, first, &mut log)).await
+                Box::pin(hedge::attempt(cx, hedge, block, upload, first, log)).await
             }
-            None => attempt(cx, block, upload, server, lease, &mut log).await,
+            None => attempt(cx, block, upload, server, lease, log).await,
         };
         match tried {
-            Ok(Done::Next(next)) => return Ok(next),
-            Ok(Done::Tunnel(server, lease)) => {
-                let idle = cx.config.timeouts.tunnel;
-                return Ok(Next::Tunnel(Box::new(Tunnel {
-                    server,
-                    lease,
-                    idle,
-                    log,
-                })));
-            }
+            Ok(done) => return Ok(done),
             Err(Fault::Final(mut unserved)) => {
                 unserved.reason = grpc::judged(unserved.reason, cx.call_until);
                 log.count_end(unserved.reason);
-                return Err((unserved, log));
+                return Err(unserved);
             }
-            Err(Fault::Cut(reason)) => return Ok(cut(cx, block, reason, &mut log).await),
+            Err(Fault::Cut(reason)) => return Ok(cut(cx, block, reason, log).await.into()),
             Err(Fault::Retry(again)) => {
                 upload.rewind(&mut block.client_in, &mut block.replay);
-                if let Err(reason) = try_again(cx, &mut state, block, upload, again, &mut log) {
-                    return Err((Unserved::new(reason), log));
+                if let Err(reason) = try_again(cx, &mut state, block, upload, again, log) {
+                    return Err(Unserved::new(reason));
                 }
                 if let Some(backoff) = cx.plan.retries.backoff
                     && state.was_sent()

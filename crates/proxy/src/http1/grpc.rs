@@ -126,10 +126,10 @@ impl Call {
                 // It may be over for good, for the drain of its server.
                 conn.deadline.tag(0);
                 let (idle, mut taken) = (http.timeouts.write_idle, 0);
-                let parts = [&**out, &[], &[]];
+                let mut parts: [&[u8]; 3] = [out, &[], &[]];
                 let written = relay::write_all(
                     &conn.stream,
-                    parts,
+                    &mut parts,
                     &conn.deadline,
                     idle,
                     &mut taken,

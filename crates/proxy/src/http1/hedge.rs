@@ -402,7 +402,7 @@ fn begin(cx: &Cx<'_>, lease: &Lease, cause: RetryCause, log: &mut Log) {
 /// One try, up to its response head.
 async fn run(
     cx: &Cx<'_>,
-    parts: [&[u8]; 3],
+    mut parts: [&[u8]; 3],
     method: Method,
     server: Option<ServerStream>,
     lease: Lease,
@@ -415,11 +415,11 @@ async fn run(
             .await
             .map_err(no_connection)?,
     };
-    let whole = attempt::send_parts(cx, parts, &server, &deadline).await?;
+    let whole = attempt::send_parts(cx, &mut parts, &server, &deadline).await?;
     let sent = Sent {
         server,
         lease,
-        at: net::clock(),
+        at: net::now(),
         whole,
     };
     await_head(cx, method, sent, deadline).await

@@ -196,7 +196,7 @@ impl Drop for Log {
         if self.status == 0 && self.reason.is_none() && std::thread::panicking() {
             self.note(Reason::Internal);
         }
-        let now = net::clock();
+        let now = net::now();
         let took = now.saturating_sub(self.started);
         let worker = self.worker.number;
         if let Some(route) = &self.route {

@@ -37,6 +37,7 @@ use crate::stream::Stream;
 use crate::tls::About;
 use crate::upstream::{Lease, ServerStream};
 use crate::worker::{LocalWorld, Worker};
+use attempt::Done;
 use log::Log;
 
 /// Marks the deadlines of connections that wait for their next request.
@@ -411,7 +412,15 @@ impl Conn {
             }
             return self.refuse_head(block, http, fault, &mut log).await;
         }
-        exchange::run(self, &world, index, http, block, log).await
+        match exchange::run(self, &world, index, http, block, &mut log).await {
+            Done::Next(next) => next,
+            Done::Tunnel(server, lease, idle) => Next::Tunnel(Box::new(Tunnel {
+                server,
+                lease,
+                idle,
+                log,
+            })),
+        }
     }
 
     /// Reads until the head is whole. Some of it is there already.

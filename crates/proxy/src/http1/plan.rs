@@ -373,16 +373,25 @@ fn name_request(conn: &Conn, from: IdFrom, bytes: &[u8], id: &mut Vec<u8>) {
         IdFrom::Nowhere => {}
         IdFrom::Incoming(span) => id.extend_from_slice(span.of(bytes)),
         IdFrom::New => {
-            let number =
-                (u128::from(conn.worker.random()) << 64) | u128::from(conn.worker.random());
-            let mut digits = [0; 32];
-            for (place, digit) in digits.iter_mut().rev().enumerate() {
-                let nibble = ((number >> (4 * place)) & 15) as u8;
-                *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+            for number in [conn.worker.random(), conn.worker.random()] {
+                id.extend_from_slice(&hex_digits((number >> 32) as u32));
+                id.extend_from_slice(&hex_digits(number as u32));
             }
-            id.extend_from_slice(&digits);
         }
     }
+}
+
+/// Eight hexadecimal digits, the highest first: each in a byte of one word.
+fn hex_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 where the digit is a letter: no byte carries into the next.
+    let letters = (word + 6 * ONES) >> 4 & ONES;
+    let from_digit = u64::from(b'a' - b'0' - 10);
+    (word + u64::from(b'0') * ONES + from_digit * letters).to_be_bytes()
 }
 
 /// Copies what a log line shows of a request.
@@ -426,4 +435,18 @@ fn prefers_json(head: &RequestHead, bytes: &[u8]) -> bool {
 /// The whole request may take this long.
 pub(super) fn request_timeout(route: &Route, pool: &config::Pool) -> Option<Duration> {
     route.request_timeout.unwrap_or(pool.timeouts.request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hex_digits;
+
+    #[test]
+    fn hexadecimal_digits() {
+        let spread = (0..=u32::from(u16::MAX)).map(|low| low | low.rotate_right(16));
+        for number in spread.chain([u32::MAX, 0x0123_4567, 0x89ab_cdef]) {
+            let expected = format!("{number:08x}");
+            assert_eq!(hex_digits(number), expected.as_bytes(), "{expected}");
+        }
+    }
 }

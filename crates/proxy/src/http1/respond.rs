@@ -29,6 +29,8 @@ use crate::upstream::Lease;
 
 /// Interim responses (1xx) before a final one.
 const INTERIM_MAX: u32 = 16;
+/// Bytes of a body that are copied behind the head: up to here that costs less than a write of two pieces.
+const GATHERED_MAX: usize = 2 * 1024;
 
 /// What a response needs to know of its request.
 pub(super) struct Responding<'a> {
@@ -90,7 +92,7 @@ pub(super) struct Seen {
     pub(super) begun: Cell<bool>,
     /// A byte of the final one was sent to the client, or may be at this moment: nothing else can be answered any more.
     pub(super) sent: Cell<bool>,
-    /// When its final head came, on [`net::clock`].
+    /// When its final head came, on [`net::now`]'s clock.
     pub(super) head_at: Cell<Option<Duration>>,
     pub(super) bytes: Cell<u64>,
     /// Body bytes sent to the server while the response was awaited, as the upload counts them.
@@ -162,7 +164,7 @@ pub(super) async fn respond(
                     After::Upgrade,
                     &on.parts(),
                 );
-                write(on, [out, &[], &[]], Push::Now).await?;
+                write(on, &mut [out, &[], &[]], Push::Now).await?;
                 server_in.consume(head.len);
                 return Ok(Responded {
                     after: After::Upgrade,
@@ -184,8 +186,7 @@ pub(super) async fn respond(
                         After::Interim,
                         &on.parts(),
                     );
-                    // A final answer may still be ours.
-                    send(on, [out, &[], &[]], Push::Now).await.1?;
+                    write_interim(on, out).await?;
                 }
                 server_in.consume(head.len);
             }
@@ -241,7 +242,7 @@ async fn relay_final(
             Keep::DataOnly
         },
     );
-    let mut first: &[u8] = out;
+    let mut is_first = true;
     let mut since_yield = 0;
     loop {
         tail.clear();
@@ -254,8 +255,16 @@ async fn relay_final(
         } else {
             Push::Now
         };
-        since_yield += write(on, [first, kept, tail], push).await?;
-        first = &[];
+        let mut parts: [&[u8]; 3] = if !is_first {
+            [kept, tail, &[]]
+        } else if kept.len() <= GATHERED_MAX && on.conn.stream.plain().is_some() {
+            out.extend_from_slice(kept);
+            [out, tail, &[]]
+        } else {
+            [out, kept, tail]
+        };
+        is_first = false;
+        since_yield += write(on, &mut parts, push).await?;
         on.seen.bytes.set(on.seen.bytes.get() + piece.data as u64);
         server_in.consume(piece.consumed);
         if framing.is_done() {
@@ -510,32 +519,32 @@ pub(super) fn let_go(on: &Responding<'_>) -> Push {
     }
 }
 
-/// Writes a part of the final response.
+/// Writes a part of the final response; says how many bytes that were.
 pub(super) async fn write(
     on: &Responding<'_>,
-    parts: [&[u8]; 3],
+    parts: &mut [&[u8]; 3],
     push: Push,
 ) -> Result<u64, ResponseFault> {
     // Set before: while this waits for the client the upload may fail, and a part of it may have gone out.
     let had_sent = on.seen.sent.replace(true);
-    let (taken, written) = send(on, parts, push).await;
+    let (client, mut taken) = (&on.conn.stream, 0);
+    let written = relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push);
+    let written = written.await;
     if taken == 0 {
         on.seen.sent.set(had_sent);
     }
-    written.map(|()| taken)
+    match written {
+        Ok(()) => Ok(taken),
+        Err(fault) => Err(to_client(on, fault)),
+    }
 }
 
-/// Writes to the client; also says how many bytes were taken.
-async fn send(
-    on: &Responding<'_>,
-    parts: [&[u8]; 3],
-    push: Push,
-) -> (u64, Result<(), ResponseFault>) {
-    let client = &on.conn.stream;
-    let mut taken = 0;
-    let written =
-        relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push).await;
-    (taken, written.map_err(|fault| to_client(on, fault)))
+/// Writes an interim response: the final one may still be ours.
+async fn write_interim(on: &Responding<'_>, head: &[u8]) -> Result<(), ResponseFault> {
+    let (client, mut taken, mut parts) = (&on.conn.stream, 0, [head, &[], &[]]);
+    let (idle, push) = (on.write_idle, Push::Now);
+    let written = relay::write_all(client, &mut parts, on.deadline, idle, &mut taken, push);
+    written.await.map_err(|fault| to_client(on, fault))
 }
 
 /// What it means that the client took no more.

@@ -295,17 +295,14 @@ async fn drain(
 /// Writes a piece; bytes taken.
 async fn write_piece(
     server: &Stream,
-    mut parts: [&[u8]; 2],
+    [first, second]: [&[u8]; 2],
     deadline: &Deadline,
     idle: Option<Duration>,
     seen: &Seen,
 ) -> Result<u64, UploadFault> {
+    let mut parts: [&[u8]; 3] = [first, second, &[]];
     let step = async |taken: &mut u64| {
-        let [first, second] = parts;
-        let all = [first, second, &[]];
-        let written = relay::write_all(server, all, deadline, idle, taken, net::Push::Now).await;
-        skip(&mut parts, *taken);
-        written
+        relay::write_all(server, &mut parts, deadline, idle, taken, net::Push::Now).await
     };
     until_taken(seen, step).await
 }
@@ -331,15 +328,5 @@ async fn until_taken(
             }
             Err(WriteFault::TimedOut) => {}
         }
-    }
-}
-
-/// Takes this many bytes off the front.
-fn skip(parts: &mut [&[u8]; 2], count: u64) {
-    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
-    for part in parts {
-        let used = left.min(part.len());
-        *part = part.get(used..).unwrap_or_default();
-        left -= used;
     }
 }

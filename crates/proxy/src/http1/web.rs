@@ -59,7 +59,7 @@ pub(super) async fn relay(
             Push::Now
         };
         on.call.note_answer(Answer::Untold);
-        since_yield += respond::write(on, [out, &[], &[]], push).await?;
+        since_yield += respond::write(on, &mut [out, &[], &[]], push).await?;
         out.clear();
         if boundary.is_between() {
             on.call.note_answer(Answer::Frame(form));
@@ -84,7 +84,7 @@ pub(super) async fn relay(
         match respond::read(on, server_in).await? {
             Ok(0) if source.ends_with_connection() => {
                 form.end(&[], out);
-                respond::write(on, [out, &[], &[]], respond::let_go(on)).await?;
+                respond::write(on, &mut [out, &[], &[]], respond::let_go(on)).await?;
                 return Ok(Responded {
                     after,
                     reusable: false,

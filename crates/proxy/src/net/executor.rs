@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -21,6 +22,8 @@ use super::waker::TaskId;
 
 /// Tasks run between two looks at the kernel, at most: so that a storm of wakes cannot starve sockets.
 const BATCH_MAX: usize = 512;
+/// Tasks run between two looks at the clock.
+const TURNS_OF_A_CLOCK: usize = 16;
 /// Tasks that may wait behind others in one batch.
 const BEHIND_MAX: u32 = 64;
 /// No worker number: this thread runs no executor.
@@ -51,7 +54,18 @@ thread_local! {
     /// Tasks of this batch that went behind others.
     static BEHIND: Cell<u32> = const { Cell::new(0) };
     static PANICS: Cell<u64> = const { Cell::new(0) };
-    static TASKS: RefCell<Tasks> = RefCell::new(Tasks::default());
+    /// Emptied by [`run`] itself, so that no access has to see whether it is still there.
+    static TASKS: ManuallyDrop<RefCell<Tasks>> = const {
+        ManuallyDrop::new(RefCell::new(Tasks {
+            slots: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+        }))
+    };
+}
+
+fn with_tasks<T>(f: impl FnOnce(&mut Tasks) -> T) -> T {
+    TASKS.with(|tasks| f(&mut tasks.borrow_mut()))
 }
 
 /// Turns this thread into a worker: calls `start` with the handle for other threads, then runs tasks until
@@ -73,6 +87,7 @@ pub(crate) fn run(start: impl FnOnce(Remote)) -> io::Result<()> {
     }));
     inbox::close(&remote);
     drop_tasks();
+    reactor::close();
     WORKER.set(NO_WORKER);
     ended.unwrap_or_else(|panic| Err(io::Error::other(panic_text(&*panic))))
 }
@@ -122,7 +137,7 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
 }
 
 fn spawn_boxed(future: BoxedTask) {
-    TASKS.with_borrow_mut(|tasks| {
+    with_tasks(|tasks| {
         let slot = if let Some(slot) = tasks.free.pop() {
             let entry = &mut tasks.slots[slot as usize];
             entry.future = Some(future);
@@ -173,7 +188,7 @@ fn wake_yielded() {
 /// more than [`BEHIND_MAX`] tasks between two looks at the kernel: each of them holds buffers meanwhile.
 pub(crate) fn goes_behind(cx: &Context<'_>) -> bool {
     let behind = BEHIND.get();
-    if behind >= BEHIND_MAX || TASKS.with_borrow(|tasks| tasks.ready.is_empty()) {
+    if behind >= BEHIND_MAX || with_tasks(|tasks| tasks.ready.is_empty()) {
         return false;
     }
     BEHIND.set(behind + 1);
@@ -199,7 +214,7 @@ pub(super) fn wake_local(id: TaskId) -> bool {
     if WORKER.get() != u32::from(id.worker) {
         return false;
     }
-    TASKS.with_borrow_mut(|tasks| {
+    with_tasks(|tasks| {
         if let Some(slot) = tasks.slots.get_mut(id.slot as usize)
             && slot.live
             && slot.generation == id.generation
@@ -216,7 +231,10 @@ pub(super) fn wake_local(id: TaskId) -> bool {
 fn run_batch() -> bool {
     BEHIND.set(0);
     let worker = WORKER.get() as u16;
-    for _ in 0..BATCH_MAX {
+    for turn in 1..=BATCH_MAX {
+        if turn % TURNS_OF_A_CLOCK == 0 {
+            timer::read_clock();
+        }
         let Some((slot, generation, mut future)) = next_ready() else {
             return true;
         };
@@ -230,7 +248,7 @@ fn run_batch() -> bool {
         // A panic ends its own connection and no other; its guards have run when it arrives here.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
         match polled {
-            Ok(Poll::Pending) => TASKS.with_borrow_mut(|tasks| {
+            Ok(Poll::Pending) => with_tasks(|tasks| {
                 if let Some(entry) = tasks.slots.get_mut(slot as usize) {
                     entry.future = Some(future);
                 }
@@ -242,11 +260,11 @@ fn run_batch() -> bool {
             }
         }
     }
-    TASKS.with_borrow(|tasks| tasks.ready.is_empty())
+    with_tasks(|tasks| tasks.ready.is_empty())
 }
 
 fn next_ready() -> Option<(u32, u16, BoxedTask)> {
-    TASKS.with_borrow_mut(|tasks| {
+    with_tasks(|tasks| {
         while let Some(slot) = tasks.ready.pop_front() {
             let Some(entry) = tasks.slots.get_mut(slot as usize) else {
                 continue;
@@ -263,7 +281,7 @@ fn next_ready() -> Option<(u32, u16, BoxedTask)> {
 fn retire(slot: u32, future: BoxedTask) {
     // Dropping may close sockets and wake others: nothing is borrowed here.
     drop_caught(future);
-    TASKS.with_borrow_mut(|tasks| {
+    with_tasks(|tasks| {
         if let Some(entry) = tasks.slots.get_mut(slot as usize) {
             entry.generation = entry.generation.wrapping_add(1);
             entry.live = false;
@@ -282,7 +300,7 @@ fn drop_caught(future: BoxedTask) {
 fn drop_tasks() {
     YIELDED.with_borrow_mut(Vec::clear);
     loop {
-        let futures: Vec<BoxedTask> = TASKS.with_borrow_mut(|tasks| {
+        let futures: Vec<BoxedTask> = with_tasks(|tasks| {
             tasks.ready.clear();
             tasks
                 .slots
@@ -295,5 +313,5 @@ fn drop_tasks() {
         }
         futures.into_iter().for_each(drop_caught);
     }
-    TASKS.with_borrow_mut(|tasks| *tasks = Tasks::default());
+    with_tasks(|tasks| *tasks = Tasks::default());
 }

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Token};
 use slab::Slab;
 
 /// Events taken from the kernel at once.
@@ -29,25 +30,36 @@ struct Entry {
 }
 
 struct Reactor {
-    poll: Poll,
+    poll: mio::Poll,
     events: Events,
 }
 
 thread_local! {
     static REACTOR: RefCell<Option<Reactor>> = const { RefCell::new(None) };
-    static ENTRIES: RefCell<Slab<Entry>> = const { RefCell::new(Slab::new()) };
+    /// Emptied by [`close`], so that no access has to see whether it is still there.
+    static ENTRIES: ManuallyDrop<RefCell<Slab<Entry>>> = const {
+        ManuallyDrop::new(RefCell::new(Slab::new()))
+    };
+}
+
+fn with_entries<T>(f: impl FnOnce(&mut Slab<Entry>) -> T) -> T {
+    ENTRIES.with(|entries| f(&mut entries.borrow_mut()))
 }
 
 /// Opens this thread's poll and gives the waker for its inbox.
 pub(super) fn open() -> io::Result<mio::Waker> {
-    let poll = Poll::new()?;
+    let poll = mio::Poll::new()?;
     let waker = mio::Waker::new(poll.registry(), WAKE)?;
     REACTOR.set(Some(Reactor {
         poll,
         events: Events::with_capacity(EVENTS_MAX),
     }));
-    ENTRIES.set(Slab::new());
     Ok(waker)
+}
+
+/// Forgets this thread's sockets; those that still live are dropped unheard.
+pub(super) fn close() {
+    with_entries(|entries| *entries = Slab::new());
 }
 
 /// Waits for events and queues the tasks that wait for them; true when the inbox was signalled.
@@ -62,7 +74,7 @@ pub(super) fn wait(timeout: Option<Duration>) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
-        ENTRIES.with_borrow_mut(|entries| {
+        with_entries(|entries| {
             for event in events.iter() {
                 if event.token() == WAKE {
                     signalled = true;
@@ -77,6 +89,15 @@ pub(super) fn wait(timeout: Option<Duration>) -> io::Result<bool> {
 }
 
 impl Entry {
+    fn is_ready(&self, side: Side) -> bool {
+        match side {
+            Side::Read => self.readable,
+            Side::Write => self.writable,
+            Side::End => self.read_closed,
+            Side::Hangup => self.failed,
+        }
+    }
+
     fn take(&mut self, event: &mio::event::Event) {
         // A failure arrives as "hung up" on one or both halves; both sides must then try and see it.
         let failed = event.is_error() || (event.is_read_closed() && event.is_write_closed());
@@ -122,7 +143,7 @@ pub(super) enum Side {
 impl Registration {
     /// Registers a socket for both directions, edge-triggered. Whatever is ready now is reported by the next wait.
     pub(super) fn new(fd: RawFd, interest: Interest) -> io::Result<Self> {
-        let key = ENTRIES.with_borrow_mut(|entries| {
+        let key = with_entries(|entries| {
             entries.insert(Entry {
                 readable: false,
                 writable: false,
@@ -159,12 +180,7 @@ impl Registration {
     }
 
     pub(super) fn is_ready(&self, side: Side) -> bool {
-        self.with(|entry| match side {
-            Side::Read => entry.readable,
-            Side::Write => entry.writable,
-            Side::End => entry.read_closed,
-            Side::Hangup => entry.failed,
-        })
+        self.with(|entry| entry.is_ready(side))
     }
 
     /// Forgets readiness: the next event must set it again. A closed read half stays ready for ever.
@@ -176,9 +192,12 @@ impl Registration {
         });
     }
 
-    /// Wakes `waker`'s task when `side` becomes ready. One task for each side at a time.
-    pub(super) fn wait_for(&self, side: Side, waker: &Waker) {
+    /// Ready when `side` is; else `waker`'s task is woken when it becomes so. One task for each side at a time.
+    pub(super) fn poll(&self, side: Side, waker: &Waker) -> Poll<()> {
         self.with(|entry| {
+            if entry.is_ready(side) {
+                return Poll::Ready(());
+            }
             let place = match side {
                 Side::Read | Side::End => &mut entry.reader,
                 Side::Write => &mut entry.writer,
@@ -188,23 +207,17 @@ impl Registration {
                 Some(known) if known.will_wake(waker) => {}
                 _ => *place = Some(waker.clone()),
             }
-        });
+            Poll::Pending
+        })
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Entry) -> T) -> T {
-        ENTRIES.with_borrow_mut(|entries| f(&mut entries[self.key]))
+        with_entries(|entries| f(&mut entries[self.key]))
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // The thread-local may be gone while a thread ends.
-        let _ = ENTRIES.try_with(|entries| {
-            if let Ok(mut entries) = entries.try_borrow_mut()
-                && entries.contains(self.key)
-            {
-                entries.remove(self.key);
-            }
-        });
+        with_entries(|entries| entries.try_remove(self.key));
     }
 }

@@ -133,12 +133,7 @@ impl Stream {
     }
 
     fn poll_side(&self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {
-        let registration = self.registration()?;
-        if registration.is_ready(side) {
-            return Poll::Ready(Ok(()));
-        }
-        registration.wait_for(side, cx.waker());
-        Poll::Pending
+        self.registration()?.poll(side, cx.waker()).map(Ok)
     }
 
     /// Writes what the kernel takes now. `WouldBlock` when it takes nothing.
@@ -225,14 +220,10 @@ impl Stream {
     /// Ready when the other side has hung up or the connection failed, whatever may still be read. Nobody else may
     /// wait to read meanwhile.
     pub(crate) fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Ok(registration) = self.registration() else {
-            return Poll::Ready(());
-        };
-        if registration.is_ready(Side::End) {
-            return Poll::Ready(());
+        match self.registration() {
+            Ok(registration) => registration.poll(Side::End, cx.waker()),
+            Err(_) => Poll::Ready(()),
         }
-        registration.wait_for(Side::End, cx.waker());
-        Poll::Pending
     }
 
     /// Whether bytes have come that are not read yet.
@@ -496,11 +487,7 @@ impl Acceptor {
 
     /// Ready when a connection may wait.
     pub(crate) fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.registration.is_ready(Side::Read) {
-            return Poll::Ready(());
-        }
-        self.registration.wait_for(Side::Read, cx.waker());
-        Poll::Pending
+        self.registration.poll(Side::Read, cx.waker())
     }
 
     /// Takes the socket out of this worker's poll. A duplicated descriptor must leave before it is closed, else its

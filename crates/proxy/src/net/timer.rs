@@ -64,7 +64,7 @@ pub fn origin() -> Instant {
     *ORIGIN.get_or_init(Instant::now)
 }
 
-/// The same clock as it stood when this thread last came back from the kernel.
+/// The same clock as this thread last read it: when it came back from the kernel, or some turns of tasks ago.
 pub(crate) fn now() -> Duration {
     NOW.get()
 }
@@ -204,9 +204,15 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Reads the clock and wakes what is due. Called after each wait for the kernel.
 pub(super) fn advance() {
+    let time = read_clock();
+    WHEEL.with_borrow_mut(|wheel| wheel.advance(ticks(time)));
+}
+
+/// Reads the clock for those who ask for the time until the next call.
+pub(super) fn read_clock() -> Duration {
     let time = clock();
     NOW.set(time);
-    WHEEL.with_borrow_mut(|wheel| wheel.advance(ticks(time)));
+    time
 }
 
 /// How long the kernel may be waited for; `None`: no deadline is set.
@@ -218,7 +224,12 @@ pub(super) fn until_next() -> Option<Duration> {
 }
 
 fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(NEVER - 1)
+    const OF_A_SECOND: u64 = 1000 / TICK.as_millis() as u64;
+    let of_the_rest = time.subsec_millis() / TICK.as_millis() as u32;
+    let of_seconds = time.as_secs().saturating_mul(OF_A_SECOND);
+    of_seconds
+        .saturating_add(u64::from(of_the_rest))
+        .min(NEVER - 1)
 }
 
 impl Wheel {

@@ -254,7 +254,7 @@ async fn refuse_plain(
         Reason::PlainHttp
     );
     let mut taken = 0;
-    let parts: [&[u8]; 3] = [answer.as_bytes(), &[], &[]];
+    let parts: &mut [&[u8]; 3] = &mut [answer.as_bytes(), &[], &[]];
     // Whoever does not take it has left.
     let _ = relay::write_all(stream, parts, deadline, idle, &mut taken, Push::Now).await;
 }
