@@ -708,10 +708,12 @@ impl Shadow {
         if self.noisy || self.wavers {
             return Ok(());
         }
-        let allowed = 2 + FLIPS_EACH * (self.happened + self.members.len() as u64);
+        // A backup comes and goes with the ejections of those that it stands in for.
+        let ejections = self.members.iter().map(|(_, it)| u64::from(it.ejections));
+        let happened = self.happened + self.members.len() as u64;
+        let allowed = 2 + FLIPS_EACH * happened + 2 * ejections.sum::<u64>();
         for (id, flips) in &self.flips {
-            let ejections = self.members.get(*id).map_or(0, |it| it.ejections);
-            if *flips > allowed + 2 * u64::from(ejections) {
+            if *flips > allowed {
                 let name = self.name(*id);
                 return Err(format!(
                     "{name} came and went {flips} times in {} events",
