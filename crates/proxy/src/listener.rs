@@ -306,7 +306,12 @@ async fn accept_batch(worker: &Rc<Worker>, at: &At, acceptor: &Acceptor, max: u3
             return Batch::Pause(PauseCause::Connections);
         };
         match acceptor.try_accept() {
-            Ok((socket, peer)) => take_in(worker, at, place, socket, peer),
+            Ok((socket, peer)) => {
+                take_in(worker, at, place, socket, peer);
+                if !acceptor.has_more() {
+                    return Batch::Done;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Done,
             // The client left while it was queued.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
