@@ -106,7 +106,7 @@ impl StopAccepting {
 }
 
 /// One of the places that a listener has for connections; free again when dropped.
-struct Place {
+pub(crate) struct Place {
     listening: Rc<Listening>,
     /// Somebody else frees it.
     is_passed_on: bool,
@@ -114,7 +114,7 @@ struct Place {
 
 impl Place {
     /// Takes one before it is known who will have it, so that all workers together keep to `max`.
-    fn take(listening: &Rc<Listening>, max: u32) -> Option<Self> {
+    pub(crate) fn take(listening: &Rc<Listening>, max: u32) -> Option<Self> {
         let connections = &listening.state.connections;
         let taken = connections.fetch_update(Relaxed, Relaxed, |open| {
             (open < max).then(|| open.saturating_add(1))
@@ -146,14 +146,14 @@ impl Drop for Place {
 }
 
 /// One open connection, counted for as long as it lives.
-struct Open {
+pub(crate) struct Open {
     worker: Rc<Worker>,
     place: Place,
 }
 
 impl Open {
     /// The worker is [claimed](crew::place) for it.
-    fn new(worker: &Rc<Worker>, place: Place) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, place: Place) -> Self {
         let stats = &place.listening.state.stats;
         stats.of(worker.number).accepted.increment();
         Self {
@@ -435,17 +435,15 @@ fn start(
                 ))
                 .await;
             } else if is_http {
-                http1::serve(worker, listening, stream, peer, Some(about)).await;
+                return http1::serve(worker, listening, stream, peer, Some(about), open).await;
             } else {
                 Box::pin(tcp::serve(worker, listening, stream, peer)).await;
             }
             drop(open);
         });
     } else if is_http {
-        net::spawn(async move {
-            http1::serve(worker, listening, Stream::from(socket), peer, None).await;
-            drop(open);
-        });
+        let stream = Stream::from(socket);
+        net::spawn(http1::serve(worker, listening, stream, peer, None, open));
     } else {
         net::spawn(async move {
             tcp::serve(worker, listening, Stream::from(socket), peer).await;

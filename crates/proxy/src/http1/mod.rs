@@ -17,8 +17,10 @@ mod retry;
 mod upload;
 mod web;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use config::{HttpListener, Protocol};
@@ -29,7 +31,7 @@ use wire::http1::{Body, Decoded, RequestError, RequestHead, ResponseHead, decode
 
 use crate::buffer::Buffer;
 use crate::http2;
-use crate::listener::Listening;
+use crate::listener::{Listening, Open};
 use crate::memory::{self, Counted};
 use crate::net::{self, Deadline};
 use crate::relay::{self, TunnelEnd, TunnelTimes};
@@ -127,6 +129,8 @@ struct Conn {
     /// What its handshake told; `None`: plain bytes.
     tls: Option<Rc<About>>,
     deadline: Deadline,
+    /// Its place among the listener's connections; dropped after its socket. `None`: it is a stream of one that has it.
+    open: Option<Open>,
 }
 
 /// What becomes of the connection after an exchange.
@@ -169,14 +173,16 @@ struct Tunnel {
     log: Log,
 }
 
-/// Serves a client's connection until it ends.
-pub(crate) async fn serve(
+/// Serves a client's connection until it ends. `open`: given back when its socket is closed.
+pub(crate) fn serve(
     worker: Rc<Worker>,
     listening: Rc<Listening>,
     stream: Stream,
     peer: Option<SocketAddr>,
     tls: Option<Rc<About>>,
-) {
+    open: Open,
+) -> impl Future<Output = ()> {
+    // Made before the future, which would keep its arguments beside it.
     let conn = Conn {
         worker,
         listening,
@@ -184,25 +190,16 @@ pub(crate) async fn serve(
         peer,
         tls,
         deadline: Deadline::new(),
+        open: Some(open),
     };
-    let mut first = true;
-    while let Some(block) = conn.wait_for_request(first).await {
-        // What a request needs is boxed, so that an idle connection is small.
-        match Box::pin(conn.serve_row(block, first)).await {
-            Row::Ended => return,
-            Row::Idle => first = false,
-            Row::Http2(read) => {
-                let Conn {
-                    worker,
-                    listening,
-                    stream,
-                    peer,
-                    tls,
-                    deadline,
-                } = conn;
-                drop(deadline);
-                let served = http2::serve(worker, listening, stream, peer, tls, read);
-                return Box::pin(served).await;
+    async move {
+        let mut first = true;
+        while let Some(block) = conn.wait_for_request(first).await {
+            // What a request needs is boxed, so that an idle connection is small.
+            match Box::pin(conn.serve_row(block, first)).await {
+                Row::Ended => return,
+                Row::Idle => first = false,
+                Row::Http2(read) => return Box::pin(conn.serve_http2(read)).await,
             }
         }
     }
@@ -225,6 +222,7 @@ pub(crate) async fn serve_stream(
         peer,
         tls,
         deadline: Deadline::new(),
+        open: None,
     };
     let next = match fault {
         None => conn.serve_one(&mut block, false).await,
@@ -256,6 +254,22 @@ impl Conn {
     /// Whether this connection is to take no further request after the present one.
     fn is_leaving(&self) -> bool {
         self.worker.draining.get() || self.listening.is_gone()
+    }
+
+    /// Serves it as HTTP/2, of which `read` has come.
+    async fn serve_http2(self, read: Vec<u8>) {
+        let Self {
+            worker,
+            listening,
+            stream,
+            peer,
+            tls,
+            deadline,
+            open,
+        } = self;
+        drop(deadline);
+        http2::serve(worker, listening, stream, peer, tls, read).await;
+        drop(open);
     }
 
     /// Serves requests that follow one another. `first`: nothing came before them.
@@ -354,7 +368,12 @@ impl Conn {
             at_most
         });
         loop {
-            let ready = self.deadline.guard(self.stream.readable()).await;
+            // Written out: a guard around another future would be three times as large.
+            let ready = poll_fn(|cx| match self.stream.poll_readable(cx) {
+                Poll::Ready(ready) => Poll::Ready(Ok(ready)),
+                Poll::Pending => self.deadline.poll(cx).map(Err),
+            })
+            .await;
             // A request that came at the last moment is still served.
             let over = ready.is_err();
             if matches!(ready, Ok(Err(_))) {

@@ -6,9 +6,10 @@ use control::publisher::Publisher;
 use control::world::Hub;
 
 use super::*;
+use crate::listener::Place;
 
 /// An idle connection's future, beside its socket's entry and its deadline.
-const IDLE_BYTES_MAX: usize = 512;
+const IDLE_BYTES_MAX: usize = 256;
 
 struct Text(&'static str);
 
@@ -46,7 +47,10 @@ fn an_idle_connection_is_small() {
     let address = listener.local_addr().expect("its address");
     let socket = std::net::TcpStream::connect(address).expect("it listens");
     let stream = Stream::from(net::Stream::from_std(socket));
-    let future = serve(worker, listening, stream, None, None);
+    let place = Place::take(&listening, 1).expect("there is room");
+    worker.hub.crew.of(worker.number).claim();
+    let open = Open::new(&worker, place);
+    let future = serve(worker, listening, stream, None, None, open);
     let bytes = std::mem::size_of_val(&future);
     assert!(bytes <= IDLE_BYTES_MAX, "{bytes} bytes");
 }

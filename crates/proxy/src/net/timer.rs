@@ -140,18 +140,19 @@ impl Deadline {
 
     /// Wakes the task of `cx` when the moment comes; ready when it has come.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Elapsed> {
-        if self.is_over() {
-            return Poll::Ready(Elapsed);
-        }
         WHEEL.with_borrow_mut(|wheel| {
-            if let Some(entry) = wheel.entries.get_mut(self.key) {
-                match &entry.waker {
-                    Some(known) if known.will_wake(cx.waker()) => {}
-                    _ => entry.waker = Some(cx.waker().clone()),
-                }
+            let Some(entry) = wheel.entries.get_mut(self.key) else {
+                return Poll::Pending;
+            };
+            if entry.at <= wheel.current {
+                return Poll::Ready(Elapsed);
             }
-        });
-        Poll::Pending
+            match &entry.waker {
+                Some(known) if known.will_wake(cx.waker()) => {}
+                _ => entry.waker = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
     }
 
     /// Runs `future` until it ends or the deadline fires. The future is asked first, so that what is done counts.
