@@ -278,6 +278,18 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 
 /// CPU time of the whole machine so far, in microseconds: everything but idle and waiting.
 pub(crate) fn machine_us() -> f64 {
+    // user nice system [idle iowait] irq softirq
+    ticks_us(&[0, 1, 2, 5, 6])
+}
+
+/// Time that this machine wanted its CPUs so far and its host gave to others, in microseconds of one CPU; 0 where it is
+/// no guest.
+pub(crate) fn stolen_us() -> f64 {
+    ticks_us(&[7])
+}
+
+/// Sum of these columns of the first line of /proc/stat, see proc_stat(5).
+fn ticks_us(columns: &[usize]) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
     let ticks: Vec<f64> = line
@@ -285,12 +297,8 @@ pub(crate) fn machine_us() -> f64 {
         .skip(1)
         .flat_map(str::parse)
         .collect();
-    // user nice system [idle iowait] irq softirq
-    [0, 1, 2, 5, 6]
-        .iter()
-        .filter_map(|at| ticks.get(*at))
-        .sum::<f64>()
-        * TICK_US
+    let of = columns.iter().filter_map(|at| ticks.get(*at));
+    of.sum::<f64>() * TICK_US
 }
 
 fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {

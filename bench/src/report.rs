@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::results::{Metric, Outcome, Results, Spread, Subject};
-use crate::scenario::{Most, TARGETS};
+use crate::scenario::{Most, NO_COOKIE, TARGETS};
 use crate::{scale, svg};
 
 /// A difference below this counts as none.
@@ -124,7 +124,9 @@ fn page(results: &Results) -> Result<String> {
         CPU time of the machine for a request: load, servers and kernel included. System calls are counted by the \
         kernel's tracepoint in a round of its own. Latency is measured in an open loop at half load, which is half of \
         what HAProxy reaches at full speed, and counts from when a request was due. Figures are medians with \
-        (least-greatest); ratios are medians of the ratios of rounds side by side. A row with errors is invalid.\n\n";
+        (least-greatest); ratios are medians of the ratios of rounds side by side. A row with errors is invalid. Where the host of this \
+        machine gave its cores to others meanwhile, the scenario says how much of them: it widens every range, and \
+        latencies then say more of the host than of a proxy.\n\n";
     page += "## Targets\n\n";
     page += &targets(results)?;
     page += &against_nginx(results)?;
@@ -143,6 +145,13 @@ fn targets(results: &Results) -> Result<String> {
                 let ratio = outcome.and_then(|it| it.ratio("evenkeel", peer.name(), target.metric));
                 (
                     (share, format!("{share:.2} of {}", peer.title())),
+                    ratio.map(|it| (it, shown(Some(it)))),
+                )
+            }
+            Most::OfNoCookie(share) => {
+                let ratio = outcome.and_then(|it| it.ratio("evenkeel", NO_COOKIE, target.metric));
+                (
+                    (share, format!("{share:.2} of none")),
                     ratio.map(|it| (it, shown(Some(it)))),
                 )
             }
@@ -224,14 +233,30 @@ fn shown(ratio: Option<Spread>) -> String {
     })
 }
 
+/// How much of the machine was not to be had meanwhile, where that is more than a little.
+fn stolen(outcome: &Outcome) -> String {
+    match outcome.stolen {
+        Some(share) if share >= 0.01 => {
+            let percent = share * 100.0;
+            format!("; its host gave {percent:.0} % of this machine to others meanwhile")
+        }
+        _ => String::new(),
+    }
+}
+
 /// A table for each scenario, with its plot if their folder is given.
 fn tables(results: &Results, plots: Option<&str>) -> Result<String> {
     let mut text = String::new();
     for outcome in &results.scenarios {
         writeln!(
             text,
-            "\n## {}: {}\n\n{} rounds of {} s, Evenkeel at {}.\n",
-            outcome.name, outcome.about, outcome.rounds, outcome.seconds, outcome.commit
+            "\n## {}: {}\n\n{} rounds of {} s, Evenkeel at {}{}.\n",
+            outcome.name,
+            outcome.about,
+            outcome.rounds,
+            outcome.seconds,
+            outcome.commit,
+            stolen(outcome)
         )?;
         if !outcome.note.is_empty() {
             writeln!(text, "{}\n", outcome.note)?;

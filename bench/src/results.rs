@@ -66,6 +66,9 @@ pub(crate) struct Outcome {
     pub(crate) note: String,
     pub(crate) seconds: f64,
     pub(crate) rounds: usize,
+    /// The share of this machine that its host gave to others meanwhile, 0 to 1; older records do not know.
+    #[serde(default)]
+    pub(crate) stolen: Option<f64>,
     /// Of Evenkeel's source, since a run may measure some scenarios only.
     pub(crate) commit: String,
     pub(crate) subjects: Vec<Subject>,
@@ -227,6 +230,7 @@ mod tests {
             note: String::new(),
             seconds: 1.0,
             rounds: 3,
+            stolen: None,
             commit: String::new(),
             // The machine was slow in the second round: no concern of the ratio.
             subjects: vec![

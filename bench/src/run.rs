@@ -13,9 +13,9 @@ use crate::machine::{self, Machine};
 use crate::measure::{Bench, Origin, Sample};
 use crate::options::Options;
 use crate::peers::{Found, Peer, Setup};
-use crate::process::Cores;
+use crate::process::{self, Cores};
 use crate::results::{Outcome, Results, Subject};
-use crate::scenario::{ALGORITHMS, Load, Scenario, Shape, Subjects};
+use crate::scenario::{ALGORITHMS, Load, NO_COOKIE, Scenario, Shape, Subjects};
 
 /// Servers of a scenario that says nothing else.
 const SERVERS: usize = 3;
@@ -41,6 +41,7 @@ struct Entry {
 struct Run<'a> {
     options: &'a Options,
     commit: String,
+    cores: usize,
     bench: Bench,
     found: Vec<Result<Found, (Peer, String)>>,
     few: Origin,
@@ -83,6 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<Results> {
     let limit = expected.mul_f64(OVERTIME).max(expected + OVERTIME_AT_LEAST);
     let mut run = Run {
         commit: machine.commit.clone(),
+        cores: machine.cores,
         options,
         bench,
         found,
@@ -125,6 +127,7 @@ fn warn_if_busy(machine: &Machine) {
 
 impl Run<'_> {
     fn scenario(&mut self, scenario: &Scenario) -> Result<Outcome> {
+        let (started, stolen_before) = (Instant::now(), process::stolen_us());
         let (scenario, note) = &scenario.clone().within(machine::open_files());
         println!(
             "{}: {}; {} rounds, about {} s{}",
@@ -160,12 +163,15 @@ impl Run<'_> {
             self.system_calls(shape, &mut entries);
         }
         let measured = entries.into_iter().map(|entry| entry.subject);
+        let stolen_us = process::stolen_us() - stolen_before;
+        let all_us = started.elapsed().as_micros() as f64 * self.cores as f64;
         Ok(Outcome {
             name: scenario.name.into(),
             about: scenario.about.into(),
             note: note.clone().unwrap_or_default(),
             seconds: self.options.measure.as_secs_f64(),
             rounds: self.options.rounds(scenario),
+            stolen: Some(stolen_us / all_us.max(1.0)),
             commit: self.commit.clone(),
             subjects: measured.chain(absent).collect(),
         })
@@ -217,8 +223,18 @@ impl Run<'_> {
             let mut setup = self.bench.setup(scenario, servers, "round_robin");
             let label = found.peer.name().to_owned();
             setup.folder = setup.folder.join(&label);
+            let base = Peer::Haproxy.name().to_owned();
             match found.lay_out(&setup) {
-                Ok(_) => entries.push(entry(found, setup, label, Peer::Haproxy.name().into())),
+                Ok(_) if setup.cookie && found.peer == Peer::Evenkeel => {
+                    let bare = Setup {
+                        cookie: false,
+                        folder: setup.folder.join("no-cookie"),
+                        ..setup.clone()
+                    };
+                    entries.push(entry(found, setup, label, base.clone()));
+                    entries.push(entry(found, bare, NO_COOKIE.into(), base));
+                }
+                Ok(_) => entries.push(entry(found, setup, label, base)),
                 Err(why) => {
                     absent.push(subject(label, found.version.clone(), vec![why.to_string()]))
                 }

@@ -43,6 +43,8 @@ pub(crate) struct Target {
 pub(crate) enum Most {
     /// A share of a peer's figure in the same rounds.
     Of(f64, Peer),
+    /// A share of what it costs without a cookie in the same rounds.
+    OfNoCookie(f64),
     /// The figure itself.
     Itself(f64),
 }
@@ -60,6 +62,12 @@ pub(crate) const TARGETS: &[Target] = &[
         "cookie-1k",
         0.75,
     ),
+    Target {
+        about: "what the cookie adds",
+        scenario: "cookie-1k",
+        metric: "cpu_us",
+        most: Most::OfNoCookie(1.05),
+    },
     cpu("TLS 1.3 keep-alive 1 KB", "tls-ka-1k", 0.75),
     cpu("a full TLS handshake per request", "tls-full", 1.0),
     cpu(
@@ -104,6 +112,9 @@ const fn cpu(about: &'static str, scenario: &'static str, most: f64) -> Target {
 
 /// Open files beside those of clients' connections and what they bring with them.
 const OTHER_FILES: u64 = 2_000;
+
+/// Evenkeel in a scenario with cookies, without them.
+pub(crate) const NO_COOKIE: &str = "evenkeel/no cookie";
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,7 +407,7 @@ impl Scenario {
     /// How many are compared, if there are so many peers.
     pub(crate) fn subjects_count(&self, peers: usize) -> usize {
         match self.subjects {
-            Subjects::Peers => peers,
+            Subjects::Peers => peers + usize::from(self.cookie),
             Subjects::Algorithms => 2 * ALGORITHMS.len(),
             Subjects::Alone => 1,
         }

@@ -38,6 +38,7 @@ fn main() -> Result<()> {
             connections: connections.parse()?,
             close: options.contains(&"--close"),
             tls: tls(options)?,
+            resume: options.contains(&"--resume"),
         }),
         ["idle", target, path, connections, options @ ..] => idle::run(
             target.parse()?,
@@ -66,9 +67,8 @@ fn value<'a>(options: &[&'a str], name: &str) -> Result<Option<&'a str>> {
 }
 
 fn tls(options: &[&str]) -> Result<wire::Tls> {
-    let resume = options.contains(&"--resume");
     let certificate = value(options, "--tls")?;
-    let tls = certificate.map(|path| wire::tls(Path::new(path), resume));
+    let tls = certificate.map(|path| wire::tls(Path::new(path)));
     tls.transpose()
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::answer::{Answer, Progress};
-use crate::wire::{Tls, Wire};
+use crate::wire::{self, Tls, Wire};
 
 const TIMER: u64 = u64::MAX;
 /// The clock ticks at the rate, but not more often than this.
@@ -34,10 +34,13 @@ pub(crate) struct Plan {
     /// A connection for each request.
     pub(crate) close: bool,
     pub(crate) tls: Tls,
+    /// Sessions of TLS are used again.
+    pub(crate) resume: bool,
 }
 
 #[derive(Default)]
 struct Client {
+    tls: Tls,
     socket: Option<Wire>,
     /// When the request under way was due, in time since the start.
     due: Option<Duration>,
@@ -66,11 +69,19 @@ struct Run<'a> {
 
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     ensure!(plan.rate >= 0.0 && plan.connections > 0, "no load at all");
+    let client = |_| Client {
+        tls: if plan.resume {
+            wire::resuming(&plan.tls)
+        } else {
+            plan.tls.clone()
+        },
+        ..Client::default()
+    };
     let mut run = Run {
         plan,
         poll: Poll::new()?,
         started: Instant::now(),
-        clients: (0..plan.connections).map(|_| Client::default()).collect(),
+        clients: (0..plan.connections).map(client).collect(),
         idle: (0..plan.connections).collect(),
         late: VecDeque::new(),
         piece: vec![0; PIECE_BYTES],
@@ -208,8 +219,9 @@ impl Run<'_> {
         let socket = TcpStream::from(socket);
         socket.set_nodelay(true)?;
         self.poll.add(&socket, number as u64, Interest::Read)?;
-        self.clients[number].socket = Some(Wire::new(socket, &self.plan.tls)?);
-        self.clients[number].full = false;
+        let client = &mut self.clients[number];
+        client.socket = Some(Wire::new(socket, &client.tls)?);
+        client.full = false;
         Ok(())
     }
 

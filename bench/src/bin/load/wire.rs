@@ -12,13 +12,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
-/// Tickets kept: more than come for the connections that are open at once.
-const TICKETS: usize = 1024;
-
-/// What all connections of a run share, so that each but the first may resume a session.
+/// What connections share.
 pub(crate) type Tls = Option<Arc<ClientConfig>>;
 
-pub(crate) fn tls(certificate: &Path, resume: bool) -> Result<Arc<ClientConfig>> {
+/// No session is used again.
+pub(crate) fn tls(certificate: &Path) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).context("certificate")?)?;
     // What wrk offers too: OpenSSL 3.0 knows no key exchange that withstands quantum computers.
@@ -30,12 +28,16 @@ pub(crate) fn tls(certificate: &Path, resume: bool) -> Result<Arc<ClientConfig>>
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.resumption = if resume {
-        Resumption::in_memory_sessions(TICKETS)
-    } else {
-        Resumption::disabled()
-    };
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// For one client, whose connections after the first resume a session. What clients share would not do: a store keeps
+/// eight tickets for a server, however many clients need one.
+pub(crate) fn resuming(tls: &Tls) -> Tls {
+    let mut config = ClientConfig::clone(tls.as_deref()?);
+    config.resumption = Resumption::in_memory_sessions(1);
+    Some(Arc::new(config))
 }
 
 pub(crate) enum Wire {
