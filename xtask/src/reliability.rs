@@ -4,7 +4,7 @@ use crate::shell;
 use anyhow::{Result, ensure};
 
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let release = shell::root().join("target/release/evenkeel");
+    let release = shell::target().join("release/evenkeel");
     let mut harness = shell::cargo();
     harness.args(["run", "--quiet", "--release", "-p", "evenkeel-testkit"]);
     harness.args(["--bin", "reliability", "--"]);

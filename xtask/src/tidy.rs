@@ -84,9 +84,7 @@ pub(crate) fn reference() -> Result<()> {
 }
 
 fn binary() -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| shell::root().join("target"), Into::into);
-    target.join("debug/evenkeel")
+    shell::target().join("debug/evenkeel")
 }
 
 fn metadata(root: &Path) -> Result<Metadata> {
