@@ -103,23 +103,23 @@ impl Publisher {
                 server,
                 force: false,
                 ..
-            } => (pool, server),
-            Command::Drill {
+            }
+            | Command::Drill {
                 pool,
                 server,
                 force: false,
                 ..
-            } => {
-                if self.is_last(pool, server) {
-                    return Some(format!(
-                        "no other server of pool `{pool}` is fit to serve while `{server}` is out; {FORCE}"
-                    ));
-                }
-                (pool, server)
-            }
+            } => (pool, server),
             _ => return None,
         };
-        self.pools.get(pool.as_str())?.overload(server)
+        let entry = self.pools.get(pool.as_str())?;
+        entry.overload(server).or_else(|| {
+            // Whoever takes the only server of a pool out knows that nobody is left; whoever drills wants to see others.
+            let is_known = entry.is_only(server) && !matches!(command, Command::Drill { .. });
+            (entry.is_last(server) && !is_known).then(|| {
+                format!("no other server of pool `{pool}` is fit to serve while `{server}` is out; {FORCE}")
+            })
+        })
     }
 }
 
@@ -172,6 +172,17 @@ impl PoolEntry {
             })
             .collect();
         outlook(&bearers, self.looks.load())
+    }
+
+    /// Whether the pool has no other server.
+    fn is_only(&self, server: &str) -> bool {
+        self.slots.iter().all(|slot| slot.answers_to(server))
+    }
+
+    /// Whether this server is fit to serve, and no other is.
+    fn is_last(&self, server: &str) -> bool {
+        let mut fit = self.slots.iter().filter(|slot| slot.is_fit()).peekable();
+        fit.peek().is_some() && fit.all(|slot| slot.answers_to(server))
     }
 
     /// Why the others would not bear what there is without this server; `None` where they would, or where that is not

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use balance::health::{Cause, Outcome};
 
-use super::pools::{Place, Slot};
+use super::pools::Place;
 use super::{Action, Notice, Publisher};
 use crate::live::{Member, PoolState};
 use crate::message::{Answer, DrillEnd, DrillReport, Reply, Survivor};
@@ -135,15 +135,6 @@ impl Publisher {
             crash: None,
             look_at: now,
         })
-    }
-
-    /// Whether no other server of the pool is fit to serve.
-    pub(super) fn is_last(&self, pool: &str, server: &str) -> bool {
-        let Some(entry) = self.pools.get(pool) else {
-            return false;
-        };
-        let mut others = entry.slots.iter().filter(|slot| !slot.answers_to(server));
-        !others.any(Slot::is_fit)
     }
 
     pub(super) fn look_at_drills(&mut self, now: Duration) {

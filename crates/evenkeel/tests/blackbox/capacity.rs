@@ -153,6 +153,31 @@ fn without_max_connections_it_is_told_how_much_more_the_others_would_carry() {
 }
 
 #[test]
+fn the_last_server_that_is_fit_stays_unless_forced() {
+    let go = Arc::new(AtomicBool::new(true));
+    let origins = [0, 1].map(|_| holding(&go));
+    let [a, b] = origins.each_ref().map(|it| it.address().to_string());
+    let servers = origins.each_ref().map(|it| (it.address(), ""));
+    let evenkeel = start(&config(&servers, ""));
+    let finished = ask(&evenkeel, &["server", "disable", "site", &a]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let nobody = format!("no other server of pool `site` is fit to serve while `{b}` is out");
+    for command in [
+        &["server", "drain", "site", &b][..],
+        &["server", "disable", "site", &b],
+        &["server", "weight", "site", &b, "0"],
+    ] {
+        let finished = ask(&evenkeel, command);
+        assert_eq!(finished.code, Some(1), "{command:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(&nobody), "{}", finished.stderr);
+    }
+    let status = connect(web(&evenkeel)).get("/").expect("an answer").status;
+    assert_eq!(status, 200, "nothing was taken out");
+    let finished = ask(&evenkeel, &["server", "drain", "site", &b, "--force"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+#[test]
 fn a_reload_changes_the_level_and_the_room_and_keeps_what_was_measured() {
     let go = Arc::new(AtomicBool::new(false));
     let origins = [0, 1].map(|_| holding(&go));

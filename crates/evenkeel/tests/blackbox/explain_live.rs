@@ -112,7 +112,10 @@ fn words_of_the_operator_and_servers_that_are_full_are_told() {
     );
     go.send(()).expect("sent");
     assert_eq!(client.response().expect("an answer").status, 200);
-    ask(&evenkeel, &["server", "disable", "site", &a.to_string()]);
+    ask(
+        &evenkeel,
+        &["server", "disable", "site", &a.to_string(), "--force"],
+    );
     says(&evenkeel, &["server    none: 503 no_usable_server\n"]);
 }
 

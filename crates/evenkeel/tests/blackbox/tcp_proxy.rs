@@ -334,6 +334,8 @@ fn tunnels_outlive_reloads_and_a_drain_waits_for_them() {
             ", drain: { timeout: 500ms }",
         ),
     );
+    // Until then its drain would leave nobody, and need force.
+    wait_health(&evenkeel, other.address(), "healthy");
     ping("two");
     let name = origin.address().to_string();
     assert_eq!(server(&evenkeel, "site", &name)["active"], 1);

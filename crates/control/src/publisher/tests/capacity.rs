@@ -130,6 +130,32 @@ fn who_would_push_the_rest_over_is_not_taken_out_unless_forced() {
 }
 
 #[test]
+fn the_last_that_is_fit_is_not_taken_out_unless_forced() {
+    let mut scene = Scene::running(&site(&servers(&[("a", ""), ("b", "")])));
+    assert_eq!(scene.publisher.objection(&drain("a", false)), None);
+    scene.set("b", Some(State::Disabled), None);
+    assert_eq!(
+        scene.publisher.objection(&drain("a", false)).as_deref(),
+        Some(
+            "no other server of pool `site` is fit to serve while `a` is out; to do it all the same, force it \
+             (`--force`)"
+        )
+    );
+    assert_eq!(scene.publisher.objection(&drain("a", true)), None);
+    assert_eq!(
+        scene.publisher.objection(&drain("b", false)),
+        None,
+        "it serves nobody"
+    );
+    let only = Scene::running(&site(&servers(&[("a", "")])));
+    assert_eq!(
+        only.publisher.objection(&drain("a", false)),
+        None,
+        "that nobody is left is no surprise"
+    );
+}
+
+#[test]
 fn where_room_is_not_known_it_is_told_and_not_enforced() {
     let mut scene = Scene::running(&site(&servers(&[("a", ", max_connections: 1"), ("b", "")])));
     hold(&scene, "a", 1);
