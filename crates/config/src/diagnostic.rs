@@ -419,6 +419,19 @@ impl Report {
         word: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
+        self.not_among_but(kind, span, message, word, known, None);
+    }
+
+    /// The same, with what else the word could be as help where none of `known` is near.
+    pub(crate) fn not_among_but<'a>(
+        &mut self,
+        kind: Kind,
+        span: Span,
+        message: String,
+        word: &str,
+        known: impl IntoIterator<Item = &'a str>,
+        elsewhere: Option<String>,
+    ) {
         // What is not kept needs no help either: comparing is the dear part.
         let compared = if self.count(Severity::Error) < FINDINGS_MAX {
             COMPARED_MAX
@@ -428,6 +441,7 @@ impl Report {
         let known: Vec<&str> = known.into_iter().take(compared).collect();
         let help = match nearest(word, &known) {
             Some(near) => Some(format!("did you mean `{near}`?")),
+            None if elsewhere.is_some() => elsewhere,
             None if (1..=12).contains(&known.len()) => Some(format!("known: {}", listed(&known))),
             None => None,
         };

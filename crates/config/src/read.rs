@@ -5,6 +5,7 @@
 
 use crate::diagnostic::{Kind, Report, Span, listed};
 use crate::quoting;
+use crate::reference::sections_with;
 use crate::scalar::{Scalar, ScalarKind};
 use crate::tree::{Entry, Node, Value};
 
@@ -275,13 +276,21 @@ pub(crate) fn unknown_key(
         return;
     }
     let message = format!("unknown key `{key}` in {section}");
-    report.not_among(
+    report.not_among_but(
         Kind::UnknownKey,
         entry.key_span,
         message,
         key,
         known.iter().copied(),
+        elsewhere(key),
     );
+}
+
+/// Where a key can stand that has no place here, if those are few.
+fn elsewhere(key: &str) -> Option<String> {
+    let sections = sections_with(key);
+    let few = (1..=3).contains(&sections.len());
+    few.then(|| format!("it is a key of {}", listed(&sections)))
 }
 
 /// What SPEC's config has and this version does not.

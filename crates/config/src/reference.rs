@@ -1,7 +1,8 @@
 //! The reference of every key in Markdown, from the same tables as the readers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use crate::raw::RawConfig;
 use crate::read::{Absent, Read, Shape, Table};
@@ -9,17 +10,36 @@ use crate::read::{Absent, Read, Shape, Table};
 /// Markdown: for each section every key, its type, its default and its meaning.
 pub fn reference() -> String {
     let mut out = String::from(INTRODUCTION);
+    each_table(|table| write_table(table, &mut out));
+    out
+}
+
+/// The sections, and the choices, that have a key, in the order of the reference.
+pub(crate) fn sections_with(key: &str) -> Vec<&'static str> {
+    static SECTIONS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
+        let mut sections: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        each_table(|table| {
+            for key in &table.keys {
+                sections.entry(key.name).or_default().push(table.name);
+            }
+        });
+        sections
+    });
+    SECTIONS.get(key).cloned().unwrap_or_default()
+}
+
+/// Shows every table once, those of a section after it.
+fn each_table(mut show: impl FnMut(&Table)) {
     let mut seen = BTreeSet::new();
     let mut waiting = vec![RawConfig::shape()];
     while let Some(shape) = waiting.pop() {
         for table in tables(&shape) {
             if seen.insert(table.name) {
-                write_table(&table, &mut out);
+                show(&table);
                 waiting.extend(table.keys.into_iter().rev().map(|key| key.shape));
             }
         }
     }
-    out
 }
 
 const INTRODUCTION: &str = "\

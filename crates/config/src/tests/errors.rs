@@ -66,6 +66,19 @@ workers: many
 }
 
 #[test]
+fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+    check_listener(
+        "bind: ':1', balance: random, timeout: 3s, servers: [], routes: [{ affinity: x, pool: p }]",
+        &[
+            "2:14: error[unknown_key]: unknown key `balance` in `listener` (it is a key of `pool`)",
+            "2:31: error[unknown_key]: unknown key `timeout` in `listener` (did you mean `timeouts`?)",
+            "2:44: error[unknown_key]: unknown key `servers` in `listener` (it is a key of `pool`)",
+            "2:68: error[unknown_key]: unknown key `affinity` in `route` (it is a key of `pool`)",
+        ],
+    );
+}
+
+#[test]
 fn rendered() {
     let yaml = "listeners:\n  wéb: { bind: \":1\", pool: p, upgrads: x }\npools: { p: { servers: [a:1] } }\n";
     let diagnostics = Given::main(yaml).load().diagnostics;
