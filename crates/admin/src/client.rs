@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::server::SIGNATURE;
 
 /// For one connection attempt.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -111,6 +113,17 @@ impl Client {
         let mut exchange = std::pin::pin!(async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let status = response.status().as_u16();
+            // A 200 of somebody else's would be taken for a word that was heeded.
+            if response
+                .headers()
+                .get(SERVER)
+                .is_none_or(|it| it != SIGNATURE)
+            {
+                return Err(ClientError::NoAnswer(format!(
+                    "what is at {} is not the admin listener of evenkeel: it answers {status} without `Server: {SIGNATURE}`",
+                    self.url
+                )));
+            }
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
             let body = body.collect().await.map_err(|error| {
                 ClientError::NoAnswer(format!("the answer of {} was cut short: {error}", self.url))

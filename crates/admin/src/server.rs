@@ -29,6 +29,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// After a failed accept, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The `Server` field of each answer, by which a client knows that it has asked the right one.
+pub(crate) const SIGNATURE: &str = "evenkeel";
+
 /// Who asks this listener when it ends here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -46,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     let is_ended = ended.clone();
     let router = router.layer(map_response(move |response: Response| {
         let is_ended = *is_ended.borrow();
-        std::future::ready(say_close_if(is_ended, response))
+        std::future::ready(sign(is_ended, response))
     }));
     let ending = tokio::select! {
         () = accept(&listener, &router, &places, &ended) => Ending::Closed,
@@ -62,9 +65,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     let _ = tokio::time::timeout(END_MAX, places.acquire_many(all)).await;
 }
 
-fn say_close_if(is_ended: bool, mut response: Response) -> Response {
+/// Says who answers, and whether it is the last time.
+fn sign(is_ended: bool, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static(SIGNATURE));
     if is_ended {
-        let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -93,7 +93,7 @@ section! {
     RawAdmin "admin" {
         /// `IP:port`; away from loopback a `token_file` is needed.
         "bind" bind: Text = or(format!("{}; if that port is taken, the next free one", defaults::ADMIN)),
-        /// File that holds the token which clients send.
+        /// File that holds the token which clients send; it is asked for away from loopback, where `bind` is no loopback address.
         "token_file" token_file: Text = or("none"),
     } later []
 }

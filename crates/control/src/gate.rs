@@ -53,6 +53,12 @@ impl Lease {
         }
     }
 
+    /// Whether the slot has not been given back.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held.get() != Held::Nothing
+    }
+
     /// Gives the slot back: the server has done all that it had to do.
     pub fn release(&self) {
         match self.held.replace(Held::Nothing) {

@@ -246,6 +246,9 @@ pub struct Receipt {
     pub finished: u64,
     /// Requests that were ended by us, and why.
     pub cut: Vec<Cut>,
+    /// Another word ended the drain, with so many requests still in use; absent when it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
     /// How long it took.
     pub took_ms: u64,
 }

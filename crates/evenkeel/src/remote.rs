@@ -204,10 +204,10 @@ async fn drain(
     });
     let path = format!("{}/drain?force={force}{query}", path(which));
     let (receipt, _) = ask(client.post(&path).await?, &[200])?;
-    let cut = cut_count(&receipt);
+    let is_drained = receipt.get("left").is_none() && cut_count(&receipt) == 0;
     Ok(Done {
         text: format!("{}: {}\n", which.server, receipt_text(&receipt)),
-        code: if cut > 0 {
+        code: if !is_drained {
             ExitCode::from(exit::WRONG)
         } else {
             exit::WELL
@@ -471,8 +471,12 @@ fn receipt_text(receipt: &Value) -> String {
         .flatten()
         .map(|cut| format!("{} by {}", number(cut, "count"), text(cut, "reason")))
         .collect();
+    let began = match receipt.get("left").and_then(Value::as_u64) {
+        Some(left) => format!("not drained: another command ended that, with {left} in use, after"),
+        None => "drained in".to_owned(),
+    };
     format!(
-        "drained in {} ms; {} new picks, {} by affinity, {} finished, {} cut{}",
+        "{began} {} ms; {} new picks, {} by affinity, {} finished, {} cut{}",
         number(receipt, "took_ms"),
         number(receipt, "new_picks"),
         number(receipt, "affinity_picks"),
@@ -531,6 +535,14 @@ mod tests {
         assert_eq!(
             receipt_text(&clean),
             "drained in 3 ms; 0 new picks, 0 by affinity, 1 finished, 0 cut"
+        );
+        let ended = json!({
+            "new_picks": 0, "affinity_picks": 0, "finished": 0, "cut": [], "left": 1, "took_ms": 3
+        });
+        assert_eq!(
+            receipt_text(&ended),
+            "not drained: another command ended that, with 1 in use, after 3 ms; 0 new picks, 0 by affinity, \
+             0 finished, 0 cut"
         );
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Buffer {
     end: usize,
     /// The last read filled it: there may be much more.
     was_full: bool,
+    /// One of the large ones that are counted.
+    is_bulk: bool,
     /// How the process stood when this was allocated; calm for a recycled one, which takes nothing more.
     pub(crate) level: Level,
 }
@@ -222,13 +224,14 @@ impl Buffers {
 
     /// Takes a buffer back. One that grew for a head is freed, so that it does not stay.
     pub(crate) fn give(&self, mut buffer: Buffer) {
-        let spares = match buffer.bytes.len() {
-            BUFFER_BYTES => &self.usual,
-            BULK_BYTES => {
-                let in_use = self.bulk_in_use.get();
-                self.bulk_in_use.set(in_use.saturating_sub(1));
-                &self.bulk
-            }
+        let was_bulk = std::mem::take(&mut buffer.is_bulk);
+        if was_bulk {
+            let in_use = self.bulk_in_use.get();
+            self.bulk_in_use.set(in_use.saturating_sub(1));
+        }
+        let spares = match (buffer.bytes.len(), was_bulk) {
+            (BUFFER_BYTES, _) => &self.usual,
+            (BULK_BYTES, true) => &self.bulk,
             _ => return,
         };
         buffer.start = 0;
@@ -276,7 +279,8 @@ impl Buffers {
         {
             self.bulk_in_use.set(in_use + 1);
             let kept = self.bulk.take();
-            let large = kept.unwrap_or_else(|| Buffer::fresh(BULK_BYTES));
+            let mut large = kept.unwrap_or_else(|| Buffer::fresh(BULK_BYTES));
+            large.is_bulk = true;
             self.give(std::mem::replace(buffer, large));
         }
     }
@@ -353,6 +357,24 @@ mod tests {
         wide.into_iter().for_each(|buffer| buffers.give(buffer));
         assert_eq!(buffers.bulk_in_use.get(), 0);
         assert_eq!(buffers.bulk.free.borrow().len(), BULK_KEPT_MAX);
+    }
+
+    #[test]
+    fn who_grows_for_a_head_is_not_taken_for_a_large_buffer() {
+        let buffers = Buffers::default();
+        let mut grown = buffers.take();
+        while grown.room().len() < BULK_BYTES {
+            assert!(grown.grow(BULK_BYTES));
+        }
+        let mut wide = buffers.take();
+        wide.added(BUFFER_BYTES);
+        wide.consume(BUFFER_BYTES);
+        buffers.widen(&mut wide);
+        assert!(wide.grow(2 * BULK_BYTES));
+        buffers.give(grown);
+        assert_eq!(buffers.bulk_in_use.get(), 1, "it was never one of them");
+        buffers.give(wide);
+        assert_eq!(buffers.bulk_in_use.get(), 0, "however large it has become");
     }
 
     #[test]

@@ -38,12 +38,42 @@ pub(crate) enum WriteFault {
     Gone,
 }
 
+/// How long a write waits for the other side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// While nothing is taken.
+    pub(crate) idle: Option<Duration>,
+    /// When it must have ended, on [`net::now`]'s clock.
+    pub(crate) until: Option<Duration>,
+}
+
+impl Patience {
+    fn set(self, deadline: &Deadline) {
+        deadline.set_at(earliest(self.idle, self.until));
+    }
+}
+
+impl From<Option<Duration>> for Patience {
+    fn from(idle: Option<Duration>) -> Self {
+        Self { idle, until: None }
+    }
+}
+
+/// `after` from now, or `until`, whichever comes first.
+pub(crate) fn earliest(after: Option<Duration>, until: Option<Duration>) -> Option<Duration> {
+    let at = after.map(|after| net::now().saturating_add(after));
+    match (at, until) {
+        (Some(at), Some(until)) => Some(at.min(until)),
+        (at, until) => at.or(until),
+    }
+}
+
 /// Writes all parts. `taken` counts what the kernel took, however it ends; where it fails, `parts` is what is left.
 pub(crate) async fn write_all(
     stream: &Stream,
     parts: &mut [&[u8]; 3],
     deadline: &Deadline,
-    idle: Option<Duration>,
+    patience: Patience,
     taken: &mut u64,
     push: Push,
 ) -> Result<(), WriteFault> {
@@ -57,7 +87,7 @@ pub(crate) async fn write_all(
         let written = match stream.try_write(in_pieces(&all), push) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                deadline.set(idle);
+                patience.set(deadline);
                 // Boxed, so that who need not wait does not carry its state.
                 match Box::pin(write_later(stream, *parts, deadline, push)).await {
                     Err(net::Elapsed) => return Err(WriteFault::TimedOut),
@@ -263,12 +293,12 @@ pub(crate) async fn drain(
     to: &net::Stream,
     conduit: &Conduit,
     deadline: &Deadline,
-    idle: Option<Duration>,
+    patience: Patience,
     taken: &mut u64,
     push: Push,
 ) -> Result<(), WriteFault> {
     while !conduit.is_empty() {
-        deadline.set(idle);
+        patience.set(deadline);
         let drained = deadline
             .guard(poll_fn(|cx| to.poll_drain(cx, conduit, push)))
             .await;

@@ -230,6 +230,22 @@ impl Stream {
         }
     }
 
+    /// Whether nothing has come that is not read yet, not even the end: asked of the kernel, not of what it has told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.is_quiet(),
+            Kind::Served(_) | Kind::Exchange(_) => false,
+        }
+    }
+
+    /// Whether a close would be a reset, since bytes have come that nobody has read.
+    pub(crate) fn holds_unread(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.holds_unread(),
+            Kind::Served(_) | Kind::Exchange(_) => false,
+        }
+    }
+
     /// Whether anything has arrived, or the other side hung up, as far as the kernel has told this thread. What only
     /// the session is told, such as tickets, does not count.
     pub(crate) fn has_news(&self) -> bool {

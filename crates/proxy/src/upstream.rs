@@ -199,7 +199,9 @@ impl Idle {
         while let Some(idle) = kept.pop() {
             let stale = idle.until <= now
                 || idle.stream.transport != transport
-                || idle.stream.stream.has_news();
+                || idle.stream.stream.has_news()
+                // What may be sent once only asks the kernel itself: it may have more to tell than it has told.
+                || fresh && !idle.stream.stream.is_quiet();
             if stale {
                 continue;
             }

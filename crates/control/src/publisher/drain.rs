@@ -28,6 +28,8 @@ pub(super) struct PendingDrain {
     /// When what still runs is cut.
     deadline: Option<Duration>,
     cutting: Option<Cutting>,
+    /// Requests in use when another word ended it.
+    left: Option<u64>,
     pub(super) look_at: Duration,
 }
 
@@ -115,6 +117,7 @@ impl Publisher {
             began: now,
             deadline,
             cutting: None,
+            left: None,
             look_at: now,
         });
         self.mark_dirty(&name, now);
@@ -135,6 +138,7 @@ impl Publisher {
                     began: now,
                     deadline: timeout.map(|timeout| now.saturating_add(timeout)),
                     cutting: None,
+                    left: None,
                     look_at: now.saturating_add(if with_pool {
                         HEARD_WITHIN
                     } else {
@@ -230,6 +234,8 @@ impl Publisher {
                 .iter()
                 .any(|held| members.contains(&held.member.id));
             if same {
+                let in_use = |held: &Held| u64::from(held.member.cell.in_use());
+                drain.left = Some(drain.members.iter().map(in_use).sum());
                 actions.extend(drain.end(now));
             }
             !same
@@ -241,6 +247,7 @@ impl PendingDrain {
     fn end(&mut self, now: Duration) -> Option<Action> {
         let mut receipt = Receipt {
             took_ms: u64::try_from(now.saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX),
+            left: self.left,
             ..Receipt::default()
         };
         let mut cut = 0;

@@ -1,13 +1,14 @@
 //! One server connection carries the requests of several clients: whatever is cut, and wherever, none sees a byte of
 //! another's.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use testkit::{Origin, Raw, reply, wait_until};
 
-use crate::http_setup::{Outcome, client, freeze, proxy, thaw};
+use crate::http_setup::{Outcome, client, freeze, noise, proxy, proxy_with, thaw};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -252,4 +253,76 @@ fn a_client_that_leaves_takes_its_answer_with_it() -> Outcome {
         assert_eq!(response.text(), "own");
     }
     Ok(())
+}
+
+/// A close on bytes that nobody has read is a reset, and takes with it what the client has not read yet.
+#[test]
+fn an_answer_arrives_whole_whatever_comes_after_the_last_request() -> Outcome {
+    let go = Arc::new(AtomicBool::new(false));
+    let late = go.clone();
+    let origin = Origin::http(move |request| {
+        let _ = wait_until("the late bytes", SOON, || late.load(Ordering::SeqCst));
+        let size: usize = request.target.trim_start_matches('/').parse().unwrap_or(0);
+        reply(200, noise(size))
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    for (number, size) in [2, 3000, 40_000, 400_000].into_iter().enumerate() {
+        for late in ["\r\n", "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            go.store(false, Ordering::SeqCst);
+            let seen = origin.requests();
+            let mut client = client(&evenkeel)?;
+            client.send(format!(
+                "GET /{size} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            ))?;
+            wait_until("it is there", SOON, || origin.requests() > seen)?;
+            client.send(late)?;
+            go.store(true, Ordering::SeqCst);
+            let response = client.response()?;
+            ensure!(
+                response.body == noise(size),
+                "{number}: {}",
+                response.body.len()
+            );
+            client.expect_close()?;
+        }
+    }
+    Ok(())
+}
+
+/// Such credentials count for a connection, and for whoever asks over it next.
+#[test]
+fn a_connection_that_knows_its_user_is_nobody_elses() -> Outcome {
+    for (credentials, connections) in [("Basic YTpi", 1), ("NTLM TlRM", 2), ("negotiate YII", 2)] {
+        let origin = Origin::http(|_| reply(200, "here"))?;
+        let evenkeel = proxy(&[origin.address()])?;
+        let response = client(&evenkeel)?.exchange(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {credentials}\r\n\r\n"
+        ))?;
+        ensure!(response.status == 200, "{response}");
+        let response = client(&evenkeel)?.get("/")?;
+        ensure!(response.status == 200, "{response}");
+        assert_eq!(origin.connections(), connections, "{credentials}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_server_no_longer_than_the_request_may_take() -> Outcome {
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = over.clone();
+    let origin = Origin::start(move |connection| {
+        connection.read_request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+        while connection.write(noise(100_000)).is_ok() {}
+        ended.store(true, Ordering::SeqCst);
+        Ok(())
+    })?;
+    let evenkeel = proxy_with(
+        &[origin.address()],
+        &["timeouts: { write_idle: 1h }"],
+        &["timeouts: { request: 500ms }"],
+    )?;
+    let mut client = client(&evenkeel)?;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    wait_until("its server is let go", SOON, || over.load(Ordering::SeqCst))
 }

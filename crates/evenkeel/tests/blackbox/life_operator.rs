@@ -361,3 +361,58 @@ fn idle_connections_to_a_server_are_closed_when_it_takes_no_new_traffic() {
     assert_eq!(client.response().expect("an answer").status, 200);
     closed().expect("in use");
 }
+
+#[test]
+fn a_drain_that_another_command_ends_says_so() {
+    let (go, wait) = channel();
+    let slow = slow_origin(wait);
+    let other = Origin::http(|_| reply(200, "other")).expect("an origin");
+    let evenkeel = start(&site(&[slow.address()], ""));
+    wait_all(&evenkeel, &[slow.address()], "healthy");
+    let mut client = slow_client(&evenkeel, &slow);
+    reload(&evenkeel, &site(&[slow.address(), other.address()], ""));
+    wait_all(&evenkeel, &[other.address()], "healthy");
+    let url = evenkeel.admin_url().expect("an address");
+    let folder = evenkeel.dir().path().to_owned();
+    let name = slow.address().to_string();
+    let drained = name.clone();
+    let drain = std::thread::spawn(move || {
+        evenkeel_in(
+            &folder,
+            &["server", "drain", "site", &drained, "--admin", &url],
+        )
+    });
+    wait_until("it drains", SOON, || {
+        of(&evenkeel, slow.address(), "state") == "drain"
+    })
+    .expect("it drains");
+    let finished = ask(&evenkeel, &["server", "disable", "site", &name]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let finished = drain.join().expect("a thread");
+    assert_eq!(finished.code, Some(1), "{}", finished.text());
+    let why = "not drained: another command ended that, with 1 in use, after";
+    assert!(finished.text().contains(why), "{}", finished.text());
+    go.send(()).expect("sent");
+    assert_eq!(client.response().expect("an answer").status, 200);
+}
+
+/// Its 200 would else be taken for a word that was heeded.
+#[test]
+fn a_server_that_is_not_evenkeel_is_told_apart() {
+    let other = Origin::http(|_| reply(200, "{}")).expect("an origin");
+    let evenkeel = start(&site(&[other.address()], ""));
+    let url = format!("http://{}", other.address());
+    for command in [
+        &["status"][..],
+        &["reload"],
+        &["server", "drain", "site", "a"],
+        &["server", "disable", "site", "a"],
+        &["affinity", "forget", "site", "--all"],
+    ] {
+        let all = [command, &["--admin", &url]].concat();
+        let finished = evenkeel_in(evenkeel.dir().path(), &all);
+        assert_eq!(finished.code, Some(3), "{command:?}: {}", finished.text());
+        let why = "is not the admin listener of evenkeel";
+        assert!(finished.stderr.contains(why), "{}", finished.stderr);
+    }
+}

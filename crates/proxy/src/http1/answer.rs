@@ -57,7 +57,7 @@ pub(super) async fn send(
         &conn.stream,
         &mut parts,
         &conn.deadline,
-        http.timeouts.write_idle,
+        http.timeouts.write_idle.into(),
         &mut taken,
         crate::net::Push::Now,
     );

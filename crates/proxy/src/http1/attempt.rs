@@ -298,12 +298,12 @@ fn finish(
         return Ok(Done::Tunnel(server, lease, cx.config.timeouts.tunnel));
     }
     let upload_whole = upload.is_done() && sent_whole && !upload.was_cut();
-    if reusable && upload_whole && !cx.plan.closes {
+    if reusable && upload_whole && !cx.plan.closes && !cx.plan.private {
         keep(cx, block, server);
     }
     Ok(Done::Next(match after {
         After::Keep if upload.is_done() => Next::Keep,
-        // The client asked for the end, and has said all it had to say.
+        // The client asked for the end, and has said all it had to say, as far as was read.
         After::Close
             if upload.is_done() && !block.request.keep_alive && block.client_in.is_empty() =>
         {
@@ -332,7 +332,7 @@ fn await_head(cx: &Cx<'_>, responding: &Responding<'_>) {
         && let Some(per_try) = cx.plan.retries.per_try_timeout
         && first_byte.is_none_or(|first_byte| per_try < first_byte)
     {
-        let head_until = respond::earliest(Some(per_try), cx.until);
+        let head_until = relay::earliest(Some(per_try), cx.until);
         responding.head_until.set(head_until);
     }
     respond::set_head_deadline(responding, first_byte);
@@ -439,7 +439,7 @@ pub(super) async fn send_parts(
         &server.stream,
         parts,
         deadline,
-        idle,
+        idle.into(),
         &mut taken,
         net::Push::Now,
     )

@@ -18,7 +18,7 @@ use super::answer::{self, Content};
 use super::attempt::{Again, Done, Fault, attempt};
 use super::log::Log;
 use super::plan::{self, Plan, Refused};
-use super::respond;
+
 use super::upload::Upload;
 use super::{Block, Conn, Next, affinity, encode, grpc, hedge, retry};
 use crate::bounds::Counted;
@@ -26,6 +26,7 @@ use crate::http2::{self, Obtained};
 use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::queue;
+use crate::relay;
 use crate::tls::ClientTls;
 use crate::upstream::{self, Lease, ServerStream};
 use crate::worker::LocalWorld;
@@ -460,7 +461,7 @@ async fn obtain_http2(
         member,
         http2,
         tls: cx.tls,
-        until: respond::earliest(cx.config.timeouts.connect, cx.until),
+        until: relay::earliest(cx.config.timeouts.connect, cx.until),
         sockets_max: cx.config.connections_per_server,
         keep_alive: cx.config.timeouts.keep_alive,
         only_new,
@@ -519,7 +520,7 @@ async fn connect(
     lease: &Lease,
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
-    let until = respond::earliest(cx.config.timeouts.connect, cx.until);
+    let until = relay::earliest(cx.config.timeouts.connect, cx.until);
     let sockets_max = cx.config.connections_per_server;
     let worker = &cx.conn.worker;
     upstream::connect(worker, &lease.member, until, sockets_max, deadline, tls).await

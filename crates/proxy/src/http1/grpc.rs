@@ -131,7 +131,7 @@ impl Call {
                     &conn.stream,
                     &mut parts,
                     &conn.deadline,
-                    idle,
+                    idle.into(),
                     &mut taken,
                     Push::Now,
                 );

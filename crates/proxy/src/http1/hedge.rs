@@ -22,7 +22,7 @@ use super::attempt::{self, Again, Done, Fault, Sent};
 use super::exchange::{self, Cx, Unserved};
 use super::log::Log;
 use super::upload::Upload;
-use super::{Block, grpc, respond, retry};
+use super::{Block, grpc, retry};
 use crate::buffer::Buffer;
 use crate::http2;
 use crate::net::{self, Deadline};
@@ -432,7 +432,7 @@ async fn await_head(
     sent: Sent,
     deadline: Deadline,
 ) -> Result<Ready, Fault> {
-    deadline.set_at(respond::earliest(cx.config.timeouts.first_byte, cx.until));
+    deadline.set_at(relay::earliest(cx.config.timeouts.first_byte, cx.until));
     let mut server_in = cx.conn.worker.buffers.take();
     let head = deadline.guard(read_head(&sent.server, method, &mut server_in));
     let head = head.await;

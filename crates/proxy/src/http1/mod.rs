@@ -297,12 +297,12 @@ impl Conn {
                     self.worker.give_block(block);
                     return Row::Http2(read);
                 }
-                Next::Close => {
+                Next::Close if !self.stream.holds_unread() => {
                     self.worker.give_block(block);
                     self.stream.say_end();
                     return Row::Ended;
                 }
-                Next::Linger => {
+                Next::Close | Next::Linger => {
                     self.worker.give_block(block);
                     self.linger().await;
                     return Row::Ended;

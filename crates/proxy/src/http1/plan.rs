@@ -37,6 +37,8 @@ pub(super) struct Plan<'w> {
     pub(super) upgrade: bool,
     /// Whether the server was asked to close, which it may do without saying so.
     pub(super) closes: bool,
+    /// Whether the client's credentials are those of a connection, not of a request: nobody else may use the server's.
+    pub(super) private: bool,
 }
 
 /// A request that no server gets.
@@ -151,6 +153,18 @@ pub(super) fn plan<'w>(
         secure,
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
+        private: head.present.contains(Known::Authorization)
+            && head.fields.iter().any(|field| {
+                field.known == Known::Authorization && is_of_connection(field.value.of(bytes))
+            }),
+    })
+}
+
+/// Whether credentials are taken for everything that follows on a connection (RFC 4559 §6, MS-NTHT).
+fn is_of_connection(credentials: &[u8]) -> bool {
+    let scheme = credentials.split(|&byte| byte == b' ').next();
+    scheme.is_some_and(|scheme| {
+        scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
     })
 }
 

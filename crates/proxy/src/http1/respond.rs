@@ -23,7 +23,7 @@ use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::http2;
 use crate::net::{self, Conduit, Deadline, Push};
 use crate::outcome;
-use crate::relay::{self, Framing, WriteFault, YIELD_BYTES};
+use crate::relay::{self, Framing, Patience, WriteFault, YIELD_BYTES, earliest};
 use crate::stream::Stream;
 use crate::upstream::Lease;
 
@@ -479,8 +479,8 @@ async fn splice(
         };
         on.seen.bytes.set(on.seen.bytes.get() + count as u64);
         let mut taken = 0;
-        let idle = on.write_idle;
-        let drained = relay::drain(client, conduit, on.deadline, idle, &mut taken, push).await;
+        let patience = patience(on);
+        let drained = relay::drain(client, conduit, on.deadline, patience, &mut taken, push).await;
         drained.map_err(|fault| to_client(on, fault))?;
         if framing.is_done() {
             return Ok(SpliceEnd::Done);
@@ -528,7 +528,8 @@ pub(super) async fn write(
     // Set before: while this waits for the client the upload may fail, and a part of it may have gone out.
     let had_sent = on.seen.sent.replace(true);
     let (client, mut taken) = (&on.conn.stream, 0);
-    let written = relay::write_all(client, parts, on.deadline, on.write_idle, &mut taken, push);
+    let patience = patience(on);
+    let written = relay::write_all(client, parts, on.deadline, patience, &mut taken, push);
     let written = written.await;
     if taken == 0 {
         on.seen.sent.set(had_sent);
@@ -539,11 +540,19 @@ pub(super) async fn write(
     }
 }
 
+/// How long the client may take: no longer than the request, while its server is held.
+fn patience(on: &Responding<'_>) -> Patience {
+    Patience {
+        idle: on.write_idle,
+        until: on.until.filter(|_| on.lease.is_held()),
+    }
+}
+
 /// Writes an interim response: the final one may still be ours.
 async fn write_interim(on: &Responding<'_>, head: &[u8]) -> Result<(), ResponseFault> {
     let (client, mut taken, mut parts) = (&on.conn.stream, 0, [head, &[], &[]]);
-    let (idle, push) = (on.write_idle, Push::Now);
-    let written = relay::write_all(client, &mut parts, on.deadline, idle, &mut taken, push);
+    let (patience, push) = (patience(on), Push::Now);
+    let written = relay::write_all(client, &mut parts, on.deadline, patience, &mut taken, push);
     written.await.map_err(|fault| to_client(on, fault))
 }
 
@@ -552,6 +561,9 @@ fn to_client(on: &Responding<'_>, fault: WriteFault) -> ResponseFault {
     match fault {
         // Cut by a drill, or at a drain's deadline: the client waits for what will not come.
         WriteFault::TimedOut if on.server_is_crashed() || on.lease.member.is_cut() => {
+            ResponseFault::TimedOut
+        }
+        WriteFault::TimedOut if patience(on).until.is_some_and(|until| until <= net::now()) => {
             ResponseFault::TimedOut
         }
         _ => ResponseFault::ClientGone,
@@ -585,13 +597,4 @@ pub(super) fn set_head_deadline(on: &Responding<'_>, after: Option<Duration>) {
 /// Sets the deadline of the next wait, within that of the whole request.
 pub(super) fn set_deadline(on: &Responding<'_>, after: Option<Duration>) {
     on.deadline.set_at(earliest(after, on.until));
-}
-
-/// `after` from now, or `until`, whichever comes first.
-pub(super) fn earliest(after: Option<Duration>, until: Option<Duration>) -> Option<Duration> {
-    let at = after.map(|after| net::now().saturating_add(after));
-    match (at, until) {
-        (Some(at), Some(until)) => Some(at.min(until)),
-        (at, until) => at.or(until),
-    }
 }

@@ -287,7 +287,15 @@ async fn drain(
     seen: &Seen,
 ) -> Result<u64, UploadFault> {
     let step = async |taken: &mut u64| {
-        relay::drain(server, conduit, deadline, idle, taken, net::Push::Now).await
+        relay::drain(
+            server,
+            conduit,
+            deadline,
+            idle.into(),
+            taken,
+            net::Push::Now,
+        )
+        .await
     };
     until_taken(seen, step).await
 }
@@ -302,7 +310,15 @@ async fn write_piece(
 ) -> Result<u64, UploadFault> {
     let mut parts: [&[u8]; 3] = [first, second, &[]];
     let step = async |taken: &mut u64| {
-        relay::write_all(server, &mut parts, deadline, idle, taken, net::Push::Now).await
+        relay::write_all(
+            server,
+            &mut parts,
+            deadline,
+            idle.into(),
+            taken,
+            net::Push::Now,
+        )
+        .await
     };
     until_taken(seen, step).await
 }

@@ -34,7 +34,9 @@ pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
 const CONTROL_FRAMES_MAX: u32 = 10_000;
 /// Bytes of a response that h2 holds for one stream while the socket is full.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
-/// How long the client may take for its part of a connection's end.
+/// What small pieces of bodies may cost that nobody has taken yet, in windows of the connection.
+const PIECES_WINDOWS: usize = 2;
+/// How long nothing may move at a connection's end, which the client has its part in.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Whether these are the first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.3). The rest of the preface is judged
@@ -89,6 +91,7 @@ pub(crate) async fn serve(
                 waits: None,
                 until: None,
                 heard: 0,
+                moved: 0,
                 asked: false,
                 served: false,
                 leaving: false,
@@ -187,6 +190,7 @@ async fn shake(
 ) -> Result<Connection<Io, Piece>, End> {
     let http2 = &limits.http2;
     let mut builder = Builder::new();
+    let window = usize::try_from(http2.connection_window).unwrap_or(usize::MAX);
     // Twice what a head may hold, so that one that is a little too large is answered, counted and logged as in HTTP/1.
     let list_max = limits.head_bytes.saturating_mul(2).max(16 * 1024);
     builder
@@ -194,12 +198,14 @@ async fn shake(
         .initial_window_size(http2.stream_window)
         .initial_connection_window_size(http2.connection_window)
         .max_header_list_size(u32::try_from(list_max).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER_MAX);
+        .max_send_buffer_size(SEND_BUFFER_MAX)
+        // It counts over the whole life of a connection: `Link::count_reset` does over a time.
+        .max_local_error_reset_streams(None)
+        // By what small pieces cost beside their bytes: a server that takes none for a moment is no abuse of its client.
+        .data_frame_budget(PIECES_WINDOWS * window);
     if let Some(resets) = http2.resets {
         let resets = usize::try_from(resets).unwrap_or(usize::MAX);
-        builder
-            .max_pending_accept_reset_streams(resets)
-            .max_local_error_reset_streams(Some(resets));
+        builder.max_pending_accept_reset_streams(resets);
     }
     if limits.websockets {
         builder.enable_connect_protocol();
@@ -318,6 +324,8 @@ struct Task<'a> {
     until: Option<Duration>,
     /// Bytes received when the deadline was set.
     heard: u64,
+    /// Bytes that had gone either way by then.
+    moved: u64,
     /// A ping is on its way.
     asked: bool,
     /// A request has come.
@@ -434,7 +442,8 @@ impl Task<'_> {
                 self.leave();
                 Poll::Ready(None)
             }
-            Some(Waits::End) => Poll::Ready(Some(End::Over)),
+            // What streams have left behind may still be on its way.
+            Some(Waits::End) if self.carrier.moved() == self.moved => Poll::Ready(Some(End::Over)),
             Some(Waits::Pong) if !is_heard => Poll::Ready(Some(End::Gone)),
             Some(Waits::Life) if !is_heard => {
                 let ping = self.pings.as_mut().map(|it| it.send_ping(Ping::opaque()));
@@ -448,6 +457,7 @@ impl Task<'_> {
     fn wait_for(&mut self, what: Waits) {
         self.waits = Some(what);
         self.heard = self.carrier.received();
+        self.moved = self.carrier.moved();
         let http2 = &self.limits.http2;
         let wait = match what {
             Waits::Request if !self.served => self.limits.header,

@@ -44,6 +44,8 @@ pub(super) struct Carrier {
     read_size: Cell<usize>,
     /// Bytes received so far, to tell whether the other side is alive.
     received: Cell<u64>,
+    /// Bytes that the kernel took.
+    written: Cell<u64>,
     watch: RefCell<FrameWatch>,
     unread: Rc<Unread>,
     flood: Cell<Option<Flood>>,
@@ -74,6 +76,7 @@ impl Carrier {
             read_budget: Cell::new(READ_BUDGET),
             read_size: Cell::new(READ_MIN),
             received: Cell::new(0),
+            written: Cell::new(0),
             watch: RefCell::new(watch),
             unread,
             flood: Cell::new(None),
@@ -89,6 +92,16 @@ impl Carrier {
     /// Bytes received so far.
     pub(super) fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// Bytes that have gone either way so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.received.get().saturating_add(self.written.get())
+    }
+
+    fn add_written(&self, count: usize) {
+        let written = self.written.get().saturating_add(count as u64);
+        self.written.set(written);
     }
 
     /// What the other side sends too much of. From then on nothing is read.
@@ -116,6 +129,7 @@ impl Carrier {
         while !out.left().is_empty() {
             let slices = [IoSlice::new(out.left())];
             let count = ready!(self.stream.poll_write(cx, &slices, Push::Now))?;
+            self.add_written(count);
             out.went(count);
         }
         Poll::Ready(Ok(()))
@@ -197,6 +211,7 @@ impl Carrier {
                 let slices = slices.get(..count).unwrap_or_default();
                 ready!(self.stream.poll_write(cx, slices, Push::Now))?
             };
+            self.add_written(written);
             out.went(written.min(gathered));
             if written > gathered {
                 return Poll::Ready(Ok(written - gathered));

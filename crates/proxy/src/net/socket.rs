@@ -243,6 +243,12 @@ impl Stream {
         quiet
     }
 
+    /// Whether bytes have come that nobody has read: a close would then be a reset, which takes with it what the other
+    /// side has not read yet.
+    pub(crate) fn holds_unread(&self) -> bool {
+        self.peek().is_ok_and(|count| count > 0)
+    }
+
     fn peek(&self) -> io::Result<usize> {
         let (count, _) = rustix::net::recv(self, &mut [0], RecvFlags::PEEK)?;
         Ok(count)

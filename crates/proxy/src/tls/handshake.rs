@@ -256,7 +256,7 @@ async fn refuse_plain(
     let mut taken = 0;
     let parts: &mut [&[u8]; 3] = &mut [answer.as_bytes(), &[], &[]];
     // Whoever does not take it has left.
-    let _ = relay::write_all(stream, parts, deadline, idle, &mut taken, Push::Now).await;
+    let _ = relay::write_all(stream, parts, deadline, idle.into(), &mut taken, Push::Now).await;
 }
 
 fn record(

@@ -69,6 +69,6 @@ pub(crate) async fn refuse(
     let record = [21, 3, 3, 0, 2, 2, alert];
     let (mut taken, parts) = (0, &mut [&record[..], &[], &[]]);
     // Whoever does not take it has left.
-    let _ = relay::write_all(client, parts, deadline, None, &mut taken, Push::Now).await;
+    let _ = relay::write_all(client, parts, deadline, None.into(), &mut taken, Push::Now).await;
     relay::linger(client, deadline, buffers).await;
 }

@@ -34,6 +34,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of a response's head and of its trailers.
 const HEAD_BYTES: u32 = 64 * 1024;
+/// Streams that were given up whose late frames are known to be theirs.
+const FORGOTTEN_MAX: usize = 1000;
 
 /// Where a connection stands.
 enum State {
@@ -511,6 +513,10 @@ fn builder(streams: u32) -> Builder {
         .max_header_list_size(HEAD_BYTES)
         // Small pieces that readers have not taken yet are bounded by the windows.
         .data_frame_budget(usize::try_from(window).unwrap_or(usize::MAX))
+        // What a server still sends of a stream that was given up is not its fault, and such streams come for as long as
+        // the connection lives.
+        .max_local_error_reset_streams(None)
+        .max_concurrent_reset_streams(FORGOTTEN_MAX)
         // Until the server has said how many it wants: see `greet`.
         .initial_max_send_streams(0);
     builder
