@@ -13,7 +13,7 @@ use control::decide;
 use control::reason::Reason;
 use rules::forward::{self, Hop, IdFrom};
 use rules::{NoTrace, Request, Walk, host, path};
-use wire::http1::{Body, Known, Method, RequestHead, Span, Version};
+use wire::http1::{Body, Field, Known, Method, RequestHead, Span, Version};
 
 use super::encode::{self, RequestParts};
 use super::log::Log;
@@ -153,19 +153,20 @@ pub(super) fn plan<'w>(
         secure,
         upgrade: upgrade.is_some(),
         closes: encode::is_nameless(head, aim.absolute, edits),
-        private: head.present.contains(Known::Authorization)
-            && head.fields.iter().any(|field| {
-                field.known == Known::Authorization && is_of_connection(field.value.of(bytes))
-            }),
+        private: is_private(head, bytes),
     })
 }
 
-/// Whether credentials are taken for everything that follows on a connection (RFC 4559 §6, MS-NTHT).
-fn is_of_connection(credentials: &[u8]) -> bool {
-    let scheme = credentials.split(|&byte| byte == b' ').next();
-    scheme.is_some_and(|scheme| {
-        scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
-    })
+/// Whether its credentials are taken for everything that follows on a connection (RFC 4559 §6, MS-NTHT).
+fn is_private(head: &RequestHead, bytes: &[u8]) -> bool {
+    let is_of_connection = |field: &Field| {
+        let scheme = field.value.of(bytes).split(|&byte| byte == b' ').next();
+        field.known == Known::Authorization
+            && scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
+            })
+    };
+    head.present.contains(Known::Authorization) && head.fields.iter().any(is_of_connection)
 }
 
 /// What an authority is answered that asks whether a name is ours.
