@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use testkit::{Origin, Raw, reply, wait_until};
 
-use crate::http_setup::{Outcome, client, freeze, noise, proxy, proxy_with, thaw};
+use crate::http_setup::{Outcome, client, freeze, noise, proxy, thaw};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -304,25 +304,4 @@ fn a_connection_that_knows_its_user_is_nobody_elses() -> Outcome {
         assert_eq!(origin.connections(), connections, "{credentials}");
     }
     Ok(())
-}
-
-#[test]
-fn a_client_that_does_not_read_holds_its_server_no_longer_than_the_request_may_take() -> Outcome {
-    let over = Arc::new(AtomicBool::new(false));
-    let ended = over.clone();
-    let origin = Origin::start(move |connection| {
-        connection.read_request()?;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
-        while connection.write(noise(100_000)).is_ok() {}
-        ended.store(true, Ordering::SeqCst);
-        Ok(())
-    })?;
-    let evenkeel = proxy_with(
-        &[origin.address()],
-        &["timeouts: { write_idle: 1h }"],
-        &["timeouts: { request: 500ms }"],
-    )?;
-    let mut client = client(&evenkeel)?;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    wait_until("its server is let go", SOON, || over.load(Ordering::SeqCst))
 }

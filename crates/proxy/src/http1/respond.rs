@@ -540,11 +540,11 @@ pub(super) async fn write(
     }
 }
 
-/// How long the client may take: no longer than the request, while its server is held.
+/// How long the client may take: a call no longer than it said itself, while its server is held.
 fn patience(on: &Responding<'_>) -> Patience {
     Patience {
         idle: on.write_idle,
-        until: on.until.filter(|_| on.lease.is_held()),
+        until: on.call.until().filter(|_| on.lease.is_held()),
     }
 }
 
@@ -563,7 +563,8 @@ fn to_client(on: &Responding<'_>, fault: WriteFault) -> ResponseFault {
         WriteFault::TimedOut if on.server_is_crashed() || on.lease.member.is_cut() => {
             ResponseFault::TimedOut
         }
-        WriteFault::TimedOut if patience(on).until.is_some_and(|until| until <= net::now()) => {
+        // Who set this time hears that it is over; its server is not to blame.
+        WriteFault::TimedOut if on.call.until().is_some_and(|until| until <= net::now()) => {
             ResponseFault::TimedOut
         }
         _ => ResponseFault::ClientGone,

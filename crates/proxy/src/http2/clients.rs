@@ -202,7 +202,7 @@ async fn shake(
         // It counts over the whole life of a connection: `Link::count_reset` does over a time.
         .max_local_error_reset_streams(None)
         // By what small pieces cost beside their bytes: a server that takes none for a moment is no abuse of its client.
-        .data_frame_budget(PIECES_WINDOWS * window);
+        .data_frame_budget(window.saturating_mul(PIECES_WINDOWS));
     if let Some(resets) = http2.resets {
         let resets = usize::try_from(resets).unwrap_or(usize::MAX);
         builder.max_pending_accept_reset_streams(resets);
