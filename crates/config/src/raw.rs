@@ -105,7 +105,8 @@ section! {
         "delay" delay: Time = or(show_duration(defaults::SHUTDOWN_DELAY)),
         /// An idle keep-alive connection stays open this long for one more request.
         "idle_wait" idle_wait: Time = or(show_duration(defaults::SHUTDOWN_IDLE_WAIT)),
-        /// After this, what is left is cut.
+        /// After this, what is left is cut: who waits for an answer gets 503 `draining`, an answer that is half sent
+        /// is reset.
         "timeout" timeout: Time = or(show_duration(defaults::SHUTDOWN_TIMEOUT)),
     } later []
 }

@@ -68,7 +68,7 @@ pub struct Shutdown {
     pub delay: Duration,
     /// How long an idle keep-alive connection stays open for one more request.
     pub idle_wait: Duration,
-    /// After this, what is left is cut.
+    /// After this, what is left is cut, and who waits for an answer is told so.
     pub timeout: Duration,
 }
 

@@ -21,6 +21,8 @@ pub enum Reason {
     HeaderTimeout,
     /// The request body stopped coming.
     BodyTimeout,
+    /// The whole request took too long, a good part of it by its client.
+    RequestTimeout,
     /// No route matched.
     NoRoute,
     /// The route is only for clients that have shown a certificate.
@@ -95,7 +97,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::BadFraming,
         Self::BadRequest,
         Self::HeaderTooLarge,
@@ -103,6 +105,7 @@ impl Reason {
         Self::BodyTooLarge,
         Self::HeaderTimeout,
         Self::BodyTimeout,
+        Self::RequestTimeout,
         Self::NoRoute,
         Self::ClientCertificate,
         Self::Misdirected,
@@ -151,6 +154,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::NoRoute => "no_route",
             Self::ClientCertificate => "client_certificate",
             Self::Misdirected => "misdirected",
@@ -202,7 +206,10 @@ impl Reason {
             Self::ClientCertificate => 403,
             Self::NoRoute => 404,
             Self::MethodRefused => 405,
-            Self::HeaderTimeout | Self::BodyTimeout | Self::HandshakeTimeout => 408,
+            Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::RequestTimeout
+            | Self::HandshakeTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::Misdirected => 421,
@@ -245,6 +252,7 @@ impl Reason {
             Self::HeaderTooLarge | Self::UriTooLong | Self::BodyTooLarge => Code::ResourceExhausted,
             Self::HeaderTimeout
             | Self::BodyTimeout
+            | Self::RequestTimeout
             | Self::FirstByteTimeout
             | Self::ResponseTimeout
             | Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -272,6 +280,9 @@ impl Reason {
             Self::BodyTooLarge => "the request body passed `limits.body_bytes`",
             Self::HeaderTimeout => "the request head did not come within `timeouts.header`",
             Self::BodyTimeout => "the request body stopped for longer than `timeouts.body_idle`",
+            Self::RequestTimeout => {
+                "the request took longer than `timeouts.request`, a tenth of that or more waiting for the client to send or to read; no server is charged with it"
+            }
             Self::NoRoute => "no route of the listener matched",
             Self::ClientCertificate => {
                 "the route has `client_auth: required`, and the client has shown no certificate"

@@ -324,6 +324,7 @@ async fn start(
         watching: config.watch.map(Watching::start),
         reloads: reload::Reloads::default(),
         ending: None,
+        cut: 0,
         upgrading: Upgrading::new(config.options.upgrades.then_some(config.invocation), drains),
     })
 }

@@ -18,6 +18,7 @@ use crate::http1::IDLE_TAG;
 use crate::http2::CONNECTION_TAG;
 use crate::listener::{self, At, Listening, StopAccepting};
 use crate::net::{self, Acceptor};
+use crate::queue::QUEUE_TAG;
 use crate::sockets::{self, BindError, Bound, HandedOver, Inherited, Share, ShareSocket};
 use crate::tls::{Issued, Secrets, Tls, TlsError};
 use crate::worker::Worker;
@@ -76,6 +77,7 @@ pub struct Engine {
 struct End {
     draining: bool,
     closes_idle: bool,
+    cuts_all: bool,
 }
 
 /// What a stop came to.
@@ -394,6 +396,16 @@ impl Engine {
             net::expire(IDLE_TAG);
             here.worker.idle.clear();
             here.worker.http2.leave_all();
+        });
+    }
+
+    /// Cuts what is still served: who waits for a server, or for its answer, is told that it will not come.
+    pub fn cut_all(&mut self) {
+        self.close_idle();
+        self.ending.cuts_all = true;
+        self.everywhere(|here| {
+            here.worker.cuts_all.set(true);
+            net::expire_where(|tag| tag <= QUEUE_TAG);
         });
     }
 

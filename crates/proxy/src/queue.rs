@@ -19,6 +19,9 @@ use crate::net::{self, Deadline, First};
 use crate::stream::Stream;
 use crate::worker::Worker;
 
+/// Marks the deadlines of who waits here.
+pub(crate) const QUEUE_TAG: u32 = u32::MAX - 3;
+
 /// Who waits.
 pub(crate) struct Waiter<'a> {
     pub(crate) worker: &'a Worker,
@@ -94,8 +97,7 @@ async fn wait_in(
     let began = net::clock();
     let left = wait.saturating_sub(*waited);
     let until = net::now().saturating_add(left);
-    // Tags are for those who hold a server.
-    waiter.deadline.tag(0);
+    waiter.deadline.tag(QUEUE_TAG);
     waiter
         .deadline
         .set_at(Some(waiter.until.map_or(until, |other| other.min(until))));
@@ -124,6 +126,8 @@ async fn wait_with(ticket: &Ticket, waiter: &Waiter<'_>) -> (WaitEnd, Result<Lea
         Poll::Ready(())
     });
     match waiter.deadline.guard(net::race(ended(ticket), gone)).await {
+        // A slot that another one has left who was cut is of no use now.
+        _ if waiter.worker.cuts_all.get() => (WaitEnd::Timeout, Err(Reason::Draining)),
         Ok(First::Left(Ended::Granted(lease))) => (WaitEnd::Served, Ok(lease)),
         Ok(First::Left(Ended::Displaced)) => (WaitEnd::Full, Err(Reason::QueueFull)),
         Ok(First::Left(Ended::Unservable)) => (WaitEnd::NoServer, Err(Reason::NoUsableServer)),

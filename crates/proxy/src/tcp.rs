@@ -128,7 +128,7 @@ pub(crate) async fn serve(
                 &worker.buffers,
             )
             .await;
-            let reason = judge(end, &lease, &client, &server.stream);
+            let reason = judge(&worker, end, &lease, &client, &server.stream);
             outcome::tunnelled(&worker, &lease.member, reason, down > 0);
             (
                 reason,
@@ -170,7 +170,13 @@ pub(crate) async fn serve(
 }
 
 /// Says why a connection ended, and passes a failure of one side on to the other as a reset.
-fn judge(end: TunnelEnd, lease: &Lease, client: &Stream, server: &Stream) -> Option<Reason> {
+fn judge(
+    worker: &Worker,
+    end: TunnelEnd,
+    lease: &Lease,
+    client: &Stream,
+    server: &Stream,
+) -> Option<Reason> {
     match end {
         TunnelEnd::Finished => None,
         TunnelEnd::Idle => {
@@ -178,7 +184,7 @@ fn judge(end: TunnelEnd, lease: &Lease, client: &Stream, server: &Stream) -> Opt
             server.reset_on_close();
             Some(if lease.member.is_crashed() {
                 Reason::ServerReset
-            } else if lease.member.is_cut() {
+            } else if worker.cuts(&lease.member) {
                 Reason::Draining
             } else {
                 Reason::ResponseTimeout

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::Destination;
 use control::crew::WorkerLoad;
-use control::live::PoolState;
+use control::live::{Member, PoolState};
 use control::message::{Event, Message};
 use control::metrics::WorkerCells;
 use control::pick::LocalPool;
@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) draining: Cell<bool>,
     /// Set later in a shutdown: a connection that becomes idle is closed at once.
     pub(crate) closes_idle: Cell<bool>,
+    /// Set when the time of a shutdown is over: what is still served is cut.
+    pub(crate) cuts_all: Cell<bool>,
     world: RefCell<Rc<LocalWorld>>,
     /// Boxed: a block goes to its connection and back as one pointer.
     blocks: Spares<Box<Block>>,
@@ -124,6 +126,7 @@ impl Worker {
             first_reads_untried: Cell::new(0),
             draining: Cell::new(false),
             closes_idle: Cell::new(false),
+            cuts_all: Cell::new(false),
             world: RefCell::new(Rc::new(world)),
             blocks: Spares::new(BLOCKS_MAX),
             log,
@@ -163,6 +166,11 @@ impl Worker {
         self.hub.crew.of(self.number)
     }
 
+    /// Whether what runs on this server is to be cut: the time of its drain is over, or that of the process.
+    pub(crate) fn cuts(&self, member: &Member) -> bool {
+        member.is_cut() || self.cuts_all.get()
+    }
+
     pub(crate) fn count_error(&self, reason: Reason) {
         if let Some(counter) = self.cells().errors.get(reason as usize) {
             counter.increment();
@@ -170,7 +178,7 @@ impl Worker {
     }
 
     /// Tells the publisher that a server refused a connection, once until it has heard.
-    pub(crate) fn report_refused(&self, member: &control::live::Member) {
+    pub(crate) fn report_refused(&self, member: &Member) {
         if member.note_refused() {
             self.hub
                 .send(Message::Event(Event::Refused { member: member.id }));

@@ -10,6 +10,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_millis(100);
 /// After idle connections were told to close, they are waited for this long, so that their ends are clean.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// After everything was cut, clients are waited for this long, so that they hear of it.
+const CUT_WAIT: Duration = Duration::from_secs(1);
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +20,9 @@ pub(super) enum Step {
     CloseListeners,
     /// Connections that wait for a next request are closed.
     CloseIdle,
-    /// The process ends; what is still served is cut.
+    /// What is still served is cut, and told so.
+    Cut,
+    /// The process ends.
     Stop,
 }
 
@@ -40,6 +44,8 @@ enum Stage {
         closed: Duration,
         idle_closed: Duration,
     },
+    /// The time is over.
+    Cut { since: Duration },
 }
 
 impl Ending {
@@ -61,8 +67,10 @@ impl Ending {
             Stage::Delay { .. } => return None,
             Stage::Idle { closed } => {
                 let quiet = active == 0 && open == 0 && now >= closed.saturating_add(SETTLE);
-                if quiet || self.is_over(closed, now) {
+                if quiet {
                     (Step::Stop, self.stage)
+                } else if self.is_over(closed, now) {
+                    (Step::Cut, Stage::Cut { since: now })
                 } else if now >= closed.saturating_add(self.config.idle_wait) {
                     let idle_closed = now;
                     (
@@ -82,7 +90,17 @@ impl Ending {
             } => {
                 let clean = open == 0 || now >= idle_closed.saturating_add(CLOSE_WAIT);
                 let quiet = active == 0 && clean && now >= closed.saturating_add(SETTLE);
-                if !quiet && !self.is_over(closed, now) {
+                if quiet {
+                    (Step::Stop, self.stage)
+                } else if self.is_over(closed, now) {
+                    (Step::Cut, Stage::Cut { since: now })
+                } else {
+                    return None;
+                }
+            }
+            Stage::Cut { since } => {
+                let heard = active == 0 && open == 0;
+                if !heard && now < since.saturating_add(CUT_WAIT) {
                     return None;
                 }
                 (Step::Stop, self.stage)
@@ -177,7 +195,24 @@ mod tests {
                 (0, 1, 1, Some(Step::CloseListeners)),
                 (5000, 1, 1, Some(Step::CloseIdle)),
                 (5999, 1, 1, None),
-                (6000, 1, 1, Some(Step::Stop)),
+                (6000, 1, 1, Some(Step::Cut)),
+                (6020, 0, 1, None),
+                (6040, 0, 0, Some(Step::Stop)),
+            ],
+        );
+    }
+
+    #[test]
+    fn who_does_not_hear_of_the_cut_is_not_waited_for_without_end() {
+        check(
+            0,
+            5000,
+            1000,
+            &[
+                (0, 1, 1, Some(Step::CloseListeners)),
+                (1000, 1, 1, Some(Step::Cut)),
+                (1999, 1, 1, None),
+                (2000, 1, 1, Some(Step::Stop)),
             ],
         );
     }

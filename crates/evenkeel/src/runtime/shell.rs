@@ -63,6 +63,8 @@ pub(super) struct Shell {
     pub(super) reloads: Reloads,
     /// Set once a signal has asked for the end.
     pub(super) ending: Option<Ending>,
+    /// Requests and TCP connections that were served when the time of the end was over.
+    pub(super) cut: u64,
     pub(super) upgrading: Upgrading,
 }
 
@@ -414,6 +416,10 @@ impl Shell {
                 }
             }
             Step::CloseIdle => self.engine.close_idle(),
+            Step::Cut => {
+                self.cut = active;
+                self.engine.cut_all();
+            }
             Step::Stop => {}
         }
         Some(step)
@@ -422,6 +428,8 @@ impl Shell {
     async fn end(mut self) -> ExitCode {
         self.state_file.end();
         let proxy::Stopped { cut, stuck } = self.engine.stop();
+        // Those who were told are not served any more.
+        let cut = cut.max(self.cut);
         if stuck == 0 {
             // Every sender was a worker's.
             self.access_log.end();

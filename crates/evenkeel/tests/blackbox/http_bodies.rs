@@ -355,3 +355,41 @@ fn a_long_body_beside_an_answer_that_waits_for_it_is_not_cut() -> Outcome {
     assert_eq!((response.status, &*response.text()), (200, "abc"));
     Ok(())
 }
+
+/// A server that answers before it reads ten bytes, and keeps its connection.
+fn early(status: &'static str) -> anyhow::Result<Origin> {
+    Origin::start(move |conn| {
+        while conn.read_head()?.is_some() {
+            conn.write(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok"))?;
+            conn.read_exactly(10)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_answered_early_says_whether_the_connection_goes_on() -> Outcome {
+    // Refused: nobody waits for the rest, and the client hears that.
+    let origin = early("413 Content Too Large")?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let mut refused = client(&evenkeel)?;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+    let answer = refused.exchange(head)?;
+    ensure!((answer.status, answer.closes()) == (413, true), "{answer}");
+    // Served: the rest comes, and the next request after it.
+    let origin = early("200 OK")?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let mut served = client(&evenkeel)?;
+    for _ in 0..3 {
+        let answer = served.exchange(head)?;
+        ensure!((answer.status, answer.closes()) == (200, false), "{answer}");
+        served.send("0123456789")?;
+    }
+    ensure!(origin.connections() == 1, "{}", origin.connections());
+    // Nobody has told this client to send.
+    let expects = head.replace("Content-Length", "Expect: 100-continue\r\nContent-Length");
+    let mut held_back = client(&evenkeel)?;
+    let answer = held_back.exchange(expects)?;
+    ensure!((answer.status, answer.closes()) == (200, true), "{answer}");
+    held_back.expect_close()
+}

@@ -181,3 +181,23 @@ fn the_server_sees_the_path_that_was_matched() -> Outcome {
     assert_eq!(origin.requests(), before);
     Ok(())
 }
+
+#[test]
+fn a_server_may_say_which_upgrade_it_requires() -> Outcome {
+    let origin = Origin::http(|_| {
+        b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: foo/2\r\nContent-Length: 2\r\n\r\nno"
+            .to_vec()
+    })?;
+    let evenkeel = proxy(&[origin.address()])?;
+    let mut client = client(&evenkeel)?;
+    for _ in 0..2 {
+        let answer = client.get("/")?;
+        ensure!(answer.status == 426, "{answer}");
+        ensure!(answer.header("upgrade") == Some("foo/2"), "{answer}");
+        ensure!(
+            answer.headers.has_token("connection", "upgrade"),
+            "{answer}"
+        );
+    }
+    Ok(())
+}

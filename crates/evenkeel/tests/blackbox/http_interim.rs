@@ -55,7 +55,8 @@ fn a_server_may_refuse_what_was_expected() -> Outcome {
         "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
     )?;
     assert_eq!((response.status, response.text().as_str()), (417, "no"));
-    // The body may or may not come now: the connection cannot be used on.
+    // The body may or may not come now: the connection cannot be used on, and says so.
+    ensure!(response.closes(), "{response}");
     client.expect_close()
 }
 

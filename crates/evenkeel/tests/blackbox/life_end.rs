@@ -3,9 +3,9 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use testkit::{Evenkeel, Load, Origin, Raw, Signal, missing, reply, wait_until};
+use testkit::{Evenkeel, Load, Origin, Raw, Signal, curl, missing, reply, wait_until};
 
-use crate::life_support::{SOON, connect, nginxes, site, start, wait_all, web};
+use crate::life_support::{SOON, connect, metric, nginxes, site, start, wait_all, web};
 
 fn terminate(evenkeel: &mut Evenkeel) {
     evenkeel.signal(Signal::TERM).expect("a signal");
@@ -15,11 +15,11 @@ fn exit_code(evenkeel: &mut Evenkeel) -> Option<i32> {
     evenkeel.wait_exit(SOON).expect("an end").code()
 }
 
-/// An origin that answers `/slow` when it is told to, or never.
+/// An origin that answers anything but probes when it is told to, or never.
 fn slow_origin(wait: std::sync::mpsc::Receiver<()>) -> Origin {
     let wait = std::sync::Mutex::new(wait);
     Origin::http(move |request| {
-        if request.target == "/slow" {
+        if request.target != "/health" {
             let wait = wait.lock().expect("one at a time");
             wait.recv_timeout(SOON).ok();
         }
@@ -93,10 +93,7 @@ fn a_slow_request_is_waited_for() {
     client
         .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("sent");
-    wait_until("it is there", SOON, || {
-        origin.seen().iter().any(|it| it.target == "/slow")
-    })
-    .expect("it is there");
+    wait_target(&origin, "/slow");
     terminate(&mut evenkeel);
     let line = evenkeel.wait_log("stopping", SOON).expect("a line");
     assert!(line.contains("\"active\":1"), "{line}");
@@ -115,23 +112,103 @@ fn a_slow_request_is_waited_for() {
         .expect("a last line");
 }
 
+/// Waits until the origin has been asked for this.
+fn wait_target(origin: &Origin, target: &str) {
+    wait_until(&format!("{target} is there"), SOON, || {
+        origin.seen().iter().any(|it| it.target == target)
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Whether this is what a client hears that waited until the end's time was over.
+#[track_caller]
+fn assert_told(mut client: Raw) {
+    let answer = client.response().expect("an answer");
+    let reason = answer.header("x-evenkeel-reason");
+    assert_eq!((answer.status, reason), (503, Some("draining")), "{answer}");
+    assert!(answer.closes(), "{answer}");
+    client.expect_close().expect("closed");
+}
+
 #[test]
-fn what_runs_past_the_timeout_is_cut_and_counted() {
+fn who_waits_past_the_timeout_is_told_and_counted() {
     let (_go, wait) = channel();
     let origin = slow_origin(wait);
+    // Three at a time: the fourth waits for a place.
+    let settings = "limits: { max_connections: 3, queue_wait: 20s }";
+    let config = site(&[origin.address()], settings).replace("timeout: 10s", "timeout: 1s");
+    let mut evenkeel = start(&config);
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut answered = connect(web(&evenkeel));
+    answered
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_target(&origin, "/slow");
+    let mut sending = connect(web(&evenkeel));
+    sending
+        .send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+        .expect("sent");
+    let url = format!("http://{}/multiplexed", web(&evenkeel));
+    let asked = std::thread::spawn(move || {
+        let args = ["--http2-prior-knowledge", "-d", "body", &url];
+        curl(&args).expect("an answer")
+    });
+    wait_until("three are served", SOON, || {
+        metric(&evenkeel, "evenkeel_active_connections") >= 3.0
+    })
+    .expect("three are served");
+    let mut queued = connect(web(&evenkeel));
+    queued
+        .send("GET /queued HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    wait_until("one waits", SOON, || {
+        metric(&evenkeel, "evenkeel_queue_length") >= 1.0
+    })
+    .expect("one waits");
+    terminate(&mut evenkeel);
+    assert_told(answered);
+    assert_told(sending);
+    assert_told(queued);
+    let answer = asked.join().expect("it ended");
+    let reason = answer.header("x-evenkeel-reason");
+    assert_eq!((answer.status, reason), (503, Some("draining")), "{answer}");
+    assert_eq!(exit_code(&mut evenkeel), Some(0));
+    evenkeel
+        .wait_log("stopped: 4 requests cut", SOON)
+        .expect("a last line");
+}
+
+#[test]
+fn an_answer_that_is_half_sent_at_the_timeout_does_not_look_whole() {
+    let origin = Origin::start(|conn| {
+        while let Some(request) = conn.read_request()? {
+            if request.target == "/health" {
+                conn.write(reply(200, "well"))?;
+                continue;
+            }
+            conn.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")?;
+            conn.hang(SOON);
+        }
+        Ok(())
+    })
+    .expect("an origin");
     let config = site(&[origin.address()], "").replace("timeout: 10s", "timeout: 1s");
+    let config = format!("access_log: {{ to: stderr }}\n{config}");
     let mut evenkeel = start(&config);
     wait_all(&evenkeel, &[origin.address()], "healthy");
     let mut client = connect(web(&evenkeel));
     client
-        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("sent");
-    wait_until("it is there", SOON, || {
-        origin.seen().iter().any(|it| it.target == "/slow")
-    })
-    .expect("it is there");
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    client.read_exactly(head.len()).expect("a beginning");
     terminate(&mut evenkeel);
+    let rest = client.read_to_end();
+    assert!(rest.is_err(), "it ended cleanly: {rest:?}");
     assert_eq!(exit_code(&mut evenkeel), Some(0));
+    evenkeel
+        .wait_log("\"reason\":\"draining\"", SOON)
+        .expect("a line of it");
     evenkeel
         .wait_log("stopped: 1 request cut", SOON)
         .expect("a last line");
@@ -147,10 +224,7 @@ fn a_second_signal_cuts_at_once() {
     client
         .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("sent");
-    wait_until("it is there", SOON, || {
-        origin.seen().iter().any(|it| it.target == "/slow")
-    })
-    .expect("it is there");
+    wait_target(&origin, "/slow");
     terminate(&mut evenkeel);
     evenkeel.wait_log("stopping", SOON).expect("a line");
     evenkeel.signal(Signal::INT).expect("a signal");

@@ -39,6 +39,7 @@ mod http_reuse;
 mod http_routing;
 mod http_setup;
 mod http_smuggling;
+mod http_time;
 mod labels;
 mod life_admin;
 mod life_death;

@@ -118,6 +118,7 @@ impl Engine {
                     let worker = Worker::new(number, hub.clone(), mailboxes, seed, log);
                     worker.draining.set(end.draining);
                     worker.closes_idle.set(end.closes_idle);
+                    worker.cuts_all.set(end.cuts_all);
                     net::spawn(worker.clone().sweep());
                     HERE.set(Some(Here {
                         worker,

@@ -24,6 +24,9 @@ use crate::stream::Stream;
 use crate::upstream::{Lease, NoConnection, ServerStream};
 use crate::worker::Worker;
 
+/// How long the rest of a request is waited for whose answer is sent.
+const REST_WAIT: Duration = Duration::from_secs(2);
+
 /// How one try ended without an answer for the client.
 pub(super) enum Fault {
     /// Another one may follow.
@@ -188,14 +191,15 @@ pub(super) async fn receive(
         keep: block.request.keep_alive,
         closes: !block.request.keep_alive && upload_done.get() && block.client_in.is_empty(),
         upload_done: &upload_done,
+        expects: block.request.expect_continue && upload.bytes == 0,
         upgrade: cx.plan.upgrade,
         edits: &block.edits,
         binding: &block.binding,
         learns: affinity::learns(cx),
         server_idle: cx.config.timeouts.idle,
         write_idle: cx.http.timeouts.write_idle,
-        until: cx.until,
-        head_until: Cell::new(cx.until),
+        time: cx.time,
+        head_until: Cell::new(cx.time.until),
         retries,
         elsewhere: Cell::new(retries.gives_up() && (cx.repeats || cx.repeats_call)),
         repeats: cx.repeats,
@@ -242,7 +246,7 @@ pub(super) async fn receive(
         }
         // Nobody else may be asked: what this server says is what the client gets.
         responding.elsewhere.set(false);
-        responding.head_until.set(cx.until);
+        responding.head_until.set(cx.time.until);
         await_head(cx, &responding);
         let buffers = ResponseBuffers {
             server_in: &mut block.server_in,
@@ -284,7 +288,10 @@ fn finish(
     }
     let Responded { after, reusable } = match responded {
         Ok(responded) => responded,
-        Err(fault) => return Err(response_fault(fault, seen, &lease, &server)),
+        Err(fault) => {
+            let is_cut = cx.conn.worker.cuts(&lease.member);
+            return Err(response_fault(fault, seen, is_cut, &server));
+        }
     };
     if cx.is_call {
         let end = seen.end.get();
@@ -332,7 +339,7 @@ fn await_head(cx: &Cx<'_>, responding: &Responding<'_>) {
         && let Some(per_try) = cx.plan.retries.per_try_timeout
         && first_byte.is_none_or(|first_byte| per_try < first_byte)
     {
-        let head_until = relay::earliest(Some(per_try), cx.until);
+        let head_until = relay::earliest(Some(per_try), cx.time.until);
         responding.head_until.set(head_until);
     }
     respond::set_head_deadline(responding, first_byte);
@@ -345,9 +352,9 @@ fn gives_up(responding: &Responding<'_>, fault: &ResponseFault) -> Option<RetryC
         ResponseFault::Retried => Some(RetryCause::Status),
         ResponseFault::TimedOut
             if responding.seen.head_at.get().is_none()
-                && !responding.lease.member.is_cut()
+                && !responding.is_cut()
                 && late(responding.head_until.get())
-                && !late(responding.until) =>
+                && !responding.time.is_over() =>
         {
             Some(RetryCause::PerTryTimeout)
         }
@@ -467,22 +474,32 @@ async fn both_ways(
     uploads: UploadBuffers<'_>,
     hedged: bool,
 ) -> Result<Option<Result<Responded, ResponseFault>>, Fault> {
-    responding.deadline.set_at(cx.until);
+    responding.deadline.set_at(cx.time.until);
     let mut response = std::pin::pin!(respond::respond(responding, buffers));
     let body_idle = cx.http.timeouts.body_idle;
     let write_idle = cx.config.timeouts.idle;
-    let rest = upload::relay_rest(
-        &responding.conn.stream,
-        responding.server,
-        upload,
-        uploads,
-        body_idle,
-        write_idle,
-        responding.seen,
-    );
-    let uploaded = match net::race(rest, response.as_mut()).await {
-        First::Right(responded) => return Ok(Some(responded)),
-        First::Left(uploaded) => uploaded,
+    let uploaded = {
+        let mut rest = std::pin::pin!(upload::relay_rest(
+            &responding.conn.stream,
+            responding.server,
+            upload,
+            uploads,
+            (body_idle, write_idle),
+            cx.time,
+            responding.seen,
+        ));
+        match net::race(rest.as_mut(), response.as_mut()).await {
+            First::Right(Ok(responded))
+                if responded.after == After::Keep && !cx.conn.stream.is_carried() =>
+            {
+                // The next request can follow if this one ends soon, which is seen by what was read of it.
+                responding.deadline.set(Some(REST_WAIT));
+                let _ = responding.deadline.guard(rest).await;
+                return Ok(Some(Ok(responded)));
+            }
+            First::Right(responded) => return Ok(Some(responded)),
+            First::Left(uploaded) => uploaded,
+        }
     };
     match uploaded {
         Ok(()) if hedged && !responding.seen.begun.get() && hedge::is_due(cx, upload) => {
@@ -512,16 +529,9 @@ async fn both_ways(
     Ok(Some(response.await))
 }
 
-fn response_fault(
-    fault: ResponseFault,
-    seen: &Seen,
-    lease: &Lease,
-    server: &ServerStream,
-) -> Fault {
+fn response_fault(fault: ResponseFault, seen: &Seen, is_cut: bool, server: &ServerStream) -> Fault {
     let fault = match fault {
-        ResponseFault::TimedOut if lease.member.is_crashed() => {
-            ResponseFault::Ended { reset: true }
-        }
+        ResponseFault::TimedOut if server.is_crashed() => ResponseFault::Ended { reset: true },
         fault => fault,
     };
     let reason = match fault {
@@ -533,7 +543,7 @@ fn response_fault(
         }
         ResponseFault::Ended { reset: true } => Reason::ServerReset,
         ResponseFault::Ended { reset: false } => Reason::ServerClosed,
-        ResponseFault::TimedOut if lease.member.is_cut() => Reason::Draining,
+        ResponseFault::TimedOut if is_cut => Reason::Draining,
         ResponseFault::TimedOut if seen.begun.get() => Reason::ResponseTimeout,
         ResponseFault::TimedOut => Reason::FirstByteTimeout,
         // Passed on where it cannot be retried.

@@ -131,6 +131,9 @@ fn forwarding(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], parts: &Reque
     }
 }
 
+/// An answer that names the protocols by which the request would be served.
+const UPGRADE_REQUIRED: u16 = 426;
+
 /// How the client's connection goes on after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -198,13 +201,14 @@ pub(super) fn response(
     match after {
         After::Keep => connection(out, version, true),
         After::Close => connection(out, version, false),
-        After::Interim => {}
-        After::Upgrade => {
-            out.extend_from_slice(b"Connection: upgrade\r\n");
-            if let Some(upgrade) = head.upgrade {
-                encode::field(out, b"Upgrade", upgrade.of(bytes));
-            }
-        }
+        After::Interim | After::Upgrade => {}
+    }
+    // The protocol that is spoken from now on, or those that would do (RFC 9110 §15.5.22).
+    if (after == After::Upgrade || head.status == UPGRADE_REQUIRED)
+        && let Some(upgrade) = head.upgrade
+    {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        encode::field(out, b"Upgrade", upgrade.of(bytes));
     }
     out.extend_from_slice(encode::CRLF);
 }

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Duration;
 
 use config::{HttpListener, Pool};
 use control::affinity::Bond;
@@ -16,11 +15,12 @@ use control::tries::{Allowance, Nothing, Tries};
 
 use super::answer::{self, Content};
 use super::attempt::{Again, Done, Fault, attempt};
+use super::blame::Time;
 use super::log::Log;
 use super::plan::{self, Plan, Refused};
 
 use super::upload::Upload;
-use super::{Block, Conn, Next, affinity, encode, grpc, hedge, retry};
+use super::{Block, Conn, Next, affinity, encode, hedge, retry};
 use crate::bounds::Counted;
 use crate::http2::{self, Obtained};
 use crate::net::{self, Deadline};
@@ -43,10 +43,7 @@ pub(super) struct Cx<'a> {
     /// What the pool's servers meet; `None`: plain bytes.
     pub(super) tls: Option<&'a Arc<ClientTls>>,
     pub(super) plan: &'a Plan<'a>,
-    /// When the whole request must have ended, on [`net::now`]'s clock.
-    pub(super) until: Option<Duration>,
-    /// When the client of a call of gRPC no longer waits, on the same clock.
-    pub(super) call_until: Option<Duration>,
+    pub(super) time: &'a Time,
     /// Whether the request may be sent again once a server took a byte of it.
     pub(super) repeats: bool,
     /// Whether it is a call of gRPC, which may be sent again after some of the codes that a server answers.
@@ -131,9 +128,7 @@ pub(super) async fn run(
         }
     }
     let limit = plan::request_timeout(plan.route, plan.config);
-    let until = limit.map(|limit| net::now().saturating_add(limit));
-    let call_until = block.call.until();
-    let until = until.into_iter().chain(call_until).min();
+    let time = Time::new(limit, block.call.until());
     let cx = Cx {
         conn,
         http,
@@ -141,8 +136,7 @@ pub(super) async fn run(
         pool,
         tls: world.tls.of_pool(plan.to.pool),
         plan: &plan,
-        until,
-        call_until,
+        time: &time,
         repeats,
         repeats_call,
         is_call,
@@ -242,7 +236,7 @@ async fn forward(
         let lease = match picked {
             Ok(lease) => lease,
             Err(reason) => {
-                let reason = grpc::judged(state.over(reason), cx.call_until);
+                let reason = cx.time.judge(state.over(reason));
                 affinity::note_unserved(cx, reason, log);
                 return Err(Unserved::new(reason));
             }
@@ -277,7 +271,7 @@ async fn forward(
         match tried {
             Ok(done) => return Ok(done),
             Err(Fault::Final(mut unserved)) => {
-                unserved.reason = grpc::judged(unserved.reason, cx.call_until);
+                unserved.reason = cx.time.judge(unserved.reason);
                 log.count_end(unserved.reason);
                 return Err(unserved);
             }
@@ -299,7 +293,7 @@ async fn forward(
 
 /// The answer has begun and cannot be finished.
 async fn cut(cx: &Cx<'_>, block: &mut Block, reason: Reason, log: &mut Log) -> Next {
-    let reason = grpc::judged(reason, cx.call_until);
+    let reason = cx.time.judge(reason);
     log.count_end(reason);
     log.note(reason);
     if !cx.is_call {
@@ -321,10 +315,13 @@ fn not_connected(
     no_connection: NoConnection,
     log: &mut Log,
 ) -> Result<(), Reason> {
+    if cx.conn.worker.cuts_all.get() {
+        return Err(Reason::Draining);
+    }
     let (reason, cause) = no_connection.reason();
-    let judged = grpc::judged(reason, cx.call_until);
+    let judged = cx.time.judge(reason);
     if judged != reason {
-        // The client had no more time for it: that says nothing of the server.
+        // There was no more time for it: that says nothing of the server.
         outcome::ended(&cx.conn.worker, member, judged, false);
         return Err(judged);
     }
@@ -332,7 +329,7 @@ fn not_connected(
         bond.note_refused(member.id);
     }
     outcome::not_connected(&cx.conn.worker, member, no_connection);
-    let past = retry::is_past(cx.until);
+    let past = cx.time.is_over();
     state.handle_no_connection(reason, member.id, &mut block.tried, &cx.allowance, past)?;
     if let Some(cause) = cause {
         cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
@@ -350,6 +347,9 @@ fn try_again(
     again: Again,
     log: &mut Log,
 ) -> Result<(), Reason> {
+    if cx.conn.worker.cuts_all.get() {
+        return Err(Reason::Draining);
+    }
     let reason = again.reason();
     let Some(member) = log.member.clone() else {
         return Err(reason);
@@ -389,7 +389,7 @@ impl Cx<'_> {
             worker: &self.conn.worker,
             client: &self.conn.stream,
             deadline: &self.conn.deadline,
-            until: self.until,
+            until: self.time.until,
             priority: self.plan.route.priority.unwrap_or(self.http.priority),
             tried,
             may_half_close: false,
@@ -461,7 +461,7 @@ async fn obtain_http2(
         member,
         http2,
         tls: cx.tls,
-        until: relay::earliest(cx.config.timeouts.connect, cx.until),
+        until: relay::earliest(cx.config.timeouts.connect, cx.time.until),
         sockets_max: cx.config.connections_per_server,
         keep_alive: cx.config.timeouts.keep_alive,
         only_new,
@@ -520,7 +520,7 @@ async fn connect(
     lease: &Lease,
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
-    let until = relay::earliest(cx.config.timeouts.connect, cx.until);
+    let until = relay::earliest(cx.config.timeouts.connect, cx.time.until);
     let sockets_max = cx.config.connections_per_server;
     let worker = &cx.conn.worker;
     upstream::connect(worker, &lease.member, until, sockets_max, deadline, tls).await

@@ -22,7 +22,7 @@ use super::attempt::{self, Again, Done, Fault, Sent};
 use super::exchange::{self, Cx, Unserved};
 use super::log::Log;
 use super::upload::Upload;
-use super::{Block, grpc, retry};
+use super::{Block, retry};
 use crate::buffer::Buffer;
 use crate::http2;
 use crate::net::{self, Deadline};
@@ -370,7 +370,7 @@ impl Runner<'_> {
                 log.fail(member, again.cause);
             }
             Fault::Final(Unserved { reason, .. }) | Fault::Cut(reason) => {
-                let reason = grpc::judged(reason, cx.call_until);
+                let reason = cx.time.judge(reason);
                 outcome::ended(worker, member, reason, false);
                 log.fail(
                     member,
@@ -432,7 +432,10 @@ async fn await_head(
     sent: Sent,
     deadline: Deadline,
 ) -> Result<Ready, Fault> {
-    deadline.set_at(relay::earliest(cx.config.timeouts.first_byte, cx.until));
+    deadline.set_at(relay::earliest(
+        cx.config.timeouts.first_byte,
+        cx.time.until,
+    ));
     let mut server_in = cx.conn.worker.buffers.take();
     let head = deadline.guard(read_head(&sent.server, method, &mut server_in));
     let head = head.await;
@@ -461,11 +464,13 @@ async fn await_head(
         Err(net::Elapsed) if server.is_crashed() => {
             Err(Fault::Retry(Again::ended(true, true, server.reused)))
         }
-        Err(net::Elapsed) => Err(Fault::Final(Unserved::new(if lease.member.is_cut() {
-            Reason::Draining
-        } else {
-            Reason::FirstByteTimeout
-        }))),
+        Err(net::Elapsed) => Err(Fault::Final(Unserved::new(
+            if cx.conn.worker.cuts(&lease.member) {
+                Reason::Draining
+            } else {
+                Reason::FirstByteTimeout
+            },
+        ))),
     }
 }
 

@@ -6,6 +6,7 @@
 mod affinity;
 mod answer;
 mod attempt;
+mod blame;
 mod encode;
 mod exchange;
 mod grpc;
@@ -567,7 +568,7 @@ impl Conn {
         if matches!(end, TunnelEnd::Idle) {
             if lease.member.is_crashed() {
                 log.note(Reason::ServerReset);
-            } else if lease.member.is_cut() {
+            } else if self.worker.cuts(&lease.member) {
                 log.note(Reason::Draining);
             }
         }

@@ -16,6 +16,7 @@ use wire::http1::{
     Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
 };
 
+use super::blame::Time;
 use super::encode::{self, After};
 use super::grpc::{self, Answer, Call};
 use super::{Conn, web};
@@ -46,6 +47,8 @@ pub(super) struct Responding<'a> {
     pub(super) closes: bool,
     /// Whether the request body has been read whole; it may still become so.
     pub(super) upload_done: &'a Cell<bool>,
+    /// Whether the client sends the request body only when it is told to.
+    pub(super) expects: bool,
     /// Whether an upgrade was asked for.
     pub(super) upgrade: bool,
     pub(super) edits: &'a rules::Edits,
@@ -55,8 +58,7 @@ pub(super) struct Responding<'a> {
     pub(super) learns: Option<Learns<'a>>,
     pub(super) server_idle: Option<Duration>,
     pub(super) write_idle: Option<Duration>,
-    /// When the whole request must have ended.
-    pub(super) until: Option<Duration>,
+    pub(super) time: &'a Time,
     /// When the head must have come.
     pub(super) head_until: Cell<Option<Duration>>,
     /// Answers with these statuses are not passed on, but reported; none while the body is on its way.
@@ -77,6 +79,11 @@ impl Responding<'_> {
             edits: self.edits,
             binding: self.binding,
         }
+    }
+
+    /// Whether what runs on the server is to end.
+    pub(super) fn is_cut(&self) -> bool {
+        self.conn.worker.cuts(&self.lease.member)
     }
 
     /// Whether a drill has the server out.
@@ -336,13 +343,19 @@ fn reason_of(error: &io::Error) -> Reason {
 
 /// How the client's connection goes on; `delimited`: the end of the body is not that of the connection.
 pub(super) fn after(on: &Responding<'_>, head: &ResponseHead, delimited: bool) -> After {
-    // A server that answers early and closes will not take the rest of the request.
-    let abandoned = !on.upload_done.get() && !head.keep_alive;
-    if on.keep && delimited && !abandoned && !on.conn.is_leaving() {
+    let is_whole = on.upload_done.get() || on.conn.stream.is_carried();
+    if on.keep && delimited && (is_whole || is_read_on(on, head)) && !on.conn.is_leaving() {
         After::Keep
     } else {
         After::Close
     }
+}
+
+/// Whether a server that answers early still takes the rest of the request, which the client is about to send: who has
+/// refused it, or was not waited for, may do neither.
+fn is_read_on(on: &Responding<'_>, head: &ResponseHead) -> bool {
+    let is_held_back = on.expects && on.seen.sent_up.get() == 0;
+    head.keep_alive && matches!(head.status, 200..300) && !is_held_back
 }
 
 pub(super) fn broken(on: &Responding<'_>, error: &impl std::fmt::Display) -> ResponseFault {
@@ -478,9 +491,10 @@ async fn splice(
             Push::Now
         };
         on.seen.bytes.set(on.seen.bytes.get() + count as u64);
-        let mut taken = 0;
+        let (mut taken, began) = (0, net::now());
         let patience = patience(on);
         let drained = relay::drain(client, conduit, on.deadline, patience, &mut taken, push).await;
+        on.time.handle_wait(began);
         drained.map_err(|fault| to_client(on, fault))?;
         if framing.is_done() {
             return Ok(SpliceEnd::Done);
@@ -501,8 +515,7 @@ async fn splice(
 /// to be left.
 pub(super) async fn yield_now(on: &Responding<'_>) -> Result<(), ResponseFault> {
     net::yield_now().await;
-    let is_over = on.until.is_some_and(|until| until <= net::now());
-    if is_over || on.lease.member.is_cut() || on.server_is_crashed() {
+    if on.time.is_over() || on.is_cut() || on.server_is_crashed() {
         return Err(ResponseFault::TimedOut);
     }
     Ok(())
@@ -527,10 +540,11 @@ pub(super) async fn write(
 ) -> Result<u64, ResponseFault> {
     // Set before: while this waits for the client the upload may fail, and a part of it may have gone out.
     let had_sent = on.seen.sent.replace(true);
-    let (client, mut taken) = (&on.conn.stream, 0);
+    let (client, mut taken, began) = (&on.conn.stream, 0, net::now());
     let patience = patience(on);
     let written = relay::write_all(client, parts, on.deadline, patience, &mut taken, push);
     let written = written.await;
+    on.time.handle_wait(began);
     if taken == 0 {
         on.seen.sent.set(had_sent);
     }
@@ -540,11 +554,11 @@ pub(super) async fn write(
     }
 }
 
-/// How long the client may take: a call no longer than it said itself, while its server is held.
+/// How long the client may take: no longer than the whole request, while its server is held.
 fn patience(on: &Responding<'_>) -> Patience {
     Patience {
         idle: on.write_idle,
-        until: on.call.until().filter(|_| on.lease.is_held()),
+        until: on.time.until.filter(|_| on.lease.is_held()),
     }
 }
 
@@ -560,13 +574,9 @@ async fn write_interim(on: &Responding<'_>, head: &[u8]) -> Result<(), ResponseF
 fn to_client(on: &Responding<'_>, fault: WriteFault) -> ResponseFault {
     match fault {
         // Cut by a drill, or at a drain's deadline: the client waits for what will not come.
-        WriteFault::TimedOut if on.server_is_crashed() || on.lease.member.is_cut() => {
-            ResponseFault::TimedOut
-        }
-        // Who set this time hears that it is over; its server is not to blame.
-        WriteFault::TimedOut if on.call.until().is_some_and(|until| until <= net::now()) => {
-            ResponseFault::TimedOut
-        }
+        WriteFault::TimedOut if on.server_is_crashed() || on.is_cut() => ResponseFault::TimedOut,
+        // Whose fault that is, is judged later.
+        WriteFault::TimedOut if on.lease.is_held() && on.time.is_over() => ResponseFault::TimedOut,
         _ => ResponseFault::ClientGone,
     }
 }
@@ -577,14 +587,14 @@ fn is_sending(on: &Responding<'_>) -> bool {
     let is_over = bound(on).is_some_and(|until| until <= net::now());
     sent_up != on.seen.judged_at.replace(sent_up)
         && !is_over
-        && !on.lease.member.is_cut()
+        && !on.is_cut()
         && !on.server_is_crashed()
 }
 
 /// What no silence may pass.
 fn bound(on: &Responding<'_>) -> Option<Duration> {
     if on.seen.head_at.get().is_some() {
-        on.until
+        on.time.until
     } else {
         on.head_until.get()
     }
@@ -597,5 +607,5 @@ pub(super) fn set_head_deadline(on: &Responding<'_>, after: Option<Duration>) {
 
 /// Sets the deadline of the next wait, within that of the whole request.
 pub(super) fn set_deadline(on: &Responding<'_>, after: Option<Duration>) {
-    on.deadline.set_at(earliest(after, on.until));
+    on.deadline.set_at(earliest(after, on.time.until));
 }

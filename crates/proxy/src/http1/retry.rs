@@ -1,7 +1,5 @@
 //! Whether, when and where a request is tried again.
 
-use std::time::Duration;
-
 use config::Backoff;
 use control::live::Member;
 use control::reason::Reason;
@@ -26,7 +24,7 @@ pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<
 
 /// Whether what a server took of the request may be, and can be, sent to another one.
 fn may_repeat(cx: &Cx<'_>, upload: &Upload, answered: bool) -> bool {
-    (cx.repeats || answered) && upload.can_replay && !is_past(cx.until)
+    (cx.repeats || answered) && upload.can_replay && !cx.time.is_over()
 }
 
 /// Another server for a request whose try at `member` may be given up for it: one that was not tried, within attempts
@@ -85,14 +83,11 @@ fn claim_place(cx: &Cx<'_>) -> bool {
 pub(super) async fn pause(cx: &Cx<'_>, backoff: Backoff) {
     let wait = cx.allowance.backoff(backoff, cx.conn.worker.random());
     if cx
+        .time
         .until
         .is_some_and(|until| until <= net::now().saturating_add(wait))
     {
         return;
     }
     net::sleep(wait).await;
-}
-
-pub(super) fn is_past(until: Option<Duration>) -> bool {
-    until.is_some_and(|until| until <= net::now())
 }

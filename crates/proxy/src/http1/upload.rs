@@ -8,6 +8,7 @@ use control::reason::Reason;
 use wire::grpc::Base64Decoder;
 use wire::http1::{Body, Keep, encode};
 
+use super::blame::Time;
 use super::respond::Seen;
 use crate::buffer::{BUFFER_BYTES, Buffer, Buffers};
 use crate::memory::Counted;
@@ -172,8 +173,8 @@ pub(super) async fn relay_rest(
     server: &Stream,
     upload: &mut Upload,
     buffers: UploadBuffers<'_>,
-    body_idle: Option<Duration>,
-    write_idle: Option<Duration>,
+    (body_idle, write_idle): (Option<Duration>, Option<Duration>),
+    time: &Time,
     seen: &Seen,
 ) -> Result<(), UploadFault> {
     let UploadBuffers {
@@ -199,7 +200,15 @@ pub(super) async fn relay_rest(
         {
             let idle = (body_idle, write_idle);
             // Boxed, so that small bodies do not carry its state.
-            Box::pin(splice(sides, upload, &conduit, &deadline, idle, seen)).await?;
+            Box::pin(splice(
+                sides,
+                upload,
+                &conduit,
+                &deadline,
+                idle,
+                (time, seen),
+            ))
+            .await?;
             client_in.end_bulk();
             continue;
         }
@@ -209,7 +218,10 @@ pub(super) async fn relay_rest(
             return Err(UploadFault::Client(Reason::BadFraming));
         }
         deadline.set(body_idle);
-        match deadline.guard(relay::read_more(client, client_in)).await {
+        time.await_more();
+        let read = deadline.guard(relay::read_more(client, client_in)).await;
+        time.handle_more();
+        match read {
             Err(net::Elapsed) => return Err(UploadFault::Client(Reason::BodyTimeout)),
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),
@@ -247,14 +259,17 @@ async fn splice(
     conduit: &Conduit,
     deadline: &Deadline,
     (body_idle, write_idle): (Option<Duration>, Option<Duration>),
-    seen: &Seen,
+    (time, seen): (&Time, &Seen),
 ) -> Result<(), UploadFault> {
     let mut since_yield = 0;
     while let Some(unseen) = upload.framing.unseen() {
         let max = usize::try_from(unseen).unwrap_or(usize::MAX);
         deadline.set(body_idle);
-        let filled = poll_fn(|cx| client.poll_fill(cx, conduit, max));
-        let count = match deadline.guard(filled).await {
+        time.await_more();
+        let filled = deadline.guard(poll_fn(|cx| client.poll_fill(cx, conduit, max)));
+        let filled = filled.await;
+        time.handle_more();
+        let count = match filled {
             Err(net::Elapsed) => return Err(UploadFault::Client(Reason::BodyTimeout)),
             Ok(Ok(count)) if count > 0 => count,
             Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),

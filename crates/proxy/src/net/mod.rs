@@ -25,7 +25,7 @@ pub(crate) use executor::{
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};
 pub use timer::origin;
-pub(crate) use timer::{Deadline, Elapsed, clock, expire, now, sleep};
+pub(crate) use timer::{Deadline, Elapsed, clock, expire, expire_where, now, sleep};
 
 use std::future::Future;
 use std::pin::pin;

@@ -183,9 +183,14 @@ impl Drop for Deadline {
 /// Makes every deadline of this thread that carries `tag` fire now, and stay over until it is given another tag: a task
 /// that is between two waits, and sets it anew, finds it over at the next one.
 pub(crate) fn expire(tag: u32) {
+    expire_where(|it| it == tag);
+}
+
+/// The same for every tag that `is_meant` says; 0 is no tag.
+pub(crate) fn expire_where(is_meant: impl Fn(u32) -> bool) {
     WHEEL.with_borrow_mut(|wheel| {
         for (_, entry) in &mut wheel.entries {
-            if entry.tag == tag {
+            if entry.tag != 0 && is_meant(entry.tag) {
                 entry.at = 0;
                 entry.tag = EXPIRED;
                 if let Some(waker) = entry.waker.take() {
