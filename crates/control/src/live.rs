@@ -278,6 +278,13 @@ impl Member {
         self.refused.store(false, Ordering::Relaxed);
     }
 
+    /// Answers that it has given, whatever they said. Adds up what each worker has counted: not for every request.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        let of = |classes: &Classes| (1..6).map(|class| classes.get(class)).sum();
+        self.stats.sum(|cells| of(&cells.classes))
+    }
+
     /// Notes an answer that is no failure: what came in a row has ended. One relaxed load, as a rule. True if it is the
     /// first of a server that is half open.
     pub fn note_success(&self) -> bool {

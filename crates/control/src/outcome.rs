@@ -102,12 +102,24 @@ pub fn ended(
     note(member, worker, failure, tell);
 }
 
-/// A TCP connection has ended; `answered`: the server had sent something.
+/// The server was silent for as long as it was waited for alone, and another one has answered. That is no request more of
+/// it.
+pub fn outrun(member: &Member, worker: usize, tell: impl FnOnce(Event)) {
+    note(member, worker, Failure::Timeout, tell);
+}
+
+/// The try came to nothing, which says nothing of the server.
+pub fn unjudged(member: &Member, worker: usize) {
+    member.stats.of(worker).classes.record(0);
+}
+
+/// A TCP connection has ended; `sent` and `received`: bytes that the server got, and that it gave. A server that closes on
+/// what a client has sent may have every reason to.
 pub fn tunnelled(
     member: &Member,
     worker: usize,
     reason: Option<Reason>,
-    answered: bool,
+    (sent, received): (u64, u64),
     tell: impl FnOnce(Event),
 ) {
     let class = if reason.is_none() { 200 } else { 0 };
@@ -116,11 +128,11 @@ pub fn tunnelled(
     if reason == Some(Reason::ServerReset) {
         cells.broken.increment();
     }
-    if answered {
+    if received > 0 {
         if member.note_success() {
             tell_passed(member, tell);
         }
-    } else if reason == Some(Reason::ServerReset) {
+    } else if reason == Some(Reason::ServerReset) && sent == 0 {
         note(member, worker, Failure::Reset, tell);
     }
 }

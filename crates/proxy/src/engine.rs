@@ -367,6 +367,12 @@ impl Engine {
         self.secrets.import(secrets, self.looked);
     }
 
+    /// What was adopted from another process is this one's alone: paths of Unix sockets go with it from now on. Until then
+    /// that one may have to go on with them.
+    pub fn inherit(&mut self) {
+        self.held.values_mut().for_each(Bound::inherit);
+    }
+
     /// Stops accepting: what waits at the `adopted` addresses is another process's now; the other addresses are closed
     /// as by [`Engine::close_listeners`].
     pub fn hand_over(&mut self, adopted: &BTreeSet<Bind>) {

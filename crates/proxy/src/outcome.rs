@@ -29,9 +29,24 @@ pub(crate) fn ended(worker: &Worker, member: &Member, reason: Reason, reused: bo
     });
 }
 
-/// A TCP connection has ended; `answered`: the server had sent something.
-pub(crate) fn tunnelled(worker: &Worker, member: &Member, reason: Option<Reason>, answered: bool) {
-    outcome::tunnelled(member, worker.number, reason, answered, |event| {
+/// The server was silent, and another one has answered for it.
+pub(crate) fn outrun(worker: &Worker, member: &Member) {
+    outcome::outrun(member, worker.number, |event| tell(worker, event));
+}
+
+/// The try came to nothing, which says nothing of the server.
+pub(crate) fn unjudged(worker: &Worker, member: &Member) {
+    outcome::unjudged(member, worker.number);
+}
+
+/// A TCP connection has ended; `bytes`: what the server was sent, and what it has sent.
+pub(crate) fn tunnelled(
+    worker: &Worker,
+    member: &Member,
+    reason: Option<Reason>,
+    bytes: (u64, u64),
+) {
+    outcome::tunnelled(member, worker.number, reason, bytes, |event| {
         tell(worker, event);
     });
 }

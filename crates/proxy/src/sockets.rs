@@ -81,6 +81,8 @@ enum Sockets {
         socket: UnixListener,
         /// The path that goes with it, unless it belongs to another process.
         unlink: Option<String>,
+        /// The path that will go with it, once the other process has let go of it.
+        inherits: Option<String>,
     },
 }
 
@@ -163,6 +165,17 @@ impl Bound {
     pub(crate) fn give_up(&mut self) {
         if let Sockets::Unix { unlink, .. } = &mut self.sockets {
             *unlink = None;
+        }
+    }
+
+    /// The other process has let go of it.
+    pub(crate) fn inherit(&mut self) {
+        if let Sockets::Unix {
+            unlink, inherits, ..
+        } = &mut self.sockets
+            && inherits.is_some()
+        {
+            *unlink = inherits.take();
         }
     }
 }
@@ -260,8 +273,11 @@ fn adopt(bind: &Bind, handed: HandedOver) -> io::Result<Opened> {
                 .ok_or_else(|| io::Error::other("no socket"))?;
             let socket = UnixListener::from(socket);
             socket.set_nonblocking(true)?;
-            let unlink = handed.unlink.then(|| path.clone());
-            let sockets = Sockets::Unix { socket, unlink };
+            let sockets = Sockets::Unix {
+                socket,
+                unlink: None,
+                inherits: handed.unlink.then(|| path.clone()),
+            };
             Ok((sockets, format!("unix:{path}"), None))
         }
         Bind::Tcp { .. } => {
@@ -291,6 +307,7 @@ fn open(
             let sockets = Sockets::Unix {
                 socket,
                 unlink: Some(path.clone()),
+                inherits: None,
             };
             Ok((sockets, format!("unix:{path}"), None))
         }

@@ -129,7 +129,7 @@ pub(crate) async fn serve(
             )
             .await;
             let reason = judge(&worker, end, &lease, &client, &server.stream);
-            outcome::tunnelled(&worker, &lease.member, reason, down > 0);
+            outcome::tunnelled(&worker, &lease.member, reason, (up, down));
             (
                 reason,
                 Some((lease.member.pool.clone(), lease.member.name.clone())),

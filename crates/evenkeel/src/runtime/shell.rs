@@ -89,6 +89,7 @@ impl Shell {
         // After an upgrade the service is another process from here on.
         notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
         parent::tell(std::process::id());
+        self.engine.inherit();
         loop {
             self.work();
             match self.wait().await {

@@ -3,6 +3,7 @@
 mod affinity;
 mod affinity_fairness;
 mod affinity_learnt;
+mod blame;
 mod breaker;
 mod browser;
 mod capacity;
@@ -39,7 +40,7 @@ mod http_reuse;
 mod http_routing;
 mod http_setup;
 mod http_smuggling;
-mod http_time;
+
 mod labels;
 mod life_admin;
 mod life_death;

@@ -93,6 +93,48 @@ fn five_upgrades_in_a_row_lose_nothing() {
 
 /// The process that goes answers whoever had connected to its admin listener.
 #[test]
+fn a_unix_socket_stays_with_the_process_that_goes_on() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let dir = testkit::TempDir::new("upgrade-unix").expect("a folder");
+    let path = dir.path().join("web.sock");
+    let with = |binds: &str| {
+        let bind = format!("bind: ['127.0.0.1:0', 'unix:{}'{binds}]", path.display());
+        site(&[origin.address()], "").replacen(
+            "bind: '127.0.0.1:0', pool",
+            &format!("{bind}, pool"),
+            1,
+        )
+    };
+    let ask_it = || {
+        use std::io::{Read as _, Write as _};
+        let mut client = std::os::unix::net::UnixStream::connect(&path).expect("a connection");
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        client.write_all(request).expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    let mut evenkeel = start(&with(""));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    ask_it();
+    // The new process adopts the path, and cannot have the other address.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let other = format!(", '{}'", taken.local_addr().expect("an address"));
+    evenkeel.write_config(&with(&other)).expect("written");
+    let failed = ask(&evenkeel, &["upgrade"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.text());
+    ask_it();
+    // Nor does the old one take it along when the new one serves.
+    evenkeel.write_config(&with("")).expect("written");
+    let mark = evenkeel.mark();
+    let newest = upgrade(&mut evenkeel, &[]);
+    wait_drained(&mut evenkeel, mark);
+    ask_it();
+    newest.signal(Signal::TERM).expect("a signal");
+    wait_until("the path is gone", SOON, || !path.exists()).expect("the path is gone");
+}
+
+#[test]
 fn an_admin_connection_is_answered_across_an_upgrade() {
     let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
     let mut evenkeel = start(&site(&[origin.address()], ""));

@@ -111,6 +111,15 @@ impl Again {
         }
     }
 
+    /// Whether it may be the request's own fault: its server had it, and has closed without a word.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let closed = matches!(
+            self.cause,
+            RetryCause::ServerReset | RetryCause::ServerClosed
+        );
+        closed && self.sent && !self.reused && self.no_connection.is_none()
+    }
+
     /// Counts the try at its server.
     pub(super) fn count(&self, worker: &Worker, member: &Member) {
         match (self.no_connection, self.status) {
@@ -199,6 +208,7 @@ pub(super) async fn receive(
         server_idle: cx.config.timeouts.idle,
         write_idle: cx.http.timeouts.write_idle,
         time: cx.time,
+        doubt: &cx.doubt,
         head_until: Cell::new(cx.time.until),
         retries,
         elsewhere: Cell::new(retries.gives_up() && (cx.repeats || cx.repeats_call)),

@@ -1,13 +1,17 @@
-//! Whose fault it is that a request's time is over: a server pays for that with its traffic, so it must not be charged
-//! with what its client took.
+//! Whose fault it is that a request has no answer: a server pays for that with its traffic, so it must not be charged with
+//! what its clients do.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
+use control::live::Member;
 use control::reason::Reason;
 
 use super::grpc;
 use crate::net;
+use crate::outcome;
+use crate::worker::Worker;
 
 /// A client is to blame from this share of a request's time on: one part of so many.
 const SHARE: u32 = 10;
@@ -81,5 +85,49 @@ impl Time {
         let took = self.waited.get().saturating_add(present);
         self.limit
             .is_some_and(|limit| took.saturating_mul(SHARE) >= limit)
+    }
+}
+
+/// Servers that had the request and closed without a word. One that does so alone is charged; where another one does the
+/// same it is the request that none bears, and nobody is.
+#[derive(Default)]
+pub(super) struct Doubt(RefCell<Suspect>);
+
+#[derive(Default)]
+enum Suspect {
+    #[default]
+    Nobody,
+    Server(Arc<Member>, Reason),
+    Request,
+}
+
+impl Doubt {
+    /// This server has closed on it.
+    #[cold]
+    pub(super) fn add(&self, worker: &Worker, member: &Arc<Member>, reason: Reason) {
+        let mut suspect = self.0.borrow_mut();
+        *suspect = match std::mem::take(&mut *suspect) {
+            Suspect::Nobody => Suspect::Server(member.clone(), reason),
+            Suspect::Server(first, before) if first.id == member.id => {
+                outcome::ended(worker, &first, before, false);
+                Suspect::Server(first, reason)
+            }
+            Suspect::Server(first, _) => {
+                outcome::unjudged(worker, &first);
+                outcome::unjudged(worker, member);
+                Suspect::Request
+            }
+            Suspect::Request => {
+                outcome::unjudged(worker, member);
+                Suspect::Request
+            }
+        };
+    }
+
+    /// Another server has answered, or no further one is asked.
+    pub(super) fn settle(&self, worker: &Worker) {
+        if let Suspect::Server(member, reason) = self.0.take() {
+            outcome::ended(worker, &member, reason, false);
+        }
     }
 }

@@ -15,7 +15,7 @@ use control::tries::{Allowance, Nothing, Tries};
 
 use super::answer::{self, Content};
 use super::attempt::{Again, Done, Fault, attempt};
-use super::blame::Time;
+use super::blame::{Doubt, Time};
 use super::log::Log;
 use super::plan::{self, Plan, Refused};
 
@@ -56,6 +56,7 @@ pub(super) struct Cx<'a> {
     pub(super) retrying: RefCell<Option<Counted>>,
     /// A try of it was not waited for alone.
     pub(super) hedged: Cell<bool>,
+    pub(super) doubt: Doubt,
 }
 
 /// A request that is answered here.
@@ -143,8 +144,11 @@ pub(super) async fn run(
         allowance: Allowance::new(plan.retries.attempts),
         retrying: RefCell::new(None),
         hedged: Cell::new(false),
+        doubt: Doubt::default(),
     };
-    match forward(&cx, block, &mut upload, log).await {
+    let forwarded = forward(&cx, block, &mut upload, log).await;
+    cx.doubt.settle(&conn.worker);
+    match forwarded {
         Ok(done) => done,
         Err(unserved) => {
             let answer = answer_unserved(conn, http, pool, block, &mut upload, unserved, log);
@@ -354,7 +358,11 @@ fn try_again(
     let Some(member) = log.member.clone() else {
         return Err(reason);
     };
-    again.count(&cx.conn.worker, &member);
+    if again.is_doubtful() {
+        cx.doubt.add(&cx.conn.worker, &member, reason);
+    } else {
+        again.count(&cx.conn.worker, &member);
+    }
     let cause = again.cause;
     if !again.sent && !upload.can_replay {
         return Err(reason);

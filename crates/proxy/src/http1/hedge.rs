@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use balance::Quantile;
 use config::{Hedge, HedgeAfter, Measured};
+use control::affinity::Bond;
 use control::live::Member;
 use control::metrics::RetryCause;
 use control::reason::Reason;
@@ -30,9 +31,11 @@ use crate::outcome;
 use crate::relay;
 use crate::upstream::{Lease, NoConnection, ServerStream};
 
-/// Whether a request may have tries side by side: it may be repeated, is there whole, and asks for no tunnel.
+/// Whether a request may have tries side by side: it may be repeated, is there whole, asks for no tunnel, and is bound to
+/// no server, of which another one's answer would rob it.
 pub(super) fn is_due(cx: &Cx<'_>, upload: &Upload) -> bool {
-    cx.repeats && upload.is_done() && upload.can_replay && !cx.plan.upgrade
+    let is_bound = || cx.plan.bond.as_ref().and_then(Bond::owner).is_some();
+    cx.repeats && upload.is_done() && upload.can_replay && !cx.plan.upgrade && !is_bound()
 }
 
 /// How long the tries of a request may be waited for alone; `None`: not hedged, or nobody can tell yet.
@@ -135,6 +138,8 @@ struct Race<'r> {
 struct Runner<'r> {
     member: Arc<Member>,
     since: Duration,
+    /// What its server had answered by then.
+    answers: u64,
     future: Pin<Box<dyn Future<Output = Result<Ready, Fault>> + 'r>>,
 }
 
@@ -188,7 +193,7 @@ async fn race(
             }
         }
     };
-    race.end(cx, log);
+    race.end(cx, ended.is_ok(), log);
     block.tried = tried;
     ended
 }
@@ -205,6 +210,7 @@ impl<'r> Race<'r> {
         self.running.push(Runner {
             member: lease.member.clone(),
             since: net::now(),
+            answers: lease.member.answers(),
             future: Box::pin(run(cx, parts, method, server, lease)),
         });
     }
@@ -216,6 +222,7 @@ impl<'r> Race<'r> {
         self.running.push(Runner {
             member: sent.lease.member.clone(),
             since: net::now(),
+            answers: sent.lease.member.answers(),
             future: Box::pin(await_head(cx, method, sent, deadline)),
         });
     }
@@ -343,14 +350,19 @@ impl<'r> Race<'r> {
         }
     }
 
-    /// Those that still run have lost: their connections close as they are dropped.
-    fn end(self, cx: &Cx<'_>, log: &mut Log) {
+    /// Those that still run are given up: their connections close as they are dropped. `is_lost`: another one was faster. A
+    /// server that has answered nobody meanwhile is then taken for silent, which the race would hide.
+    fn end(self, cx: &Cx<'_>, is_lost: bool, log: &mut Log) {
         let now = net::now();
         for runner in &self.running {
             let took = now.saturating_sub(runner.since);
             // It would have taken longer, so that less than what is known of the server says nothing.
             if took > runner.member.cell.latency() {
                 runner.member.cell.record_latency(now, took);
+            }
+            let member = &runner.member;
+            if is_lost && took >= self.after && member.answers() == runner.answers {
+                outcome::outrun(&cx.conn.worker, member);
             }
             log.fail(&runner.member, RetryCause::Hedge);
         }

@@ -16,7 +16,7 @@ use wire::http1::{
     Body, Decoded, HeadLimits, Keep, Method, ResponseHead, Version, decode_response,
 };
 
-use super::blame::Time;
+use super::blame::{Doubt, Time};
 use super::encode::{self, After};
 use super::grpc::{self, Answer, Call};
 use super::{Conn, web};
@@ -59,6 +59,7 @@ pub(super) struct Responding<'a> {
     pub(super) server_idle: Option<Duration>,
     pub(super) write_idle: Option<Duration>,
     pub(super) time: &'a Time,
+    pub(super) doubt: &'a Doubt,
     /// When the head must have come.
     pub(super) head_until: Cell<Option<Duration>>,
     /// Answers with these statuses are not passed on, but reported; none while the body is on its way.
@@ -201,6 +202,7 @@ pub(super) async fn respond(
         }
     }
     on.seen.head_at.set(Some(net::now()));
+    on.doubt.settle(&on.conn.worker);
     if on.call.is_one() {
         on.seen.end.set(grpc::end_in_head(head, server_in.filled()));
     }
