@@ -82,6 +82,8 @@ struct Trail {
     by_affinity: u64,
     /// Picks of late, older ones counting less and less.
     recent: f64,
+    /// Those of them that affinity decided.
+    recent_by_affinity: f64,
     /// How many would have been due.
     expected: f64,
 }
@@ -90,7 +92,6 @@ struct Trail {
 #[derive(Debug, Default)]
 pub struct Watch {
     trails: BTreeMap<u32, Trail>,
-    by_affinity: f64,
     looked: Option<Duration>,
     reports: Vec<(Duration, Heavy)>,
     alarm: bool,
@@ -103,7 +104,6 @@ impl Watch {
         let passed = now.saturating_sub(self.looked.unwrap_or(now));
         let fades = 0.5_f64.powf(passed.as_secs_f64() / HALF_LIFE.as_secs_f64());
         let first = self.looked.replace(now).is_none();
-        self.by_affinity *= fades;
         let mut before = std::mem::take(&mut self.trails);
         let mut new = 0.0;
         for it in servers {
@@ -115,8 +115,9 @@ impl Watch {
             });
             let picks = it.picks.saturating_sub(trail.picks) as f64;
             new += picks;
-            self.by_affinity += it.by_affinity.saturating_sub(trail.by_affinity) as f64;
+            let by_affinity = it.by_affinity.saturating_sub(trail.by_affinity) as f64;
             trail.recent = trail.recent * fades + picks;
+            trail.recent_by_affinity = trail.recent_by_affinity * fades + by_affinity;
             trail.expected *= fades;
             (trail.picks, trail.by_affinity) = (it.picks, it.by_affinity);
             self.trails.insert(it.id, trail);
@@ -130,7 +131,9 @@ impl Watch {
     }
 
     fn judge(&mut self, servers: &[Picked], now: Duration) -> Option<Fairness> {
-        let all: f64 = self.trails.values().map(|trail| trail.recent).sum();
+        let sum = |of: fn(&Trail) -> f64| self.trails.values().map(of).sum::<f64>();
+        let all = sum(|trail| trail.recent);
+        let by_affinity = sum(|trail| trail.recent_by_affinity);
         let source = self.source(now);
         if all < PICKS_MIN {
             return None;
@@ -141,7 +144,7 @@ impl Watch {
         let trails = trails.filter_map(|it| Some((it, self.trails.get(&it.id)?)));
         let most = trails.max_by(|(_, a), (_, b)| beyond(a).total_cmp(&beyond(b)));
         Some(Fairness {
-            by_affinity: rounded((self.by_affinity / all).min(1.0)),
+            by_affinity: rounded((by_affinity / all).min(1.0)),
             bend: rounded((apart / 2.0 / all).min(1.0)),
             most: most
                 .filter(|(_, trail)| beyond(trail) >= 1.0)
@@ -262,6 +265,16 @@ mod tests {
         watch.look(&picked(&[(100, 0), (100, 0)], &[0.5, 0.5]), at(2));
         let fairness = watch.look(&picked(&[(300, 0), (100, 0)], &[1.0, 0.0]), at(3));
         assert_eq!(fairness.unwrap().bend, 0.0);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_counts_no_more() {
+        let mut watch = Watch::default();
+        watch.look(&picked(&[(0, 0), (0, 0)], &[0.5, 0.5]), at(1));
+        let both = picked(&[(100, 0), (100, 100)], &[0.5, 0.5]);
+        assert_eq!(watch.look(&both, at(1)).unwrap().by_affinity, 0.5);
+        let one = picked(&[(100, 0)], &[1.0]);
+        assert_eq!(watch.look(&one, at(1)).unwrap().by_affinity, 0.0);
     }
 
     #[test]

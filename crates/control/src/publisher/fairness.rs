@@ -21,7 +21,7 @@ impl PoolEntry {
             Picked {
                 id: member.id,
                 name: member.name.clone(),
-                picks: member.cell.picks() + member.cell.affinity_picks(),
+                picks: member.cell.picks(),
                 by_affinity: member.stats.sum(|cells| cells.affinity_picks.get()),
                 due: standing.traffic,
             }

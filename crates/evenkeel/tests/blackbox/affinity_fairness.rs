@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 use testkit::{Load, Origin, reply, wait_until};
 
-use crate::life_support::{SOON, admin_get, ask, metric, site, start, wait_all, web};
+use crate::life_support::{
+    SOON, admin_get, admin_write, ask, connect, metric, picks, site, start, wait_all, web,
+};
 
 /// Clients are counted in windows of ten seconds.
 const A_WINDOW: Duration = Duration::from_secs(40);
@@ -71,4 +73,30 @@ fn an_even_pool_is_told_to_be_even_and_nobody_is_counted_where_that_is_off() {
     assert!(shown["bend"].as_f64().expect("a number") < 0.1, "{shown}");
     assert_eq!(shown.get("source"), None, "{shown}");
     load.stop().assert_none_failed();
+}
+
+#[test]
+fn picks_of_clients_whose_server_drains_count_once() {
+    let servers = servers();
+    let addresses = servers.each_ref().map(Origin::address);
+    let evenkeel = start(&site(&addresses, "affinity: { source: { mode: learn } }"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let answer = connect(web(&evenkeel)).exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(answer.expect("an answer").status, 200);
+    // Whose server that is, now that its client is known, is to drain until somebody says otherwise.
+    let mut bound = addresses.iter().filter(|it| picks(&evenkeel, **it) > 0);
+    let home = bound.next().expect("a server that was picked");
+    let (path, body) = (
+        format!("/api/v1/pools/site/servers/{home}"),
+        r#"{"state":"drain"}"#,
+    );
+    assert_eq!(admin_write(&evenkeel, "PATCH", &path, body).status, 200);
+    let load = Load::to(web(&evenkeel)).clients(2).start();
+    wait_until("it is looked at", SOON, || {
+        metric(&evenkeel, "evenkeel_affinity_share{") > 0.0
+    })
+    .expect("looked at");
+    let share = metric(&evenkeel, "evenkeel_affinity_share{");
+    load.stop().assert_none_failed();
+    assert!(share > 0.9, "{share}");
 }

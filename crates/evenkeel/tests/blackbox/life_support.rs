@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Evenkeel, Finished, Nginx, Raw, wait_until};
+use testkit::{Evenkeel, Finished, Nginx, Raw, Response, wait_until};
 
 use crate::command::{BINARY, evenkeel_in};
 
@@ -73,6 +73,17 @@ pub(crate) fn admin_get(evenkeel: &Evenkeel, path: &str) -> String {
     let mut admin = connect(evenkeel.admin().expect("an admin address"));
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     admin.exchange(request).expect("an answer").text()
+}
+
+/// What the admin API answers to a body of JSON.
+pub(crate) fn admin_write(evenkeel: &Evenkeel, method: &str, path: &str, body: &str) -> Response {
+    let mut admin = connect(evenkeel.admin().expect("an admin address"));
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    admin.exchange(request).expect("an answer")
 }
 
 /// The API's object for one server of a pool.
