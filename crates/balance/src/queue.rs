@@ -143,6 +143,16 @@ impl<G> Queue<G> {
         Some(place)
     }
 
+    /// How many would be served before one that entered now; `None` if [`Queue::enter`] would refuse
+    /// it. Takes no place.
+    pub fn would_enter(&self, priority: u8, max: usize) -> Option<usize> {
+        let rank = PRIORITY_MAX - priority.min(PRIORITY_MAX);
+        let lines = lock(&self.lines);
+        let ranks = lines.waiting.keys();
+        let before = ranks.take_while(|place| place.rank <= rank).count();
+        (lines.waiting.len() < max || before < lines.waiting.len()).then_some(before)
+    }
+
     /// Whether the wait has ended; `cx`'s task is woken when it does.
     pub fn poll(&self, place: Place, cx: &mut Context<'_>) -> Poll<Ended<G>> {
         let mut lines = lock(&self.lines);

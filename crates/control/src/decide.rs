@@ -9,11 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{Algorithm, Local, Refused, Why};
+use balance::{Algorithm, Local, OnDrain, Refused, Why};
 use config::{Arm, Balance, Destination, HashKey, HttpListener};
 use rules::Request;
 use wire::http1::{HeadLimits, RequestErrorKind};
 
+use crate::gate::Lease;
 use crate::live::{Member, PoolState, PoolView};
 use crate::reason::Reason;
 
@@ -108,11 +109,7 @@ pub fn would_pick(state: &PoolState, local: &Local, key: Option<u64>, now: Durat
         let Some((index, picked)) = picked else {
             break explained;
         };
-        let pool_full = picked.limit().in_pool() && state.gate.is_full();
-        let refused = picked.cell.would_refuse(picked.connections_max());
-        match refused.or_else(|| pool_full.then_some(Refused::PoolFull)) {
-            // Whoever comes now is let in: the watch ends with the next request.
-            Some(Refused::Watched) if state.gate.waiting() == 0 => {}
+        match Lease::would_refuse(picked, OnDrain::Move) {
             None => {}
             Some(refused) => {
                 full |= matches!(

@@ -108,6 +108,19 @@ impl Lease {
             Err(refused) => Err(refused),
         }
     }
+
+    /// Why [`Lease::take_bound`] would refuse now, if it would. Takes nothing and counts nothing.
+    #[must_use]
+    pub fn would_refuse(member: &Member, on_drain: OnDrain) -> Option<Refused> {
+        let gate = &member.gate;
+        if member.limit().in_pool() && gate.is_full() {
+            return Some(Refused::PoolFull);
+        }
+        let max = member.connections_max();
+        let refused = member.cell.would_refuse_bound(max, on_drain)?;
+        let is_let_in = refused == Refused::Watched && !gate.queue.any(|wish| meets(member, wish));
+        (!is_let_in).then_some(refused)
+    }
 }
 
 impl Lease {
@@ -168,6 +181,13 @@ impl Gate {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// How many of those who wait would be served before one of this priority; `None` if it would get no place, since
+    /// `max` wait already.
+    #[must_use]
+    pub fn would_enter(&self, priority: u8, max: u32) -> Option<usize> {
+        self.queue.would_enter(priority, max as usize)
     }
 
     /// Bounds requests in use, and sockets, at all servers of the pool together. Its members have to be told, too.

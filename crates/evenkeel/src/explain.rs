@@ -31,7 +31,7 @@ use wire::http1::{Decoded, Known as Field, Method, RequestHead, decode_request};
 use crate::cli::ExplainArgs;
 use crate::source::Origin;
 use crate::{describe, diagnose, exit};
-use pick::PoolPick;
+use pick::{Asking, PoolPick};
 use request::Asked;
 
 /// What would become of one request.
@@ -353,7 +353,13 @@ fn walk(
     if explained.answer.is_none() {
         let placed = arm(world, route, &request, known);
         explained.arm = placed.map(|placed| arm_text(world, placed));
-        explained.pools = shares(world, route, placed, &request, known);
+        let asking = Asking {
+            route,
+            priority: route.priority.unwrap_or(http.priority),
+            request: &request,
+            known,
+        };
+        explained.pools = shares(world, placed, asking);
     }
     Ok(())
 }
@@ -447,19 +453,13 @@ fn edited(before: &Fields, after: &Fields, side: &str) -> Vec<String> {
 }
 
 /// The pools of a target with their shares, and the server that each would pick.
-fn shares(
-    world: &World,
-    route: &Route,
-    placed: Option<Placed>,
-    request: &rules::Request<'_>,
-    known: Known<'_>,
-) -> Vec<Share> {
+fn shares(world: &World, placed: Option<Placed>, asking: Asking<'_>) -> Vec<Share> {
     let share = |to: Destination, share: f64| {
         let place = placed.filter(|placed| placed.known && placed.to == to);
-        let route = (route, place.and_then(|placed| placed.share));
-        pick::pick(world, to, route, request, known).map(|pick| Share { share, pick })
+        let place = place.and_then(|placed| placed.share);
+        pick::pick(world, to, asking, place).map(|pick| Share { share, pick })
     };
-    match &route.target {
+    match &asking.route.target {
         Target::Answer => Vec::new(),
         Target::Pool(to) => share(*to, 100.0).into_iter().collect(),
         Target::Split(arms) => {

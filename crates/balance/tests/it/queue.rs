@@ -49,6 +49,26 @@ fn grant(queue: &Queue<u32>, from: u32, count: u32) -> usize {
 }
 
 #[test]
+fn who_would_enter_is_told_what_enter_then_does() {
+    let queue: Queue<u32> = Queue::new();
+    for (priority, before) in [
+        (5, Some(0)),
+        (2, Some(1)),
+        (9, Some(0)),
+        (5, Some(2)),
+        // Four wait, as many as may, one of them with a lower priority.
+        (2, None),
+        (3, Some(3)),
+        (3, None),
+        (200, Some(1)),
+    ] {
+        assert_eq!(queue.would_enter(priority, 4), before, "{priority}");
+        let entered = queue.enter(priority, Wish::default(), 4);
+        assert_eq!(entered.is_some(), before.is_some(), "{priority}");
+    }
+}
+
+#[test]
 fn higher_priority_first_and_in_order_within() {
     let queue = Queue::new();
     let places =

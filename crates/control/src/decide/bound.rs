@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use balance::{Local, Refused};
+use balance::{Local, OnDrain, Why};
 use config::{Affinity, Pool, Strength};
 
-use super::{WouldPick, would_pick};
+use super::{Against, WouldPick, would_pick};
 use crate::affinity::{Bond, BoundServer, Tie, Turned, Verdict, turned, without};
+use crate::gate::Lease;
 use crate::live::{Member, PoolState};
 use crate::reason::Reason;
 
@@ -20,6 +21,8 @@ pub struct WouldBind {
     pub owner: Option<BoundServer>,
     /// What becomes of it.
     pub course: Course,
+    /// Whether the server that it would get has its key while its owner is not to be had, whatever `balance` would draw.
+    pub by_key: bool,
     /// The server that it would get, and the words for all of them.
     pub pick: WouldPick,
 }
@@ -41,7 +44,8 @@ pub enum Course {
     Refused,
 }
 
-/// Says what would become of it. Claims nothing, counts nothing and leaves every turn as it was.
+/// Says what would become of it; `priority`: the request's, should it have to wait. Claims nothing, counts nothing and
+/// leaves every turn as it was.
 #[must_use]
 pub fn would_bind(
     state: &PoolState,
@@ -49,6 +53,7 @@ pub fn would_bind(
     (pool, affinity): (&Pool, &Affinity),
     bond: &Bond,
     key: Option<u64>,
+    priority: u8,
     now: Duration,
 ) -> WouldBind {
     let mut pick = would_pick(state, local, key, now);
@@ -60,12 +65,13 @@ pub fn would_bind(
     });
     let owner = owner.cloned();
     let course = match (&owner, bond.tie) {
-        (Some(owner), _) => course(state, pool, affinity, owner),
+        (Some(owner), _) => course(state, pool, affinity, owner, priority),
         (None, Tie::Lost) if affinity.strength == Strength::Required => Course::Refused,
         // The config has let go of it.
         (None, Tie::Server(_)) => Course::Moves,
         (None, _) => Course::Any,
     };
+    let mut by_key = false;
     match course {
         Course::Any => {}
         Course::Stays => {
@@ -73,9 +79,11 @@ pub fn would_bind(
             pick.full = false;
         }
         Course::Moves | Course::Overflows(_) => {
-            if let Some(stand_in) = stand_in(&pick, bond, owner.as_ref(), state) {
+            if let Some(stand_in) = stand_in(&pick, bond, owner.as_ref()) {
+                pick.candidates = by_place(&pick, &stand_in);
                 pick.member = Some(stand_in);
                 pick.full = false;
+                by_key = true;
             }
         }
         Course::Waits(..) | Course::Refused => {
@@ -86,12 +94,19 @@ pub fn would_bind(
     WouldBind {
         owner,
         course,
+        by_key,
         pick,
     }
 }
 
 /// What becomes of it at its server.
-fn course(state: &PoolState, pool: &Pool, affinity: &Affinity, owner: &BoundServer) -> Course {
+fn course(
+    state: &PoolState,
+    pool: &Pool,
+    affinity: &Affinity,
+    owner: &BoundServer,
+    priority: u8,
+) -> Course {
     let away = |verdict| match verdict {
         Verdict::Keep => Course::Stays,
         Verdict::Move => Course::Moves,
@@ -101,18 +116,12 @@ fn course(state: &PoolState, pool: &Pool, affinity: &Affinity, owner: &BoundServ
     if verdict != Verdict::Keep {
         return away(verdict);
     }
-    let member = &owner.member;
-    let refused = (member.limit().in_pool() && state.gate.is_full()).then_some(Refused::PoolFull);
-    let max = member.connections_max();
-    let refused = refused.or_else(|| member.cell.would_refuse_bound(max, affinity.on_drain));
-    match refused {
+    match Lease::would_refuse(&owner.member, affinity.on_drain) {
         None => Course::Stays,
-        // Whoever comes now is let in: the watch ends with the next request.
-        Some(Refused::Watched) if state.gate.waiting() == 0 => Course::Stays,
         Some(refused) => match turned(refused, affinity) {
             Turned::Away(verdict) => away(verdict),
             Turned::Full(reason) => match pool.queue.zip(affinity.queue_wait) {
-                Some((queue, wait)) if state.gate.waiting() < queue.max as usize => {
+                Some((queue, wait)) if state.gate.would_enter(priority, queue.max).is_some() => {
                     Course::Waits(reason, wait.min(queue.wait))
                 }
                 _ if without(affinity.strength) == Verdict::Refuse => Course::Refused,
@@ -123,16 +132,10 @@ fn course(state: &PoolState, pool: &Pool, affinity: &Affinity, owner: &BoundServ
 }
 
 /// Who takes over a key from its owner.
-fn stand_in(
-    pick: &WouldPick,
-    bond: &Bond,
-    owner: Option<&BoundServer>,
-    state: &PoolState,
-) -> Option<Arc<Member>> {
+fn stand_in(pick: &WouldPick, bond: &Bond, owner: Option<&BoundServer>) -> Option<Arc<Member>> {
     let Tie::Key(key) = bond.tie else {
         return None;
     };
-    let pool_full = |member: &Member| member.limit().in_pool() && state.gate.is_full();
     let mut owners = pick
         .view
         .bound
@@ -142,8 +145,20 @@ fn stand_in(
     let next = owners.find(|next| {
         let member = &next.member;
         let own = owner.is_some_and(|owner| owner.member.id == member.id);
-        let max = member.connections_max();
-        next.used && !own && !pool_full(member) && member.cell.would_refuse(max).is_none()
+        next.used && !own && Lease::would_refuse(member, OnDrain::Move).is_none()
     })?;
     Some(next.member.clone())
+}
+
+/// A word for each candidate, where the key's place decides and not `balance`.
+fn by_place(pick: &WouldPick, stand_in: &Member) -> Vec<Against> {
+    let members = pick.view.members.iter();
+    let against = members.map(|member| {
+        if member.id == stand_in.id {
+            return Against::Algorithm(Why::Picked);
+        }
+        let refused = Lease::would_refuse(member, OnDrain::Move);
+        refused.map_or(Against::Algorithm(Why::KeyElsewhere), Against::Refused)
+    });
+    against.collect()
 }

@@ -90,17 +90,50 @@ pub(super) fn explain(
     }
 }
 
-/// Says of servers that would have been candidates that nobody asks for them.
-pub(super) fn put_others_aside(servers: &mut [ServerWhy], bind: &Bind, course: Course) {
-    let stays = matches!(course, Course::Stays | Course::Waits(..));
-    let Some(owner) = bind.server.as_ref().filter(|_| stays) else {
-        return;
-    };
+/// Who decides on the server.
+#[derive(Clone, Copy)]
+pub(super) enum Decider {
+    /// `balance`.
+    Balance,
+    /// The bond: its server takes it.
+    Bond,
+    /// The bond: it waits for its server alone.
+    Wait,
+    /// Its key, whose owner is not to be had.
+    Key,
+    /// Nobody: only its server may take it, and cannot.
+    Nobody,
+}
+
+impl Decider {
+    pub(super) fn of(would: &WouldBind) -> Self {
+        match would.course {
+            Course::Stays => Self::Bond,
+            Course::Waits(..) => Self::Wait,
+            Course::Refused => Self::Nobody,
+            Course::Moves | Course::Overflows(_) if would.by_key => Self::Key,
+            Course::Any | Course::Moves | Course::Overflows(_) => Self::Balance,
+        }
+    }
+}
+
+/// Says of servers that would have been candidates why nobody asks for them.
+pub(super) fn put_others_aside(servers: &mut [ServerWhy], bind: &Bind, decider: Decider) {
+    let owner = bind.server.as_deref();
     for server in servers.iter_mut().filter(|it| it.candidate) {
-        server.why = if server.name == *owner {
-            "the request waits for it".to_owned()
-        } else {
-            format!("the request is bound to {owner}")
+        let is_owner = owner == Some(&*server.name);
+        server.why = match (decider, owner) {
+            (Decider::Balance | Decider::Key, _) => return,
+            (Decider::Wait, _) if is_owner => "the request waits for it".to_owned(),
+            (Decider::Bond | Decider::Wait, Some(owner)) => {
+                format!("the request is bound to {owner}")
+            }
+            (Decider::Nobody, _) if is_owner => {
+                "the request is bound to it, and it cannot take it".to_owned()
+            }
+            (Decider::Nobody | Decider::Bond | Decider::Wait, _) => {
+                "no other may take the request (strength: required)".to_owned()
+            }
         };
     }
 }
@@ -109,14 +142,15 @@ pub(super) fn put_others_aside(servers: &mut [ServerWhy], bind: &Bind, course: C
 /// pool's algorithm.
 pub(super) fn told(
     bind: &Bind,
-    course: Course,
+    decider: Decider,
     note: &'static str,
 ) -> (&'static str, Option<String>) {
-    match course {
-        Course::Stays => ("it is bound to it", None),
-        Course::Waits(..) => (note, Some(bind.why.clone())),
-        Course::Refused => (note, Some("503 affinity_server_unavailable".to_owned())),
-        Course::Any | Course::Moves | Course::Overflows(_) => (note, None),
+    match decider {
+        Decider::Bond => ("it is bound to it", None),
+        Decider::Wait => (note, Some(bind.why.clone())),
+        Decider::Key => ("the next of its hash, while its own cannot take it", None),
+        Decider::Nobody => (note, Some("503 affinity_server_unavailable".to_owned())),
+        Decider::Balance => (note, None),
     }
 }
 
@@ -291,14 +325,15 @@ fn why(
         Strength::Preferred => "strength: preferred",
         Strength::Required => "strength: required",
     };
-    let elsewhere = |why: &str| {
-        let what = match affinity.kind {
-            AffinityKind::Source { .. } | AffinityKind::Hash(_) => {
-                "the next server of its hash takes it meanwhile"
-            }
-            _ => "another takes it, and it is bound to that",
-        };
-        format!("{why}: {what}")
+    let elsewhere = |why: &str| match (&affinity.kind, &would.pick.member) {
+        (_, Some(member)) if would.by_key => {
+            let name = &member.name;
+            format!("{why}: {name}, the next of its hash, takes it meanwhile")
+        }
+        (AffinityKind::Source { .. } | AffinityKind::Hash(_), _) => {
+            format!("{why}: `balance` decides meanwhile")
+        }
+        _ => format!("{why}: another takes it, and it is bound to that"),
     };
     let stands = would.owner.as_ref().and_then(|owner| {
         let mut standings = would.pick.view.standings.iter();

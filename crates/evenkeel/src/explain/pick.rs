@@ -11,7 +11,7 @@ use config::{
     show_duration,
 };
 use control::affinity;
-use control::decide::{self, Against, Course, WouldPick};
+use control::decide::{self, Against, WouldPick};
 use control::live::{LimitedBy, PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use wire::grpc::Code;
 
 use super::Known;
-use super::bind::{self, Bind};
+use super::bind::{self, Bind, Decider};
 use crate::source;
 
 /// Draws are the same each time, so that two runs of the command agree.
@@ -108,13 +108,27 @@ pub(super) fn resolve_by_system(name: &str, limit: Duration) -> Result<Vec<IpAdd
     }
 }
 
+/// A request that a route took.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) route: &'a Route,
+    /// Where it would have to wait.
+    pub(super) priority: u8,
+    pub(super) request: &'a rules::Request<'a>,
+    pub(super) known: Known<'a>,
+}
+
 /// What the pool would pick for this request; `share`: its user's place in the split that led here.
 pub(super) fn pick(
     world: &World,
     to: Destination,
-    (route, share): (&Route, Option<affinity::Share>),
-    request: &rules::Request<'_>,
-    known: Known<'_>,
+    Asking {
+        route,
+        priority,
+        request,
+        known,
+    }: Asking<'_>,
+    share: Option<affinity::Share>,
 ) -> Option<PoolPick> {
     let pool = world.snapshot.pools.get(to.pool)?;
     let state = world.destination(to)?;
@@ -129,9 +143,10 @@ pub(super) fn pick(
         Some(affinity) => {
             let by = (pool, affinity);
             let bond = bind::bond(affinity, &state.view(), request, share, now);
-            let would = decide::would_bind(state, &local, by, &bond, hash, now);
+            let would = decide::would_bind(state, &local, by, &bond, hash, priority, now);
             let bind = bind::explain(by, &bond, &would, request, known);
-            (would.pick, Some((bind, would.course)))
+            let decider = Decider::of(&would);
+            (would.pick, Some((bind, decider)))
         }
     };
     let labels = to.labels(&world.snapshot.pools);
@@ -140,10 +155,10 @@ pub(super) fn pick(
     let member = would.member.as_ref();
     let note = note(&pool.balance.algorithm, known, would.view.panic);
     let (note, instead) = match &bound {
-        None | Some((_, Course::Any)) => (note, None),
-        Some((bind, course)) => {
-            bind::put_others_aside(&mut servers, bind, *course);
-            bind::told(bind, *course, note)
+        None => (note, None),
+        Some((bind, decider)) => {
+            bind::put_others_aside(&mut servers, bind, *decider);
+            bind::told(bind, *decider, note)
         }
     };
     Some(PoolPick {
@@ -154,7 +169,7 @@ pub(super) fn pick(
         server: member.map(|member| member.name.to_string()),
         instead: member
             .is_none()
-            .then(|| instead.unwrap_or_else(|| instead_of(pool, state, &would))),
+            .then(|| instead.unwrap_or_else(|| instead_of(pool, state, &would, priority))),
         note: note.into(),
         affinity: bound.map(|(bind, _)| bind),
         retries: retries(route.retries_of(to.pool, pool)),
@@ -163,11 +178,10 @@ pub(super) fn pick(
 }
 
 /// What a request gets while no server is to be had.
-fn instead_of(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
+fn instead_of(pool: &Pool, state: &PoolState, would: &WouldPick, priority: u8) -> String {
     if !would.full {
         return "503 no_usable_server".to_owned();
     }
-    let waiting = state.gate.waiting();
     let is_pool = |said: &Against| *said == Against::Refused(Refused::PoolFull);
     let (reason, why) = match state.gate.max() {
         Some(max) if would.candidates.iter().any(is_pool) => (
@@ -176,13 +190,16 @@ fn instead_of(pool: &Pool, state: &PoolState, would: &WouldPick) -> String {
         ),
         _ => ("server_limit", "every server is full".to_owned()),
     };
-    match pool.queue {
-        None => format!("503 {reason}: {why}, and the pool has no queue"),
-        Some(queue) if waiting >= queue.max as usize => {
-            format!("503 {reason}: {why}, and {waiting} wait, as many as may")
-        }
-        Some(queue) => format!(
-            "waits up to {} for its turn: {why}, and {waiting} wait before it",
+    let Some(queue) = pool.queue else {
+        return format!("503 {reason}: {why}, and the pool has no queue");
+    };
+    match state.gate.would_enter(priority, queue.max) {
+        None => format!(
+            "503 queue_full: {why}, and {} wait, as many as may",
+            state.gate.waiting()
+        ),
+        Some(before) => format!(
+            "waits up to {} for its turn: {why}, and {before} wait before it",
             show_duration(queue.wait)
         ),
     }

@@ -7,7 +7,7 @@ use testkit::{Evenkeel, TempDir, reply, wait_until};
 
 use crate::affinity::{Browser, bindings, config, origins};
 use crate::command::{BINARY, evenkeel_in};
-use crate::life_support::{SOON, admin_get, ask, connect, reload, start, web};
+use crate::life_support::{SOON, admin_get, admin_write, ask, connect, reload, start, web};
 use crate::tls_support::{Authority, Issued};
 
 /// The pool's part of an explanation: what binds a request with these headers, and which server it would get.
@@ -90,14 +90,9 @@ fn a_cookie_is_followed_to_its_server_as_that_stands() {
     assert_ne!(server.as_str(), Some(&*home));
     is(&["enable"]);
     says(&evenkeel, &cookie, "kept", "it stays", Some(&home));
-    let body = r#"{"state":"drain"}"#;
-    let mut admin = connect(evenkeel.admin().expect("an admin address"));
-    let patch = format!(
-        "PATCH /api/v1/pools/site/servers/{home} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    assert_eq!(admin.exchange(patch).expect("an answer").status, 200);
+    let path = format!("/api/v1/pools/site/servers/{home}");
+    let drained = admin_write(&evenkeel, "PATCH", &path, r#"{"state":"drain"}"#);
+    assert_eq!(drained.status, 200);
     says(
         &evenkeel,
         &cookie,
@@ -168,6 +163,67 @@ fn a_full_server_is_waited_for() {
         bound(&evenkeel, "Cookie: S=slow").0["binding"] == "kept"
     })
     .expect("there is room again");
+}
+
+#[test]
+fn while_a_server_is_out_its_keys_are_told_to_go_where_they_do() {
+    let (_origins, evenkeel) = three("affinity: { hash: { header: X-User } }");
+    let command = |word: &str, name: &str| {
+        let done = ask(&evenkeel, &["server", word, "site", name]);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+    };
+    let mut client = connect(web(&evenkeel));
+    for user in 0..6 {
+        let header = format!("X-User: {user}");
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n");
+        let mut serving = || {
+            let answer = client.exchange(&*request).expect("an answer");
+            answer.text().trim().to_owned()
+        };
+        let home = serving();
+        command("disable", &home);
+        let request = format!("GET http://x:{}/", web(&evenkeel).port());
+        let said = ask(&evenkeel, &["explain", "--live", &request, "-H", &header]).text();
+        for _ in 0..3 {
+            let meanwhile = serving();
+            for part in [
+                format!("operator: {meanwhile}, the next of its hash, takes it meanwhile)"),
+                format!("server    {meanwhile}  (the next of its hash, while its own cannot"),
+            ] {
+                assert!(said.contains(&part), "{part:?} in\n{said}");
+            }
+        }
+        assert!(said.contains("the key belongs elsewhere"), "{said}");
+        command("enable", &home);
+        assert_eq!(serving(), home);
+    }
+}
+
+#[test]
+fn nobody_is_told_to_be_picked_where_only_one_may_serve() {
+    let settings = "affinity: { cookie: { name: S, value: name, strength: required } }";
+    let (_origins, evenkeel) = three(settings);
+    ask(&evenkeel, &["server", "disable", "site", "b"]);
+    let request = format!("GET http://x:{}/", web(&evenkeel).port());
+    let args = ["explain", "--live", &request, "-H", "Cookie: S=b"];
+    let said = ask(&evenkeel, &args).text();
+    assert!(
+        said.contains("server    none: 503 affinity_server_unavailable\n"),
+        "{said}"
+    );
+    let others = said.lines().filter(|line| line.starts_with("  not "));
+    for line in others {
+        let why = match line.contains("not b") {
+            true => "disabled, by its operator",
+            false => "no other may take the request (strength: required)",
+        };
+        assert!(line.ends_with(why), "{said}");
+    }
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nCookie: S=b\r\n\r\n";
+    let answer = connect(web(&evenkeel)).exchange(request);
+    let answer = answer.expect("an answer");
+    let reason = answer.header("x-evenkeel-reason");
+    assert_eq!(reason, Some("affinity_server_unavailable"), "{answer}");
 }
 
 #[test]

@@ -156,6 +156,54 @@ fn a_pool_that_is_full_is_told_apart_from_its_servers() {
 }
 
 #[test]
+fn a_full_queue_is_told_as_traffic_meets_it() {
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one at a time");
+            wait.recv_timeout(SOON).ok();
+        }
+        reply(200, "here")
+    });
+    let slow = slow.expect("an origin");
+    let settings = "health_check: off, limits: { max_connections: 1, queue: 1 }";
+    let urgent = "web: { bind: '127.0.0.1:0', routes: [{ match: { path: /urgent }, priority: 9, pool: site }, { pool: site }] }";
+    let config = site(&[slow.address()], settings);
+    let evenkeel = start(&config.replace("web: { bind: '127.0.0.1:0', pool: site }", urgent));
+    let ask_for = |target: &str| {
+        let mut client = connect(web(&evenkeel));
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.send(request).expect("sent");
+        client
+    };
+    let mut served = ask_for("/slow");
+    wait_until("it is there", SOON, || slow.requests() > 0).expect("it is there");
+    let mut waiting = ask_for("/waiting");
+    wait_until("one waits", SOON, || {
+        explain(&evenkeel, &[]).text().contains("1 wait")
+    })
+    .expect("one waits");
+    let full = "server    none: 503 queue_full: the pool is full (1 of 1 in use), and 1 wait, as many as may\n";
+    says(&evenkeel, &[full]);
+    let reason = |client: &mut testkit::Raw| {
+        let answer = client.response().expect("an answer");
+        answer.header("x-evenkeel-reason").map(str::to_owned)
+    };
+    assert_eq!(reason(&mut ask_for("/")).as_deref(), Some("queue_full"));
+    // One of a higher priority takes the place of the one that waits.
+    let url = format!("GET http://x:{}/urgent", web(&evenkeel).port());
+    let said = ask(&evenkeel, &["explain", "--live", &url]).text();
+    assert!(said.contains("waits up to 5s for its turn"), "{said}");
+    assert!(said.contains("and 0 wait before it"), "{said}");
+    let mut urgent = ask_for("/urgent");
+    assert_eq!(reason(&mut waiting).as_deref(), Some("queue_full"));
+    go.send(()).expect("sent");
+    assert_eq!(reason(&mut served), None);
+    assert_eq!(reason(&mut urgent), None);
+}
+
+#[test]
 fn what_is_wrong_is_exit_1_and_nobody_there_is_exit_3() {
     let origin = here();
     let evenkeel = start(&site(&[origin.address()], ""));

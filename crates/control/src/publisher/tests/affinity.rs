@@ -111,7 +111,7 @@ impl Scene {
         let pool = &self.world.snapshot.pools[0];
         let local = balance::Local::new(1);
         let of = (pool, affinity);
-        let would = would_bind(&self.world.pools[0], &local, of, bond, None, self.now);
+        let would = would_bind(&self.world.pools[0], &local, of, bond, None, 5, self.now);
         assert_eq!(bond.owner(), None, "it leaves no mark");
         would
     }
