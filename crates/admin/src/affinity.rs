@@ -12,9 +12,9 @@ use control::message::{Answer, Command, Forget};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Shared;
-use crate::api::{Answered, SET_MAX, ask, decode, read, unexpected, view};
+use crate::api::{Answered, SET_MAX, ask, decode, no_server, read, unexpected, view};
 use crate::error::ApiError;
+use crate::{Shared, metrics};
 
 /// Bindings on a page, unless the request says, and at most.
 const LIMIT: usize = 100;
@@ -85,7 +85,11 @@ pub(crate) async fn show(
 ) -> Answered {
     let page = parse_page(query.as_deref()).map_err(|why| ApiError::new(400, why))?;
     let learnt = learnt(&admin.hub, &pool)?;
-    let now = admin.started.elapsed();
+    let (before, now) = (metrics::before(&admin), admin.started.elapsed());
+    let held = learnt.by_server(now);
+    if let Some(server) = &page.server {
+        expect_server(&admin.hub, &pool, server, &held)?;
+    }
     let (bindings, next) = match &page.value {
         Some(value) => {
             let key = learnt.learnt().key_of_text(value);
@@ -99,22 +103,28 @@ pub(crate) async fn show(
     };
     let table = learnt.learnt();
     let counts = table.counts();
-    let held = learnt.by_server(now).into_iter();
+    let total = |event, own| {
+        let labels = [("pool", &*pool), ("event", event)];
+        own + metrics::total_before(&before, "evenkeel_affinity_learnt_total", &labels)
+    };
     Ok(Json(Learnt {
-        pool,
+        learnt: total("learnt", counts.learnt),
+        moved: total("moved", counts.moved),
+        evicted: total("evicted", counts.evicted),
+        expired: total("expired", counts.expired),
+        forgotten: total("forgotten", counts.removed),
         kind: table.by().name(),
         by: table.by().to_string(),
         entries: counts.entries,
         entries_max: table.entries_max(),
         expire_secs: table.expire().as_secs(),
-        learnt: counts.learnt,
-        moved: counts.moved,
-        evicted: counts.evicted,
-        expired: counts.expired,
-        forgotten: counts.removed,
-        servers: held.map(|(name, entries)| Held { name, entries }).collect(),
+        servers: held
+            .into_iter()
+            .map(|(name, entries)| Held { name, entries })
+            .collect(),
         bindings: bindings.iter().map(Shown::new).collect(),
         next,
+        pool,
     })
     .into_response())
 }
@@ -130,6 +140,21 @@ pub(crate) async fn forget(State(admin): Shared, Path(pool): Path<String>, body:
         Answer::Forgotten(count) => Ok(Json(json!({ "forgotten": count })).into_response()),
         other => Err(unexpected(other)),
     }
+}
+
+/// A server that has left may have bindings yet.
+fn expect_server(
+    hub: &control::world::Hub,
+    pool: &str,
+    server: &str,
+    held: &[(Arc<str>, u64)],
+) -> Result<(), ApiError> {
+    let view = view(hub, pool)?;
+    let mut present = view.standings.iter();
+    if present.any(|it| *it.member.name == *server) || held.iter().any(|(it, _)| **it == *server) {
+        return Ok(());
+    }
+    Err(no_server(&view, pool, server))
 }
 
 fn learnt(hub: &control::world::Hub, pool: &str) -> Result<Arc<LearntView>, ApiError> {

@@ -41,11 +41,16 @@ const WEIGHT_MAX: u32 = 1000;
 pub(crate) type Answered = Result<Response, ApiError>;
 
 pub(crate) async fn listeners(State(admin): Shared) -> Response {
-    Json(shape::listeners(&admin.hub.world(), &admin.addresses)).into_response()
+    Json(shape::listeners(
+        &admin.hub.world(),
+        &admin.addresses,
+        &metrics::before(&admin),
+    ))
+    .into_response()
 }
 
 pub(crate) async fn routes(State(admin): Shared) -> Response {
-    Json(shape::routes(&admin.hub.world())).into_response()
+    Json(shape::routes(&admin.hub.world(), &metrics::before(&admin))).into_response()
 }
 
 pub(crate) async fn certificates(State(admin): Shared) -> Response {
@@ -53,9 +58,9 @@ pub(crate) async fn certificates(State(admin): Shared) -> Response {
 }
 
 pub(crate) async fn pools(State(admin): Shared) -> Response {
-    let world = admin.hub.world();
+    let (world, before) = (admin.hub.world(), metrics::before(&admin));
     let pools: Vec<shape::Pool> = shape::pools(&world)
-        .map(|(config, state, subsets)| shape::Pool::new(config, state, subsets))
+        .map(|(config, state, subsets)| shape::Pool::new(config, state, subsets, &before))
         .collect();
     Json(pools).into_response()
 }
@@ -231,19 +236,19 @@ fn show(admin: &Admin, pool: &str, server: &str) -> Answered {
         .map(|standing| shape::Server::new(standing, &view, &before, now))
         .collect();
     match found.len() {
-        0 => {
-            let names = view.standings.iter().map(|standing| &*standing.member.name);
-            Err(ApiError::new(
-                404,
-                format!(
-                    "no server `{server}` in pool `{pool}`; servers: {}",
-                    list(names)
-                ),
-            ))
-        }
+        0 => Err(no_server(&view, pool, server)),
         1 => Ok(Json(found.remove(0)).into_response()),
         _ => Ok(Json(found).into_response()),
     }
+}
+
+pub(crate) fn no_server(view: &PoolView, pool: &str, server: &str) -> ApiError {
+    let names = view.standings.iter().map(|standing| &*standing.member.name);
+    let why = format!(
+        "no server `{server}` in pool `{pool}`; servers: {}",
+        list(names)
+    );
+    ApiError::new(404, why)
 }
 
 pub(crate) fn view(hub: &Hub, pool: &str) -> Result<Arc<PoolView>, ApiError> {

@@ -82,19 +82,22 @@ pub(crate) fn before(admin: &Admin) -> Arc<Totals> {
     lock(&admin.carried).before.clone()
 }
 
-/// How often a server was picked in that process, as it was told.
-pub(crate) fn picks_before(before: &Totals, pool: &str, server: &str) -> u64 {
+/// What that process has counted in a family, as it was told: the sum of the series whose labels begin with these.
+pub(crate) fn total_before(before: &Totals, family: &str, labels: &[(&str, &str)]) -> u64 {
     if before.is_empty() {
         return 0;
     }
-    let series = text::series(
-        "evenkeel_picks_total",
-        &[("pool", pool), ("server", server)],
-    );
-    before
-        .get(&series)
-        .and_then(serde_json::Number::as_u64)
-        .unwrap_or(0)
+    let all = text::series(family, labels);
+    let some = format!("{},", all.strip_suffix('}').unwrap_or(&all));
+    let more = before.range(some.clone()..);
+    let more = more.take_while(|(series, _)| series.starts_with(&some));
+    let numbers = before
+        .get(&all)
+        .into_iter()
+        .chain(more.map(|(_, number)| number));
+    numbers
+        .filter_map(serde_json::Number::as_u64)
+        .fold(0, u64::saturating_add)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

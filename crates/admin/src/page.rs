@@ -58,7 +58,7 @@ pub(crate) async fn page(State(admin): Shared) -> Response {
 fn tables(html: &mut String, world: &World, before: &Totals, now: Duration) {
     for (config, state, subsets) in shape::pools(world) {
         let view = state.view();
-        let pool = shape::Pool::new(config, state, subsets);
+        let pool = shape::Pool::new(config, state, subsets, before);
         let _ = writeln!(
             html,
             "<h2>{}</h2>\n<p>{}, {} of {} usable{}{}</p>\n<table>\n<tr><th>server<th>address<th>state<th>health\

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use balance::{Condition, State};
 use config::{Bind, Destination, Labels, Protocol, Target};
-use control::live::{Member, PoolState, PoolView, Standing};
+use control::live::{ListenerState, Member, PoolState, PoolView, Standing};
 use control::metrics::Counter;
 use control::world::World;
 use serde::Serialize;
 
 use crate::Addresses;
 use crate::carried::Totals;
-use crate::metrics::picks_before;
+use crate::metrics::total_before;
 
 type LabelMap = BTreeMap<Arc<str>, Arc<str>>;
 
@@ -80,7 +80,12 @@ impl Server {
             active: member.cell.in_use(),
             limit: member.connections_max(),
             limited_by: member.limited_by().map(control::live::LimitedBy::name),
-            picks: member.cell.picks() + picks_before(before, &member.pool, &member.name),
+            picks: member.cell.picks()
+                + total_before(
+                    before,
+                    "evenkeel_picks_total",
+                    &[("pool", &member.pool), ("server", &member.name)],
+                ),
             usable: is_usable(standing, view),
             traffic: (standing.traffic * 1e4).round() / 1e4,
             drill_left_ms: standing.drilled_until.map(|until| {
@@ -135,7 +140,7 @@ pub(crate) struct Pool {
     pub(crate) waiting: usize,
     /// What routes choose of it by label.
     subsets: Vec<Subset>,
-    /// Requests that no server served, and further tries, since the start.
+    /// Requests that no server served, and further tries, since the start, of processes upgraded in place as well.
     failed: u64,
     retried: u64,
     /// What it carries, and whether the rest would bear it; absent until it was first looked at.
@@ -160,9 +165,11 @@ impl Pool {
         config: &config::Pool,
         state: &PoolState,
         subsets: &[Arc<PoolState>],
+        before: &Totals,
     ) -> Self {
         let view = state.view();
         let standings = view.standings.iter();
+        let before = |family| total_before(before, family, &[("pool", &config.name)]);
         Self {
             name: config.name.clone(),
             balance: config.balance.name,
@@ -177,10 +184,12 @@ impl Pool {
             panic: view.panic,
             waiting: state.gate.waiting(),
             subsets: subsets.iter().map(|subset| Subset::new(subset)).collect(),
-            failed: state.stats.sum(|cells| cells.failed.get()),
+            failed: state.stats.sum(|cells| cells.failed.get())
+                + before("evenkeel_pool_failed_total"),
             retried: state
                 .stats
-                .sum(|cells| cells.retries.iter().map(Counter::get).sum()),
+                .sum(|cells| cells.retries.iter().map(Counter::get).sum())
+                + before("evenkeel_retries_total"),
             capacity: state.outlook().map(|outlook| (*outlook).clone()),
             fairness: state.fairness().map(|fairness| (*fairness).clone()),
             active: standings
@@ -232,7 +241,17 @@ pub(crate) struct Listener {
     routes: usize,
 }
 
-pub(crate) fn listeners(world: &World, addresses: &Addresses) -> Vec<Listener> {
+/// What a listener has accepted, in this process and in those before it.
+fn accepted(live: &ListenerState, before: &Totals) -> u64 {
+    live.stats.sum(|cells| cells.accepted.get())
+        + total_before(
+            before,
+            "evenkeel_listener_accepted_total",
+            &[("listener", &live.name)],
+        )
+}
+
+pub(crate) fn listeners(world: &World, addresses: &Addresses, before: &Totals) -> Vec<Listener> {
     let real = addresses
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -251,7 +270,7 @@ pub(crate) fn listeners(world: &World, addresses: &Addresses) -> Vec<Listener> {
                 bind: config.binds.iter().map(bind).collect(),
                 addresses: real.map(|(_, address)| address.clone()).collect(),
                 connections: live.connections.load(std::sync::atomic::Ordering::Relaxed),
-                accepted: live.stats.sum(|cells| cells.accepted.get()),
+                accepted: accepted(live, before),
                 routes,
             }
         })
@@ -303,7 +322,7 @@ struct Arm {
     weight: u32,
 }
 
-pub(crate) fn routes(world: &World) -> Vec<Route> {
+pub(crate) fn routes(world: &World, before: &Totals) -> Vec<Route> {
     let pools = &world.snapshot.pools;
     let name = |to: &Destination| -> Arc<str> {
         let pool = pools.get(to.pool);
@@ -340,7 +359,12 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                         labels: only(&route.target),
                         requests: state
                             .stats
-                            .sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum()),
+                            .sum(|cells| (0..6).map(|class| cells.classes.get(class)).sum())
+                            + total_before(
+                                before,
+                                "evenkeel_requests_total",
+                                &[("listener", &config.name), ("route", &route.name)],
+                            ),
                     });
                 }
             }
@@ -352,7 +376,7 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                         name: Some(route.name.clone()),
                         target: to(&route.target),
                         labels: only(&route.target),
-                        requests: listener.stats.sum(|cells| cells.accepted.get()),
+                        requests: accepted(listener, before),
                     });
                 }
             }
@@ -361,7 +385,7 @@ pub(crate) fn routes(world: &World) -> Vec<Route> {
                 name: None,
                 target: to(&tcp.target),
                 labels: only(&tcp.target),
-                requests: listener.stats.sum(|cells| cells.accepted.get()),
+                requests: accepted(listener, before),
             }),
         }
     }

@@ -223,11 +223,14 @@ fn bindings_go_on_in_the_next_process() {
     let mut evenkeel = start_shop(&apps, COOKIE);
     let mut all = visitors(&evenkeel, 30);
     let mut newest = Vec::new();
+    let learnt = |evenkeel: &Evenkeel| table(evenkeel, "")["learnt"].clone();
+    assert_eq!(learnt(&evenkeel), 30);
     for _ in 0..2 {
         let mark = evenkeel.mark();
         newest.push(upgrade(&mut evenkeel, &[]));
         assert_known(&evenkeel, &mut all);
         assert_eq!(entries(&evenkeel), 30);
+        assert_eq!(learnt(&evenkeel), 30);
         evenkeel
             .wait_log_after(mark, "the process before this one has drained", SOON)
             .expect("a line");
@@ -325,9 +328,17 @@ fn the_table_is_listed_and_forgotten_by_api_and_command() {
     let of_b = page["bindings"].as_array().map_or(0, Vec::len);
     forget(&["--server", &name_of(&apps[1])], of_b, 5 - of_b as u64);
     forget(&["--all"], 5 - of_b, 0);
-    let wrong = ask(&evenkeel, &["affinity", "forget", "other", "--all"]);
-    assert_eq!(wrong.code, Some(1));
-    assert!(wrong.stderr.contains("no pool `other`"), "{}", wrong.stderr);
+    for (args, part) in [
+        (["forget", "other", "--all"].as_slice(), "no pool `other`"),
+        (&["list", "site", "--server", "zz"], "no server `zz`"),
+    ] {
+        let wrong = ask(&evenkeel, &[&["affinity"], args].concat());
+        assert_eq!(wrong.code, Some(1), "{}", wrong.text());
+        assert!(wrong.stderr.contains(part), "{}", wrong.stderr);
+    }
+    let a = name_of(&apps[0]);
+    let known = ask(&evenkeel, &["affinity", "list", "site", "--server", &a]);
+    assert_eq!(known.code, Some(0), "{}", known.stderr);
 }
 
 #[test]

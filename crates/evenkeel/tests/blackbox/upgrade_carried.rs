@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use serde_json::Value;
 use testkit::{Load, Origin, reply, wait_until};
 
-use crate::life_support::{SOON, metric, picks, server, site, start, wait_all, wait_health, web};
+use crate::life_support::{
+    SOON, admin_get, connect, metric, picks, server, site, start, wait_all, wait_health, web,
+};
 use crate::upgrade::upgrade;
 
 /// A server that answers 503 to all but its probes while `ill` is set.
@@ -103,4 +106,48 @@ fn the_picks_of_the_api_go_on() {
         all as f64 == report.ok as f64 && metric(&evenkeel, "evenkeel_picks_total{") == all as f64
     })
     .unwrap_or_else(|error| panic!("{error}: {:?}", addresses.map(|it| picks(&evenkeel, it))));
+}
+
+#[test]
+fn no_total_of_the_api_begins_anew() {
+    let well = Arc::new(AtomicBool::new(false));
+    let origin = moody(&well);
+    let mut gone = moody(&well);
+    let config = site(&[origin.address()], "").replace(
+        "web: {",
+        "lost: { bind: '127.0.0.1:0', pool: lost }\n  web: {",
+    );
+    let lost = format!(
+        "  lost: {{ servers: ['{}'], health_check: off }}\n",
+        gone.address()
+    );
+    gone.stop();
+    let mut evenkeel = start(&(config + &lost));
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    for listener in ["web", "lost", "lost"] {
+        let address = evenkeel.address(listener).expect("an address");
+        connect(address).get("/").expect("an answer");
+    }
+    let numbers = |evenkeel: &testkit::Evenkeel| {
+        let of = |path: &str, keys: &[&str]| {
+            let text = admin_get(evenkeel, path);
+            let all: Vec<Value> = serde_json::from_str(&text).expect(&text);
+            let one = |it: &Value| keys.iter().map(|key| it[key].clone()).collect::<Vec<_>>();
+            all.iter().flat_map(one).collect::<Vec<_>>()
+        };
+        [
+            of("/api/v1/listeners", &["name", "accepted"]),
+            of("/api/v1/routes", &["listener", "requests"]),
+            of("/api/v1/pools", &["name", "failed", "retried"]),
+        ]
+        .concat()
+    };
+    // Accepted, requested, failed, and tried again, each twice.
+    wait_until("all are counted", SOON, || {
+        numbers(&evenkeel).iter().filter(|it| **it == 2).count() == 4
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}", numbers(&evenkeel)));
+    let before = numbers(&evenkeel);
+    let _newest = upgrade(&mut evenkeel, &[]);
+    assert_eq!(numbers(&evenkeel), before);
 }
