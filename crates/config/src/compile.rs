@@ -7,6 +7,7 @@ mod acme;
 mod adaptive;
 mod affinity;
 mod destination;
+mod files;
 mod http;
 mod http2;
 mod listener;
@@ -72,8 +73,9 @@ pub(crate) fn compile(
     };
     let listeners = listener::compile_listeners(raw_listeners, known, &mut binds, report);
     routes.check_unused(&pools, &mut names, report);
-    let admin = compile_admin(raw.admin, &mut binds, report);
+    let admin = compile_admin(raw.admin, &mut binds, source, report);
     check_binds(&binds, report);
+    files::check_sockets(&binds, source, report);
     let secret = affinity::compile_secret(raw.secret_file, source, report);
     affinity::check_affinities(&listeners, &pools, &names, secret.is_some(), report);
     names.warn_unused(report);
@@ -88,11 +90,13 @@ pub(crate) fn compile(
             .limits
             .and_then(|limits| limits.value.buffer_bytes)
             .map(|bytes| bytes.value.on().map(|bytes| bytes.0)),
-        access_log: raw.access_log.and_then(|log| compile_access_log(log.value)),
+        access_log: raw
+            .access_log
+            .and_then(|log| compile_access_log(log, source, report)),
         secret,
         state_file: raw
             .state_file
-            .and_then(|file| compile_state_file(file, report)),
+            .and_then(|file| compile_state_file(file, source, report)),
         listeners,
         pools,
         files: report.files.paths(),
@@ -200,13 +204,18 @@ impl PoolNames {
     }
 }
 
-fn compile_state_file(file: At<Off<Text>>, report: &mut Report) -> Option<String> {
+fn compile_state_file(
+    file: At<Off<Text>>,
+    source: &dyn Source,
+    report: &mut Report,
+) -> Option<String> {
     let path = file.value.on()?.0;
     if path.is_empty() || path.ends_with('/') {
         let message = "`state_file` is the path of a file, such as /var/lib/evenkeel/state.json";
         report.error(Kind::Value, file.span, message);
         return None;
     }
+    files::check_written(&path, "the state file", file.span, source, report);
     Some(path)
 }
 
@@ -255,6 +264,7 @@ pub(crate) fn address_error(error: AddressError, span: Span, report: &mut Report
 fn compile_admin(
     raw: Option<At<Off<RawAdmin>>>,
     binds: &mut Vec<PlacedBind>,
+    source: &dyn Source,
     report: &mut Report,
 ) -> Option<Admin> {
     let default = Admin {
@@ -264,7 +274,10 @@ fn compile_admin(
     };
     let Some(raw) = raw else { return Some(default) };
     let raw = raw.value.on()?;
-    let token_file = raw.token_file.map(|file| file.value.0);
+    let token_file = raw.token_file.map(|file| {
+        files::check_read(&file.value.0, "the token file", file.span, source, report);
+        file.value.0
+    });
     let Some(bind) = raw.bind else {
         return Some(Admin {
             token_file,
@@ -310,8 +323,13 @@ fn compile_shutdown(raw: Option<At<RawShutdown>>) -> Shutdown {
     }
 }
 
-fn compile_access_log(raw: Off<RawAccessLog>) -> Option<AccessLog> {
-    let RawAccessLog(raw) = raw.on()?;
+fn compile_access_log(
+    log: At<Off<RawAccessLog>>,
+    source: &dyn Source,
+    report: &mut Report,
+) -> Option<AccessLog> {
+    let RawAccessLog(raw) = log.value.on()?;
+    let span = raw.to.as_ref().map_or(log.span, |to| to.span);
     let to = match raw.to.map(|to| to.value) {
         None => LogTarget::Stdout,
         Some(Text(to)) => match to.as_str() {
@@ -321,14 +339,16 @@ fn compile_access_log(raw: Off<RawAccessLog>) -> Option<AccessLog> {
         },
     };
     let common = raw.format.is_some_and(|format| format.value.0 == "common");
-    Some(AccessLog {
+    let log = AccessLog {
         to,
         format: if common {
             LogFormat::Common
         } else {
             LogFormat::Json
         },
-    })
+    };
+    files::check_log(&log, span, source, report);
+    Some(log)
 }
 
 /// The value of a key, or its default.

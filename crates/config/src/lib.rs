@@ -72,6 +72,12 @@ pub trait Source {
         false
     }
 
+    /// What is at a path now; asked of paths that the process opens later.
+    fn found(&self, path: &str) -> Found {
+        let _ = path;
+        Found::Unknown
+    }
+
     /// Wall time, since the Unix epoch; `None` when nothing is to be said of what is out of date.
     fn wall(&self) -> Option<Duration> {
         None
@@ -88,6 +94,19 @@ pub trait Source {
 
     /// Whether a DNS name has an address now; `None` when that is not asked.
     fn resolves(&self, name: &str) -> Option<bool>;
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// That cannot be told, or is not asked.
+    Unknown,
+    /// Nothing.
+    Nothing,
+    /// Something other than a folder.
+    File,
+    /// A folder.
+    Folder,
 }
 
 /// What came of a config.

@@ -3,13 +3,13 @@
 //! Reads what it is asked for and nothing else; what the text means is `config`'s matter.
 
 use std::cell::RefCell;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use config::Source;
+use config::{Found, Source};
 
 /// Where a config is looked for when none is named.
 pub(crate) const DEFAULT_FILES: [&str; 2] = ["./evenkeel.yaml", "/etc/evenkeel/evenkeel.yaml"];
@@ -101,6 +101,15 @@ impl Source for Files<'_> {
     fn read_bytes(&self, path: &str) -> Result<Vec<u8>, String> {
         self.looked_at.borrow_mut().push(PathBuf::from(path));
         read_file(Path::new(path)).map_err(|error| error.to_string())
+    }
+
+    fn found(&self, path: &str) -> Found {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Found::Folder,
+            Ok(_) => Found::File,
+            Err(error) if error.kind() == ErrorKind::NotFound => Found::Nothing,
+            Err(_) => Found::Unknown,
+        }
     }
 
     #[cfg(unix)]

@@ -161,6 +161,59 @@ fn a_variable_that_is_not_set() {
 }
 
 #[test]
+fn a_path_that_no_file_can_be_at() {
+    for (keys, place, why) in [
+        (
+            "state_file: /nonexistent/state.json",
+            "1:13",
+            "the state file: there is no folder `/nonexistent`",
+        ),
+        (
+            "access_log: { to: /nonexistent/log }",
+            "1:19",
+            "the access log: there is no folder `/nonexistent`",
+        ),
+        (
+            "access_log: { to: /tmp }",
+            "1:19",
+            "the access log: `/tmp` is a folder, where a file is expected",
+        ),
+        (
+            "admin: { token_file: /nonexistent/token }",
+            "1:22",
+            "the token file: cannot read `/nonexistent/token`: there is no such file",
+        ),
+        (
+            "listeners: { web: { bind: 'unix:/nonexistent/web.sock', pool: site } }",
+            "1:27",
+            "the socket: there is no folder `/nonexistent`",
+        ),
+    ] {
+        let rest = match keys.starts_with("listeners") {
+            true => GOOD.split_once("pools:").map_or("", |(_, pools)| pools),
+            false => GOOD,
+        };
+        let pools = if rest == GOOD { "" } else { "pools:" };
+        let config = format!("{keys}\n{pools}{rest}");
+        let line = format!("./evenkeel.yaml:{place}: error[file]: {why}\n");
+        // Who starts it is told the same.
+        for command in [["check"].as_slice(), &["run", "evenkeel.yaml"]] {
+            let finished = evenkeel_with(&config, command);
+            assert_eq!(finished.code, Some(1), "{keys}: {}", finished.stderr);
+            let line = match command.len() {
+                1 => line.as_str(),
+                _ => line.trim_start_matches("./"),
+            };
+            assert!(
+                finished.stderr.contains(line),
+                "{line} in\n{}",
+                finished.stderr
+            );
+        }
+    }
+}
+
+#[test]
 fn all_errors_are_told_at_once() {
     let config = GOOD
         .replace("balance:", "ballance:")
