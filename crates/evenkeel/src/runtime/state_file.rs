@@ -29,7 +29,8 @@ struct Document {
     words: Live,
 }
 
-/// The words that a file holds; none if there is no file. A damaged one is set aside, and said to be.
+/// The words that a file holds; none if there is no file. A damaged one, or one of another
+/// version, is set aside, and said to be.
 ///
 /// # Errors
 /// When it is there and cannot be read, in words for the user.
@@ -42,9 +43,12 @@ pub(super) fn load(path: &str) -> Result<Live, String> {
         Err(error) => return Err(format!("state_file: cannot read {path}: {error}")),
     }
     let why = match serde_json::from_slice::<Document>(&text) {
-        Ok(document) if document.version >= VERSION => return Ok(document.words),
-        Ok(_) => "it has no version".to_owned(),
-        Err(error) => error.to_string(),
+        Ok(document) if document.version == VERSION => return Ok(document.words),
+        Ok(Document { version: 0, .. }) => "damaged (it has no version)".to_owned(),
+        Ok(Document { version, .. }) => {
+            format!("of version {version}, and this evenkeel reads {VERSION}")
+        }
+        Err(error) => format!("damaged ({error})"),
     };
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -54,9 +58,13 @@ pub(super) fn load(path: &str) -> Result<Live, String> {
         Ok(()) => tracing::error!(
             path,
             aside,
-            "the state file is damaged ({why}): it is set aside, and what operators had said is not known"
+            "the state file is {why}: it is set aside, and what operators had said is not known"
         ),
-        Err(error) => return Err(format!("state_file: {path} is damaged ({why}): {error}")),
+        Err(error) => {
+            return Err(format!(
+                "state_file: {path} is {why}, and cannot be set aside: {error}"
+            ));
+        }
     }
     Ok(Live::default())
 }

@@ -72,17 +72,32 @@ fn words_outlive_a_restart_and_a_crash() {
 }
 
 #[test]
-fn a_damaged_state_file_is_set_aside_and_told() {
+fn a_state_file_of_no_use_is_set_aside_and_told() {
+    set_aside(
+        "{\"version\": 1, \"servers\": [{\"po",
+        "the state file is damaged (EOF",
+    );
+    // One of a later version may mean something else by the same words.
+    let words = r#""servers": [{"pool": "site", "server": "a", "state": "drain"}]"#;
+    set_aside(
+        &format!("{{\"version\": 7, {words}}}"),
+        "the state file is of version 7, and this evenkeel reads 1",
+    );
+    set_aside(
+        &format!("{{{words}}}"),
+        "the state file is damaged (it has no version)",
+    );
+}
+
+#[track_caller]
+fn set_aside(text: &str, told: &str) {
     let [origin] = origins();
     let dir = testkit::TempDir::new("state").expect("a folder");
-    let path = dir
-        .write("state.json", "{\"version\": 1, \"servers\": [{\"po")
-        .expect("written");
+    let text = text.replace("\"a\"", &format!("\"{}\"", origin.address()));
+    let path = dir.write("state.json", &text).expect("written");
     let config = with_file(path.to_str().expect("a path"), &[origin.address()], "");
     let mut evenkeel = start(&config);
-    evenkeel
-        .wait_log("the state file is damaged", SOON)
-        .expect("a line");
+    evenkeel.wait_log(told, SOON).expect("a line");
     let aside = std::fs::read_dir(dir.path()).expect("a folder").flatten();
     let aside: Vec<_> = aside
         .filter(|it| {
@@ -112,9 +127,6 @@ fn a_state_file_that_cannot_be_written_is_an_error_at_the_start() {
     let mut evenkeel = Evenkeel::launch(BINARY, &config, |_| {}).expect("started");
     assert_eq!(evenkeel.wait_exit(SOON).expect("an end").code(), Some(1));
     evenkeel
-        .wait_log(
-            "state_file: cannot write beside /nonexistent/state.json",
-            SOON,
-        )
+        .wait_log("the state file: there is no folder `/nonexistent`", SOON)
         .expect("a line");
 }
