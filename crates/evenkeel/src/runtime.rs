@@ -317,6 +317,7 @@ async fn start(
         access_log: parts.access_log,
         console: parts.console,
         admin,
+        admin_config: config.snapshot.admin.clone(),
         admin_leaves: None,
         addresses: parts.addresses,
         messages: parts.messages,

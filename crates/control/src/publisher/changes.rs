@@ -48,6 +48,9 @@ pub struct Changes {
     pub connections_affected: u64,
     /// Requests and connections on removed servers, which end by themselves or at their pool's `drain.timeout`.
     pub draining: u64,
+    /// Keys at the top of the config whose values are not those in force: they take effect at the next start. Whoever
+    /// runs the process says which.
+    pub next_start: Vec<&'static str>,
 }
 
 impl Changes {
@@ -103,6 +106,9 @@ impl std::fmt::Display for Changes {
         if self.draining > 0 {
             let draining = grouped(self.draining);
             write!(f, "; {draining} in use on removed servers")?;
+        }
+        for key in &self.next_start {
+            write!(f, "; `{key}` changed: that takes effect at the next start")?;
         }
         Ok(())
     }

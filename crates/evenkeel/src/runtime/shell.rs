@@ -54,6 +54,8 @@ pub(super) struct Shell {
     pub(super) state_file: StateFile,
     pub(super) console: admin::Console,
     pub(super) admin: Option<AdminTask>,
+    /// By which the admin listener was started, whatever a reload has brought since.
+    pub(super) admin_config: Option<config::Admin>,
     /// Serves who was connected to the admin listener when another process took it over.
     pub(super) admin_leaves: Option<JoinHandle<()>>,
     pub(super) addresses: admin::Addresses,
@@ -349,7 +351,10 @@ impl Shell {
             return Answer::Refused(errors);
         };
         log_findings(&read.findings);
-        warn_of_restart(&self.hub.world().snapshot, &snapshot, self.hub.worker_count);
+        let next_start = self.waiting_for_a_start(&snapshot);
+        for key in &next_start {
+            tracing::warn!("`{key}` changed: that takes effect at the next start");
+        }
 
         let now = self.now();
         for name in read.names {
@@ -358,6 +363,10 @@ impl Shell {
         let state_file = snapshot.state_file.clone();
         let buffer_bytes_max = memory::buffer_bytes_max(&snapshot);
         let (world, changes): (_, Changes) = self.publisher.apply(snapshot, now);
+        let changes = Changes {
+            next_start,
+            ..changes
+        };
         self.hub
             .memory
             .set_max(buffer_bytes_max, self.hub.worker_count);
@@ -369,6 +378,18 @@ impl Shell {
         self.state_file.change(state_file.as_deref());
         self.tell_addresses();
         Answer::Reloaded(changes)
+    }
+
+    /// The keys of a config that say something else than what this process was started with, and cannot be changed while
+    /// it runs.
+    fn waiting_for_a_start(&self, snapshot: &Snapshot) -> Vec<&'static str> {
+        [
+            ("workers", workers(snapshot) != self.hub.worker_count),
+            ("admin", snapshot.admin != self.admin_config),
+        ]
+        .into_iter()
+        .filter_map(|(key, waits)| waits.then_some(key))
+        .collect()
     }
 
     /// Logs the addresses that are new, and shows all of them to the admin room.
@@ -474,16 +495,6 @@ fn refused_at_the_end() -> Answer {
 fn answer(reply: Option<Reply>, answer: &Answer) {
     if let Some(reply) = reply {
         reply(answer.clone());
-    }
-}
-
-/// Says which settings of a new config wait for the next start.
-fn warn_of_restart(before: &Snapshot, after: &Snapshot, worker_count: usize) {
-    if workers(after) != worker_count {
-        tracing::warn!("`workers` changed: that takes effect at the next start");
-    }
-    if before.admin != after.admin {
-        tracing::warn!("`admin` changed: that takes effect at the next start");
     }
 }
 

@@ -613,3 +613,36 @@ pools:
         assert_eq!(client.get("/").expect("an answer").status, 200);
     }
 }
+
+#[test]
+fn what_waits_for_the_next_start_is_told_by_every_reload_until_then() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let good = format!("workers: 1\n{}", site(&[origin.address()], ""));
+    let mut evenkeel = start(&good);
+    assert!(!reload(&evenkeel, &good).contains("next start"));
+    let other = good.replace("workers: 1", "workers: 2").replace(
+        "admin: { bind: '127.0.0.1:0' }",
+        "admin: { bind: '127.0.0.2:0' }",
+    );
+    for _ in 0..2 {
+        let said = reload(&evenkeel, &other);
+        for key in ["workers", "admin"] {
+            let line = format!("; `{key}` changed: that takes effect at the next start");
+            assert!(said.contains(&line), "{said}");
+        }
+    }
+    let finished = ask(&evenkeel, &["reload", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+    assert_eq!(
+        json["changes"]["next_start"],
+        serde_json::json!(["workers", "admin"])
+    );
+    let mark = evenkeel.mark();
+    let _newest = crate::upgrade::upgrade(&mut evenkeel, &[]);
+    // The process that an upgrade starts is such a start.
+    evenkeel
+        .wait_log_after(mark, "127.0.0.2:", SOON)
+        .expect("the new address");
+    let said = reload(&evenkeel, &other);
+    assert!(!said.contains("next start"), "{said}");
+}

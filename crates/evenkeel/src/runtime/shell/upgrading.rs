@@ -156,9 +156,8 @@ impl Shell {
             listed.push(Sockets::new(&bind, handed.unlink, handed.sockets.len()));
             all.extend(handed.sockets);
         }
-        let config = &self.hub.world().snapshot.admin;
         let mut admin = None;
-        if let (Some(task), Some(config)) = (&self.admin, config) {
+        if let (Some(task), Some(config)) = (&self.admin, &self.admin_config) {
             all.push(task.descriptor()?);
             admin = Some(AdminSocket { bind: config.bind });
         }
