@@ -117,7 +117,8 @@ fn judge_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         415,
-        "what changes something needs `Content-Type: application/json`",
+        "what changes something needs `Content-Type: application/json`, with an empty body too: \
+         curl -X POST -H 'Content-Type: application/json' …",
     ))
 }
 

@@ -99,7 +99,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The request: 'GET http://host:port/path', 'http://host/' or 'GET /path'
+    /// The request: 'GET http://host:port/path', 'http://host/', or '/path' with -H 'Host: host'
     pub(crate) request: String,
     /// Config file [default: ./evenkeel.yaml, then /etc/evenkeel/evenkeel.yaml]
     #[arg(short, long, value_name = "FILE")]

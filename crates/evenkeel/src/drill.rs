@@ -51,7 +51,10 @@ fn report_text(report: &Value) -> String {
     );
     let count = |key| number(report, key).to_string();
     let since = |key| report.get(key).and_then(Value::as_u64).map(shown);
+    let met = number(report, "requests") + number(report, "in_vain") + number(report, "failed");
+    let untold = "no traffic to judge by".to_owned();
     let settled = match since("settled_ms") {
+        _ if met == 0 => untold.clone(),
         Some(_) if number(report, "in_vain") == 0 && number(report, "failed") == 0 => {
             "at once: no request met it".to_owned()
         }
@@ -60,6 +63,8 @@ fn report_text(report: &Value) -> String {
     };
     let unpicked = match since("unpicked_ms") {
         Some(after) => format!("after {after}"),
+        None if met == 0 => untold,
+        None if number(report, "in_vain") == 0 => "never, but no request met it".to_owned(),
         None => "never: it was picked all the while".to_owned(),
     };
     let rows = [

@@ -44,7 +44,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads `GET http://host/path`, `http://host/path` or `GET /path`, and headers `name: value`.
+    /// Reads `GET http://host/path`, `http://host/path` or, where the headers name a host, `GET /path`; headers are
+    /// `name: value`.
     ///
     /// # Errors
     /// What is wrong with them, in words for the user.
@@ -71,9 +72,9 @@ impl Asked {
             _ if has_host => {}
             Some(authority) => headers.insert(0, ("Host".to_owned(), authority)),
             None => {
-                return Err(
-                    "no host: write the whole URL, or add -H 'Host: example.com'".to_owned(),
-                );
+                return Err(format!(
+                    "no host: write the whole URL, 'http://example.com{target}', or add -H 'Host: example.com'"
+                ));
             }
         }
         Ok(Self {

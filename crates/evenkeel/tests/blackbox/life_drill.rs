@@ -355,3 +355,17 @@ fn the_last_server_is_not_taken_out_without_force_and_enable_ends_it() {
         200
     );
 }
+
+#[test]
+fn without_traffic_nothing_is_judged() {
+    let (_origins, addresses) = origins::<2>();
+    let evenkeel = start(&site(&addresses, "health_check: off"));
+    let name = addresses[0].to_string();
+    let finished = ask(&evenkeel, &["drill", "site", &name, "--for", "1s"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let text = finished.text();
+    for row in ["settled", "unpicked"] {
+        let line = format!("  {row:<8}  no traffic to judge by\n");
+        assert!(text.contains(&line), "{line:?} in\n{text}");
+    }
+}
