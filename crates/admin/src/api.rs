@@ -135,6 +135,21 @@ pub(crate) async fn drain(
     }
 }
 
+/// `POST …/drain/wait`: the receipt of a drain that began in the process before this one, when it has ended; 404 if there
+/// is none.
+pub(crate) async fn drain_wait(
+    State(admin): Shared,
+    Path((pool, server)): Path<(String, String)>,
+    body: Body,
+) -> Answered {
+    expect_nothing(&read(body).await?)?;
+    show(&admin, &pool, &server)?;
+    match ask(&admin.hub, Command::DrainWait { pool, server }, None).await? {
+        Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// `POST …/drill?for=30s&force=true`; answers the report when the drill has ended, 409 with why it needs force, or 422
 /// with why there is none.
 pub(crate) async fn drill(

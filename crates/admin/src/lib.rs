@@ -173,6 +173,10 @@ fn routes(admin: Arc<Admin>) -> Router {
             post(api::drain),
         )
         .route(
+            "/api/v1/pools/{pool}/servers/{server}/drain/wait",
+            post(api::drain_wait),
+        )
+        .route(
             "/api/v1/pools/{pool}/servers/{server}/drill",
             post(api::drill),
         )

@@ -66,6 +66,9 @@ pub struct LiveServer {
     /// The operator's word: `ready`, `drain` or `disabled`; `None`: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The drain that is under way, or over; `None`: there is none that ends. Never in the state file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<LiveDrain>,
     /// The operator's weight (0-1000); `None`: the config's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
@@ -93,6 +96,21 @@ pub struct LiveServer {
     /// What its latency allows; `None`: nothing was found, or as above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_limit: Option<LiveLimit>,
+}
+
+/// A drain that ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveDrain {
+    /// It is over: clients that were bound to the server move.
+    #[serde(skip_serializing_if = "is_default")]
+    pub is_over: bool,
+    /// Milliseconds since it began.
+    #[serde(skip_serializing_if = "is_default")]
+    pub age_ms: u64,
+    /// Milliseconds until what still runs is cut; `None`: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
 }
 
 /// How many requests a server may have at once, as its latency answers to them.

@@ -152,6 +152,13 @@ pub enum Command {
         /// Even if the others may not bear it.
         force: bool,
     },
+    /// Wait for a drain that began in the process before this one, and give its receipt.
+    DrainWait {
+        /// Pool name.
+        pool: String,
+        /// Server name.
+        server: String,
+    },
     /// Forget what was learnt of clients: they are new from then on.
     Forget {
         /// Pool name.
@@ -249,6 +256,10 @@ pub struct Receipt {
     /// Another word ended the drain, with so many requests still in use; absent when it ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
+    /// Another process goes on with the drain since an upgrade: so many requests were in use in this one, and end here.
+    /// Absent when it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<u64>,
     /// How long it took.
     pub took_ms: u64,
 }

@@ -42,7 +42,7 @@ use crate::world::World;
 
 pub use capacity::worst;
 pub use changes::Changes;
-use drain::{Leaving, PendingDrain};
+use drain::{EndedDrain, Leaving, PendingDrain};
 use drill::Drill;
 pub use health::word as verdict_word;
 use pools::{Place, PoolEntry};
@@ -258,6 +258,7 @@ pub struct Publisher {
     /// Pools whose view is out of date, and when it may be built.
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
+    ended_drains: Vec<EndedDrain>,
     drills: Vec<Drill>,
     /// When pools' loads were looked at last.
     measured: Option<Duration>,
@@ -301,6 +302,7 @@ impl Publisher {
             agents: BTreeSet::new(),
             dirty: BTreeMap::new(),
             drains: Vec::new(),
+            ended_drains: Vec::new(),
             drills: Vec::new(),
             measured: None,
             leaving: BTreeMap::new(),

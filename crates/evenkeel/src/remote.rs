@@ -14,6 +14,7 @@ use crate::exit;
 use crate::table::aligned;
 
 mod certificates;
+mod drain;
 
 /// Variable with the token, so that it stands in no process list.
 const TOKEN: &str = "EVENKEEL_TOKEN";
@@ -179,7 +180,7 @@ pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
             which,
             timeout,
             force,
-        } => drain(client, which, timeout.as_deref(), *force).await,
+        } => drain::run(client, which, timeout.as_deref(), *force).await,
         ServerCommand::Disable { which, force } => {
             let change = json!({ "state": "disabled", "force": force });
             set(client, which, change).await
@@ -190,29 +191,6 @@ pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
             weight,
             force,
         } => set(client, which, json!({ "weight": weight, "force": force })).await,
-    })
-}
-
-async fn drain(
-    client: &Client,
-    which: &Which,
-    timeout: Option<&str>,
-    force: bool,
-) -> Result<Done, Failed> {
-    let query = timeout.map_or_else(String::new, |timeout| {
-        format!("&timeout={}", segment(timeout))
-    });
-    let path = format!("{}/drain?force={force}{query}", path(which));
-    let (receipt, _) = ask(client.post(&path).await?, &[200])?;
-    let is_drained = receipt.get("left").is_none() && cut_count(&receipt) == 0;
-    Ok(Done {
-        text: format!("{}: {}\n", which.server, receipt_text(&receipt)),
-        code: if !is_drained {
-            ExitCode::from(exit::WRONG)
-        } else {
-            exit::WELL
-        },
-        json: receipt,
     })
 }
 
@@ -462,42 +440,6 @@ pub(crate) fn capacity_text(pool: &Value) -> Option<String> {
     Some(out)
 }
 
-/// A drain's receipt in words.
-fn receipt_text(receipt: &Value) -> String {
-    let cut: Vec<String> = receipt
-        .get("cut")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|cut| format!("{} by {}", number(cut, "count"), text(cut, "reason")))
-        .collect();
-    let began = match receipt.get("left").and_then(Value::as_u64) {
-        Some(left) => format!("not drained: another command ended that, with {left} in use, after"),
-        None => "drained in".to_owned(),
-    };
-    format!(
-        "{began} {} ms; {} new picks, {} by affinity, {} finished, {} cut{}",
-        number(receipt, "took_ms"),
-        number(receipt, "new_picks"),
-        number(receipt, "affinity_picks"),
-        number(receipt, "finished"),
-        cut_count(receipt),
-        if cut.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", cut.join(", "))
-        }
-    )
-}
-
-fn cut_count(receipt: &Value) -> u64 {
-    let cut = receipt.get("cut").and_then(Value::as_array);
-    cut.into_iter()
-        .flatten()
-        .map(|cut| number(cut, "count"))
-        .sum()
-}
-
 pub(crate) fn text<'a>(object: &'a Value, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or("?")
 }
@@ -519,32 +461,6 @@ pub(crate) fn cause_and_note(server: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_receipt_in_words() {
-        let receipt = json!({
-            "new_picks": 0, "affinity_picks": 1, "finished": 12,
-            "cut": [{ "reason": "deadline", "count": 2 }], "took_ms": 840
-        });
-        assert_eq!(
-            receipt_text(&receipt),
-            "drained in 840 ms; 0 new picks, 1 by affinity, 12 finished, 2 cut (2 by deadline)"
-        );
-        let clean =
-            json!({ "new_picks": 0, "affinity_picks": 0, "finished": 1, "cut": [], "took_ms": 3 });
-        assert_eq!(
-            receipt_text(&clean),
-            "drained in 3 ms; 0 new picks, 0 by affinity, 1 finished, 0 cut"
-        );
-        let ended = json!({
-            "new_picks": 0, "affinity_picks": 0, "finished": 0, "cut": [], "left": 1, "took_ms": 3
-        });
-        assert_eq!(
-            receipt_text(&ended),
-            "not drained: another command ended that, with 1 in use, after 3 ms; 0 new picks, 0 by affinity, \
-             0 finished, 0 cut"
-        );
-    }
 
     #[test]
     fn capacity_in_words() {

@@ -224,6 +224,9 @@ fn obey(
             timeout,
             ..
         } => publisher.handle_drain(&pool, &server, timeout, reply, now),
+        Command::DrainWait { pool, server } => {
+            publisher.handle_drain_wait(&pool, &server, reply);
+        }
         Command::Drill {
             pool,
             server,

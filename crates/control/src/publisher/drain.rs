@@ -1,13 +1,20 @@
 //! Drains that wait, and their receipts.
 
+mod handed;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{OnDrain, State};
 
+use super::handover::millis;
 use super::{Action, Notice, Publisher};
 use crate::live::Member;
 use crate::message::{Answer, Cut, Receipt, Reply};
+use handed::Carried;
+
+pub(super) use handed::EndedDrain;
 
 /// How often a drain that waits is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -23,11 +30,16 @@ const CUT_AGAIN: Duration = Duration::from_millis(200);
 pub(super) struct PendingDrain {
     /// Several when a name stands for several addresses.
     members: Vec<Held>,
-    reply: Option<Reply>,
+    /// Of those who wait for it.
+    replies: Vec<Reply>,
     began: Duration,
     /// When what still runs is cut.
     deadline: Option<Duration>,
     cutting: Option<Cutting>,
+    /// Set where it began in the process before this one.
+    carried: Option<Carried>,
+    /// Another process goes on with it: what is left to do here is to cut at the deadline.
+    is_handed_over: bool,
     /// Requests in use when another word ended it.
     left: Option<u64>,
     pub(super) look_at: Duration,
@@ -81,6 +93,7 @@ impl Publisher {
         let deadline = timeout.map(|timeout| now.saturating_add(timeout));
         let named = entry.slots.iter().filter(|slot| slot.answers_to(server));
         let again: Vec<u32> = named.map(|slot| slot.member.id).collect();
+        self.forget_ended_drains(&again);
         self.follow_later_word(&again, deadline, now);
         let Some(entry) = self.pools.get_mut(&name) else {
             return;
@@ -112,13 +125,9 @@ impl Publisher {
         }
         self.words_version += 1;
         self.drains.push(PendingDrain {
-            members,
-            reply: Some(reply),
-            began: now,
+            replies: vec![reply],
             deadline,
-            cutting: None,
-            left: None,
-            look_at: now,
+            ..PendingDrain::new(members, now)
         });
         self.mark_dirty(&name, now);
         self.build_due_views(now);
@@ -133,24 +142,20 @@ impl Publisher {
             let held = Held::new(member, None);
             if held.in_use > 0 || with_pool {
                 self.drains.push(PendingDrain {
-                    members: vec![held],
-                    reply: None,
-                    began: now,
                     deadline: timeout.map(|timeout| now.saturating_add(timeout)),
-                    cutting: None,
-                    left: None,
                     look_at: now.saturating_add(if with_pool {
                         HEARD_WITHIN
                     } else {
                         Duration::ZERO
                     }),
+                    ..PendingDrain::new(vec![held], now)
                 });
             }
         }
     }
 
     pub(super) fn look_at_drains(&mut self, now: Duration) {
-        let actions = &mut self.actions;
+        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
         // Who waits for a server that lets nobody in any more is to hear of it.
         let mut closed = Vec::new();
         let mut close = |drain: &PendingDrain| {
@@ -164,9 +169,10 @@ impl Publisher {
                 drain.members.iter_mut().for_each(Held::note_picks);
             }
             let over = drain.cutting.is_some();
-            let idle = drain.members.iter_mut().all(|held| held.is_done(over, now));
+            let may_end = over || !drain.is_handed_over;
+            let idle = may_end && drain.members.iter_mut().all(|held| held.is_done(over, now));
             if idle || drain.cutting.as_ref().is_some_and(|it| it.until <= now) {
-                actions.extend(drain.end(now));
+                end(drain, actions, ended, now);
                 close(drain);
                 return false;
             }
@@ -206,7 +212,7 @@ impl Publisher {
     /// A server that drains is drained once more: how long that may take is for the later word to say. What was to be
     /// cut by then has been.
     fn follow_later_word(&mut self, members: &[u32], deadline: Option<Duration>, now: Duration) {
-        let actions = &mut self.actions;
+        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
         self.drains.retain_mut(|drain| {
             let is_one = |held: &&mut Held| members.contains(&held.member.id);
             let mut same = drain.members.iter_mut().filter(is_one).peekable();
@@ -217,7 +223,7 @@ impl Publisher {
                 *last = now;
             }
             if drain.cutting.is_some() {
-                actions.extend(drain.end(now));
+                end(drain, actions, ended, now);
                 return false;
             }
             drain.deadline = deadline;
@@ -227,7 +233,8 @@ impl Publisher {
 
     /// Ends the drains of a server that is about to be given another word.
     pub(super) fn end_drains(&mut self, members: &[u32], now: Duration) {
-        let actions = &mut self.actions;
+        self.forget_ended_drains(members);
+        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
         self.drains.retain_mut(|drain| {
             let same = drain
                 .members
@@ -236,23 +243,60 @@ impl Publisher {
             if same {
                 let in_use = |held: &Held| u64::from(held.member.cell.in_use());
                 drain.left = Some(drain.members.iter().map(in_use).sum());
-                actions.extend(drain.end(now));
+                end(drain, actions, ended, now);
             }
             !same
         });
     }
 }
 
+/// From here on its servers let in nobody who was bound to them, either. Tells all who wait, or may ask yet.
+fn end(
+    drain: &mut PendingDrain,
+    actions: &mut VecDeque<Action>,
+    ended: &mut Vec<EndedDrain>,
+    now: Duration,
+) {
+    for held in &drain.members {
+        held.member.set_drained(true);
+    }
+    let receipt = drain.receipt(now);
+    actions.extend(drain.answer(&receipt));
+    if drain.carried.is_some() {
+        ended.push(EndedDrain::new(drain, receipt));
+    }
+}
+
 impl PendingDrain {
-    fn end(&mut self, now: Duration) -> Option<Action> {
+    fn new(members: Vec<Held>, now: Duration) -> Self {
+        Self {
+            members,
+            replies: Vec::new(),
+            began: now,
+            deadline: None,
+            cutting: None,
+            carried: None,
+            is_handed_over: false,
+            left: None,
+            look_at: now,
+        }
+    }
+
+    /// How long it has lasted, in the process before this one too.
+    fn age(&self, now: Duration) -> Duration {
+        let before = self.carried.as_ref().map_or(Duration::ZERO, |it| it.age);
+        before.saturating_add(now.saturating_sub(self.began))
+    }
+
+    /// What it has come to so far.
+    fn receipt(&self, now: Duration) -> Receipt {
         let mut receipt = Receipt {
-            took_ms: u64::try_from(now.saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX),
+            took_ms: millis(self.age(now)),
             left: self.left,
             ..Receipt::default()
         };
         let mut cut = 0;
         for held in &self.members {
-            held.member.set_drained(true);
             held.add_to(&mut receipt);
             cut += held.cut;
         }
@@ -262,9 +306,14 @@ impl PendingDrain {
                 count: cut,
             });
         }
-        self.reply
-            .take()
-            .map(|reply| Action::Reply(reply, Answer::Drained(receipt)))
+        receipt
+    }
+
+    /// Tells all who wait.
+    fn answer(&mut self, receipt: &Receipt) -> impl Iterator<Item = Action> {
+        let replies = std::mem::take(&mut self.replies).into_iter();
+        let receipt = receipt.clone();
+        replies.map(move |reply| Action::Reply(reply, Answer::Drained(receipt.clone())))
     }
 }
 

@@ -83,6 +83,7 @@ impl Publisher {
                 let words = slot_words(entry, slot);
                 let server = servers.entry(key(&words)).or_insert(words);
                 slot_measures(slot, now, server);
+                server.drain = self.tell_drain(slot, now);
             }
         }
         let names = self.names.iter().filter(|(_, it)| !it.addresses.is_empty());
@@ -181,6 +182,8 @@ impl Publisher {
         if let Some(state) = given.state.as_deref().and_then(parse_state) {
             slot.take_operator(state);
         }
+        let ago = now.saturating_sub(self.given.at);
+        self.resume_drain((pool, slot), given.drain, now, ago);
         if given.file_weight == Some(slot.file_weight) {
             slot.weight_word = given.weight.filter(|weight| *weight <= 1000);
         }
@@ -190,7 +193,6 @@ impl Publisher {
             nanos(given.latency_ns),
             nanos(given.peak_latency_ns),
         );
-        let ago = now.saturating_sub(self.given.at);
         if ago > SEEN_HOLDS {
             return;
         }

@@ -239,6 +239,9 @@ impl Shell {
                 self.publisher
                     .handle_drain(&pool, &server, timeout, reply, now);
             }
+            Command::DrainWait { pool, server } => {
+                self.publisher.handle_drain_wait(&pool, &server, reply);
+            }
             Command::Drill {
                 pool,
                 server,

@@ -1,11 +1,16 @@
 //! What the new process of an upgrade knows of servers besides their probes: what traffic showed, what was counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Load, Origin, reply, wait_until};
+use testkit::{Evenkeel, Finished, Load, Origin, reply, wait_until};
 
+use crate::affinity::{Browser, config, origins};
+use crate::command::evenkeel_in;
 use crate::life_support::{
     SOON, admin_get, connect, metric, picks, server, site, start, wait_all, wait_health, web,
 };
@@ -128,7 +133,7 @@ fn no_total_of_the_api_begins_anew() {
         let address = evenkeel.address(listener).expect("an address");
         connect(address).get("/").expect("an answer");
     }
-    let numbers = |evenkeel: &testkit::Evenkeel| {
+    let numbers = |evenkeel: &Evenkeel| {
         let of = |path: &str, keys: &[&str]| {
             let text = admin_get(evenkeel, path);
             let all: Vec<Value> = serde_json::from_str(&text).expect(&text);
@@ -150,4 +155,109 @@ fn no_total_of_the_api_begins_anew() {
     let before = numbers(&evenkeel);
     let _newest = upgrade(&mut evenkeel, &[]);
     assert_eq!(numbers(&evenkeel), before);
+}
+
+/// The command, in the background, once the server drains.
+fn drain(evenkeel: &Evenkeel, name: &str, timeout: &str) -> JoinHandle<Finished> {
+    let url = evenkeel.admin_url().expect("an address");
+    let folder = evenkeel.dir().path().to_owned();
+    let (server_name, timeout) = (name.to_owned(), timeout.to_owned());
+    let command = std::thread::spawn(move || {
+        let what = ["server", "drain", "site", &server_name, "--json"];
+        let how = ["--timeout", &timeout, "--admin", &url];
+        evenkeel_in(&folder, &[&what[..], &how].concat())
+    });
+    wait_until("it drains", SOON, || {
+        server(evenkeel, "site", name)["state"] == "drain"
+    })
+    .expect("it drains");
+    command
+}
+
+/// What it printed; it fails if anything was cut.
+fn receipt(command: JoinHandle<Finished>) -> Value {
+    let finished = command.join().expect("a thread");
+    let (text, errors) = (finished.text(), finished.stderr);
+    let receipt: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{errors}"));
+    let is_cut = receipt["cut"].as_array().is_none_or(|cut| !cut.is_empty());
+    assert_eq!(finished.code, Some(i32::from(is_cut)), "{text}{errors}");
+    receipt
+}
+
+#[test]
+fn a_drain_goes_on_to_its_deadline_and_its_command_waits_for_it() {
+    let [a, b] = origins(["a", "b"]);
+    let servers = [("a", a.address(), ""), ("b", b.address(), "")];
+    let mut evenkeel = start(&config("affinity: { cookie: S }", &servers));
+    let mut browser = Browser::new(web(&evenkeel));
+    let home = browser.server("/");
+    let jar = browser.jar.clone();
+    let command = drain(&evenkeel, &home, "6s");
+    assert_eq!(browser.server("/"), home, "its clients stay until it ends");
+    let mark = evenkeel.mark();
+    let _next = upgrade(&mut evenkeel, &[]);
+    browser.reconnect();
+    assert_eq!(browser.server("/"), home, "and in the next process");
+    // Somebody comes again and again: only the deadline ends it.
+    let (mut asked, mut serving) = (Instant::now(), home.clone());
+    wait_until("the drain ends", SOON, || {
+        if asked.elapsed() > Duration::from_millis(300) {
+            asked = Instant::now();
+            serving = browser.server("/");
+        }
+        serving != home
+    })
+    .expect("an end");
+    let receipt = receipt(command);
+    let number = |key: &str| receipt[key].as_u64().unwrap_or_default();
+    assert_eq!(number("new_picks"), 0, "{receipt}");
+    assert!(number("affinity_picks") > 2, "{receipt}");
+    assert!((6000..12_000).contains(&number("took_ms")), "{receipt}");
+    // That it is over is known to the one after that.
+    evenkeel
+        .wait_log_after(mark, "the process before this one has drained", SOON)
+        .expect("a line");
+    let _last = upgrade(&mut evenkeel, &[]);
+    let mut late = Browser::new(web(&evenkeel));
+    late.jar = jar;
+    assert_ne!(late.server("/"), home);
+}
+
+#[test]
+fn what_a_draining_server_holds_ends_in_the_old_process_and_the_receipt_says_so() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let slow = Origin::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one at a time");
+            wait.recv_timeout(SOON).ok();
+        }
+        reply(200, "here")
+    });
+    let (slow, other) = (slow.expect("an origin"), moody(&Arc::default()));
+    let addresses = [slow.address(), other.address()];
+    let mut evenkeel = start(&site(&addresses, "balance: round_robin"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let mut clients = [(); 2].map(|()| connect(web(&evenkeel)));
+    for client in &mut clients {
+        client
+            .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("sent");
+    }
+    wait_until("it is there", SOON, || {
+        slow.seen().iter().any(|it| it.target == "/slow")
+    })
+    .expect("it is there");
+    let command = drain(&evenkeel, &addresses[0].to_string(), "60s");
+    let _next = upgrade(&mut evenkeel, &[]);
+    let receipt = receipt(command);
+    assert_eq!(
+        (&receipt["handed_over"], &receipt["finished"]),
+        (&1.into(), &0.into()),
+        "{receipt}"
+    );
+    go.send(()).expect("sent");
+    for client in &mut clients {
+        assert_eq!(client.response().expect("an answer").status, 200);
+    }
 }

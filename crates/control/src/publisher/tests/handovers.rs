@@ -1,5 +1,7 @@
 //! What one process knows reaches the next, whichever of the two is the newer version.
 
+use balance::OnDrain;
+
 use super::*;
 use crate::handover::Live;
 
@@ -187,4 +189,69 @@ fn documents_of_a_version_before_and_after_are_read() {
     );
     let empty: Live = serde_json::from_str("{}").unwrap();
     assert_eq!(empty, Live::default());
+}
+
+#[test]
+fn a_drain_goes_on_to_its_deadline_in_the_next_process() {
+    let config = site(
+        "affinity: { cookie: S }, servers: [{ name: a, address: '10.0.0.1:80' }, { name: b, address: '10.0.0.2:80' }]",
+    );
+    let mut scene = Scene::running(&config);
+    let answers = scene.drain("a", 10_000);
+    scene.pass(4000);
+    let bound = |member: &Member| member.cell.acquire_by_affinity(None, OnDrain::Keep);
+    bound(&scene.member("a")).unwrap();
+    let live = scene.publisher.live(scene.now);
+    scene.publisher.hand_drains_over(scene.now);
+    scene.take_actions();
+    let so_far = receipt(&answers);
+    assert_eq!((so_far.handed_over, so_far.affinity_picks), (Some(1), 1));
+    // Its own clients stay, and what is in use is cut when it was to be.
+    scene.pass(5500);
+    assert!(!scene.member("a").is_drained() && scene.cuts.is_empty());
+    scene.pass(600);
+    assert_eq!(scene.cuts, [scene.member("a").id]);
+
+    // Where another word ends it before anybody has asked for it, that is told.
+    let mut other = succeed(live.clone(), &config);
+    other.set("a", State::Disabled, None);
+    let wait = |next: &mut Scene, server: &str| {
+        let (reply, answers) = reply();
+        next.publisher.handle_drain_wait("site", server, reply);
+        next.take_actions();
+        answers
+    };
+    assert_eq!(receipt(&wait(&mut other, "a")).left, Some(0));
+
+    let mut next = succeed(live.clone(), &config);
+    // It is told once before it is ready, and once when it is.
+    next.publisher.take_over(live, next.now);
+    let a = next.member("a");
+    bound(&a).unwrap();
+    next.pass(5500);
+    assert!(!a.is_drained() && next.cuts.is_empty());
+    next.pass(600);
+    assert_eq!(next.cuts, [a.id]);
+    assert!(a.is_drained());
+    a.cell.release();
+    next.pass(200);
+    // Whoever waited for it asks late, and more than one may have.
+    for _ in 0..2 {
+        let receipt = receipt(&wait(&mut next, "a"));
+        assert_eq!((receipt.new_picks, receipt.affinity_picks), (0, 1));
+        assert_eq!(receipt.cut.iter().map(|cut| cut.count).sum::<u64>(), 1);
+        assert!((10_000..10_400).contains(&receipt.took_ms), "{receipt:?}");
+    }
+    let is_unknown =
+        |answers: &Receiver<Answer>| matches!(answers.try_recv(), Ok(Answer::NotFound(_)));
+    assert!(is_unknown(&wait(&mut next, "b")));
+
+    // That it is over is known to the one after that, and nobody waits there.
+    let mut last = succeed(next.publisher.live(next.now), &config);
+    assert!(last.member("a").is_drained());
+    assert!(is_unknown(&wait(&mut last, "a")));
+    // Another word is the end of it.
+    next.set("a", State::Ready, None);
+    assert!(is_unknown(&wait(&mut next, "a")));
+    assert_eq!(next.publisher.live(next.now).servers[0].drain, None);
 }

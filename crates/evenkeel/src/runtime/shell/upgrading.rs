@@ -205,6 +205,7 @@ impl Shell {
         };
         self.ending = Some(Ending::new(shutdown, self.now()));
         self.publisher.end_all_drills(self.now());
+        self.publisher.hand_drains_over(self.now());
         self.upgrading.stage = Stage::HandedOver {
             successor,
             adopted: adopted.into_iter().collect(),
