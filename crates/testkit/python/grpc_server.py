@@ -6,8 +6,9 @@ Says `listening address=IP:PORT`, `control address=IP:PORT`, then `ready`.
 
 A message is JSON. A request may hold: `text` (comes back), `sleep` (seconds before the answer, or between messages),
 `count` (messages of a stream), `size` (bytes of `pad` in each answer), `status` and `message` (the call ends with these;
-in streams after the messages), `early` (end with the status before any message). An answer holds `server`, `text`,
-`at` (its number), `remaining` (seconds of the deadline, or null), `metadata` (those of the call that begin with `x-`).
+in streams after the messages), `early` (end with the status before any message), `more` (in `bidi`: another message is to
+come; grpcio ends the requests of a cancelled call as it ends those of a whole one, if it hears of their end first). An
+answer holds `server`, `text`, `at` (its number), `remaining` (seconds of the deadline, or null), `metadata` (those of the call that begin with `x-`).
 
 The control port takes lines: `health SERVICE STATUS` (`-` for the server as a whole), answered `done`.
 """
@@ -105,7 +106,8 @@ class Echo:
             last = json.loads(body)
             yield self.answer(context, last, at)
             at += 1
-        self.end(state, context, last)
+        if not last.get("more"):
+            self.end(state, context, last)
 
 
 def pause(context, seconds):

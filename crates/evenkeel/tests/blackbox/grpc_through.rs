@@ -268,7 +268,7 @@ fn a_call_that_its_client_cancels_ends_at_the_server() {
         &[],
         &json!([
             { "kind": "server_stream", "requests": [endless], "cancel_after": 3 },
-            { "kind": "bidi", "requests": [{ "text": "a" }, { "text": "b" }, { "text": "c" }], "cancel_after": 2 },
+            { "kind": "bidi", "requests": [{ "text": "a" }, { "text": "b", "more": true }, { "text": "c" }], "cancel_after": 2 },
             { "kind": "unary", "requests": [{ "text": "still here" }] },
         ]),
     );

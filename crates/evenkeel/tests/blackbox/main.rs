@@ -24,6 +24,7 @@ mod http2_auto;
 mod http2_clients;
 mod http2_frames;
 mod http2_memory;
+mod http2_resets;
 mod http2_servers;
 mod http2_servers_odd;
 mod http2_support;
