@@ -24,7 +24,7 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 pub const CLIENT_HEADER: Duration = Duration::from_secs(10);
 /// Between two pieces of a request body.
 pub const CLIENT_BODY_IDLE: Duration = Duration::from_secs(30);
-/// Between two successful writes to a client.
+/// While a client takes nothing of an answer.
 pub const CLIENT_WRITE_IDLE: Duration = Duration::from_secs(30);
 /// Above the 60 s idle of a cloud balancer in front.
 pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(75);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
 
 use crate::buffer::{BUFFER_BYTES, Borrowed, Buffer, Buffers};
-use crate::net::{self, Conduit, Deadline, Push};
+use crate::net::{self, Conduit, Deadline, Push, Taken};
 use crate::stream::Stream;
 
 /// Bytes after which a connection lets others run.
@@ -38,18 +38,55 @@ pub(crate) enum WriteFault {
     Gone,
 }
 
+/// How often it is asked what the other side has taken, for each time that it may take nothing.
+const LOOKS: u32 = 4;
+
 /// How long a write waits for the other side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// While nothing is taken.
+    /// While nothing is taken, not even of what the kernel holds.
     pub(crate) idle: Option<Duration>,
     /// When it must have ended, on [`net::now`]'s clock.
     pub(crate) until: Option<Duration>,
 }
 
 impl Patience {
-    fn set(self, deadline: &Deadline) {
-        deadline.set_at(earliest(self.idle, self.until));
+    /// Waits for `step` while the other side takes something, which `taken` says.
+    async fn wait<T>(
+        self,
+        deadline: &Deadline,
+        taken: impl Fn() -> Taken,
+        mut step: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, net::Elapsed> {
+        let mut since = net::now();
+        let mut before: Option<Taken> = None;
+        loop {
+            let look = self.idle.map(|idle| idle / LOOKS);
+            deadline.set_at(earliest(look, self.until));
+            let waited = deadline.guard(poll_fn(|cx| {
+                let stepped = step(cx);
+                if stepped.is_pending() {
+                    before.get_or_insert_with(&taken);
+                }
+                stepped
+            }));
+            let waited = waited.await;
+            if waited.is_ok() {
+                return waited;
+            }
+            let now = net::now();
+            if before.as_mut().is_some_and(|it| it.has_grown(taken())) {
+                since = now;
+            }
+            let is_idle = self
+                .idle
+                .is_some_and(|idle| since.saturating_add(idle) <= now);
+            // One that was made to fire stays over.
+            deadline.set_at(self.until);
+            if is_idle || deadline.is_over() {
+                return waited;
+            }
+        }
     }
 }
 
@@ -87,9 +124,8 @@ pub(crate) async fn write_all(
         let written = match stream.try_write(in_pieces(&all), push) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                patience.set(deadline);
                 // Boxed, so that who need not wait does not carry its state.
-                match Box::pin(write_later(stream, *parts, deadline, push)).await {
+                match Box::pin(write_later(stream, *parts, deadline, patience, push)).await {
                     Err(net::Elapsed) => return Err(WriteFault::TimedOut),
                     Ok(Err(_)) => return Err(WriteFault::Gone),
                     Ok(Ok(written)) => written,
@@ -129,11 +165,12 @@ async fn write_later(
     stream: &Stream,
     parts: [&[u8]; 3],
     deadline: &Deadline,
+    patience: Patience,
     push: Push,
 ) -> Result<io::Result<usize>, net::Elapsed> {
     let all = parts.map(IoSlice::new);
-    let write = poll_fn(|cx| stream.poll_write(cx, in_pieces(&all), push));
-    deadline.guard(write).await
+    let write = |cx: &mut Context<'_>| stream.poll_write(cx, in_pieces(&all), push);
+    patience.wait(deadline, || stream.taken(), write).await
 }
 
 /// How far a body has been relayed.
@@ -298,11 +335,12 @@ pub(crate) async fn drain(
     push: Push,
 ) -> Result<(), WriteFault> {
     while !conduit.is_empty() {
-        patience.set(deadline);
-        let drained = deadline
-            .guard(poll_fn(|cx| to.poll_drain(cx, conduit, push)))
-            .await;
-        match drained {
+        let drained = patience.wait(
+            deadline,
+            || to.taken(),
+            |cx| to.poll_drain(cx, conduit, push),
+        );
+        match drained.await {
             Err(net::Elapsed) => return Err(WriteFault::TimedOut),
             Ok(Err(_)) => return Err(WriteFault::Gone),
             Ok(Ok(count)) => *taken += count as u64,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::http2::{Exchange, Served};
-use crate::net::{self, Push};
+use crate::net::{self, Push, Taken};
 use crate::tls::Session;
 
 /// A connected byte stream.
@@ -181,6 +181,23 @@ impl Stream {
             Kind::Plain(socket) | Kind::Tls(socket, _) => socket.poll_writable(cx),
             Kind::Served(served) => served.poll_writable(cx),
             Kind::Exchange(exchange) => exchange.poll_writable(cx),
+        }
+    }
+
+    /// How far the other side has come, while nothing is written.
+    pub(crate) fn taken(&self) -> Taken {
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.taken(),
+            Kind::Served(served) => served.taken(),
+            Kind::Exchange(exchange) => exchange.taken(),
+        }
+    }
+
+    /// Bytes that were written and that the other side's kernel has not acknowledged yet; none of a carried stream's.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        match &self.0 {
+            Kind::Plain(socket) | Kind::Tls(socket, _) => socket.unacknowledged(),
+            Kind::Served(_) | Kind::Exchange(_) => 0,
         }
     }
 

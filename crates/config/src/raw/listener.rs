@@ -74,7 +74,7 @@ section! {
         "header" header: Off<Wait> = or(show_duration(defaults::CLIENT_HEADER)),
         /// Between two pieces of a request body; HTTP only.
         "body_idle" body_idle: Off<Wait> = or(show_duration(defaults::CLIENT_BODY_IDLE)),
-        /// Between two successful writes to the client; HTTP only.
+        /// While the client takes nothing of an answer, not even of what the kernel holds; HTTP only.
         "write_idle" write_idle: Off<Wait> = or(show_duration(defaults::CLIENT_WRITE_IDLE)),
         /// Between two requests of one connection; HTTP only.
         "keep_alive" keep_alive: Off<Time> = or(show_duration(defaults::CLIENT_KEEP_ALIVE)),

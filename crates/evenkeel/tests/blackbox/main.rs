@@ -64,6 +64,7 @@ mod queue;
 mod reliability;
 mod running;
 mod shown;
+mod slow_readers;
 mod sse;
 mod tcp_proxy;
 mod tls_acme;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use wire::http2::{Body, CONTROL_WINDOW, Flood, FrameWatch, PREFACE, Rate};
 use super::io::{Carrier, Io};
 use super::receive::Unread;
 use super::served::{Parts, Served};
-use super::{Piece, fields, websocket};
+use super::{Passed, Piece, fields, websocket};
 use crate::http1::{self, Fault};
 use crate::listener::Listening;
-use crate::net::{self, Deadline};
+use crate::net::{self, Deadline, Taken};
 use crate::relay;
 use crate::stream::Stream;
 use crate::tls::About;
@@ -66,11 +66,13 @@ pub(crate) async fn serve(
     let carrier = Carrier::new(stream, first, watch, unread.clone());
     let resets_max = limits.http2.resets.unwrap_or(u32::MAX);
     let link = Rc::new(Link {
+        carrier: Rc::downgrade(&carrier),
         worker,
         listening,
         peer,
         tls,
         unread,
+        passed: Passed::default(),
         open: Cell::new(0),
         resets: RefCell::new(Rate::new(resets_max, CONTROL_WINDOW)),
         resets_flood: Cell::new(false),
@@ -91,7 +93,8 @@ pub(crate) async fn serve(
                 waits: None,
                 until: None,
                 heard: 0,
-                moved: 0,
+                passed: 0,
+                left: u64::MAX,
                 asked: false,
                 served: false,
                 leaving: false,
@@ -228,6 +231,7 @@ async fn shake(
 
 /// What a connection and its streams share.
 pub(super) struct Link {
+    carrier: Weak<Carrier>,
     worker: Rc<Worker>,
     listening: Rc<Listening>,
     peer: Option<SocketAddr>,
@@ -235,6 +239,8 @@ pub(super) struct Link {
     tls: Option<Rc<About>>,
     /// Bodies that have come and wait in h2.
     unread: Rc<Unread>,
+    /// Bodies that have gone.
+    passed: Passed,
     /// Streams that are being served.
     open: Cell<u32>,
     /// Streams that were given up by the client, or made to fail.
@@ -252,6 +258,19 @@ impl Link {
     /// Where a stream has counted what waits to be read of it.
     pub(super) fn unread(&self) -> &Rc<Unread> {
         &self.unread
+    }
+
+    /// How far the client has come with what its streams have given h2.
+    pub(super) fn taken(&self) -> Taken {
+        let streams = usize::try_from(self.open.get()).unwrap_or(usize::MAX);
+        let ahead = streams.saturating_mul(SEND_BUFFER_MAX);
+        let carrier = self.carrier.upgrade();
+        carrier.map_or(Taken::NOTHING, |carrier| carrier.taken(ahead))
+    }
+
+    /// What its streams' bodies are counted in.
+    pub(super) fn passed(&self) -> Passed {
+        self.passed.clone()
     }
 
     fn wake(&self) {
@@ -324,8 +343,9 @@ struct Task<'a> {
     until: Option<Duration>,
     /// Bytes received when the deadline was set.
     heard: u64,
-    /// Bytes that had gone either way by then.
-    moved: u64,
+    /// What of answers had gone by the time that it was looked last, and the least that was then left to be taken.
+    passed: u64,
+    left: u64,
     /// A ping is on its way.
     asked: bool,
     /// A request has come.
@@ -443,8 +463,15 @@ impl Task<'_> {
                 Poll::Ready(None)
             }
             // What streams have left behind may still be on its way.
-            Some(Waits::End) if self.carrier.moved() == self.moved => Poll::Ready(Some(End::Over)),
-            Some(Waits::Pong) if !is_heard => Poll::Ready(Some(End::Gone)),
+            Some(Waits::End) if !self.have_answers_gone() => Poll::Ready(Some(End::Over)),
+            Some(Waits::End) => {
+                self.set_deadline(Waits::End);
+                Poll::Ready(None)
+            }
+            // It may lie behind what the client is slow to read.
+            Some(Waits::Pong) if !is_heard && !self.have_answers_gone() => {
+                Poll::Ready(Some(End::Gone))
+            }
             Some(Waits::Life) if !is_heard => {
                 let ping = self.pings.as_mut().map(|it| it.send_ping(Ping::opaque()));
                 self.asked = matches!(ping, Some(Ok(())));
@@ -454,10 +481,27 @@ impl Task<'_> {
         }
     }
 
+    /// Whether anything of answers has gone since this was asked last. Whatever else a client says, and is answered, keeps
+    /// no connection from its end.
+    fn have_answers_gone(&mut self) -> bool {
+        let (passed, left) = (self.link.passed.0.get(), self.carrier.left());
+        let have_gone = passed != self.passed || left < self.left;
+        self.passed = passed;
+        self.left = self.left.min(left);
+        have_gone
+    }
+
     fn wait_for(&mut self, what: Waits) {
-        self.waits = Some(what);
         self.heard = self.carrier.received();
-        self.moved = self.carrier.moved();
+        if matches!(what, Waits::Pong | Waits::End) {
+            self.left = u64::MAX;
+            self.have_answers_gone();
+        }
+        self.set_deadline(what);
+    }
+
+    fn set_deadline(&mut self, what: Waits) {
+        self.waits = Some(what);
         let http2 = &self.limits.http2;
         let wait = match what {
             Waits::Request if !self.served => self.limits.header,

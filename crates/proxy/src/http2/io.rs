@@ -16,7 +16,7 @@ use wire::http2::{Flood, FrameWatch};
 
 use super::receive::Unread;
 use crate::memory::Counted;
-use crate::net::{self, Push};
+use crate::net::{self, Push, Taken};
 use crate::stream::Stream;
 
 /// Bytes read for one poll of the connection's task before others run.
@@ -94,9 +94,20 @@ impl Carrier {
         self.received.get()
     }
 
-    /// Bytes that have gone either way so far.
-    pub(super) fn moved(&self) -> u64 {
-        self.received.get().saturating_add(self.written.get())
+    /// Bytes that the other side has not taken, of what h2 has written.
+    pub(super) fn left(&self) -> u64 {
+        let gathered = self.out.borrow().left().len() as u64;
+        gathered.saturating_add(self.stream.unacknowledged())
+    }
+
+    /// How far the other side has come, for who has given h2 something of which no more than `ahead` bytes go before it.
+    pub(super) fn taken(&self, ahead: usize) -> Taken {
+        let written = self.written.get();
+        let ahead = ahead.saturating_add(self.out.borrow().left().len());
+        Taken {
+            bytes: written.saturating_sub(self.stream.unacknowledged()),
+            end: written.saturating_add(ahead as u64),
+        }
     }
 
     fn add_written(&self, count: usize) {

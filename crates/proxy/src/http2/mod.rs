@@ -22,6 +22,9 @@ pub(crate) use clients::{CONNECTION_TAG, serve, starts_http2};
 pub(crate) use served::Served;
 pub(crate) use servers::{Connections, Exchange, Fault, Obtained, Wanted, adopt, obtain};
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::{Buf, Bytes};
 
 use crate::memory::Held;
@@ -29,13 +32,19 @@ use crate::memory::Held;
 /// A piece of a body on its way out, counted until h2 has passed it on.
 pub(crate) struct Piece {
     bytes: Bytes,
+    passed: Passed,
     _held: Held,
 }
 
-impl From<Bytes> for Piece {
-    fn from(bytes: Bytes) -> Self {
+/// Bytes of bodies that h2 has passed on, of all streams of a connection.
+#[derive(Clone, Default)]
+struct Passed(Rc<Cell<u64>>);
+
+impl Piece {
+    fn new(bytes: Bytes, passed: Passed) -> Self {
         Self {
             _held: Held::new(bytes.len()),
+            passed,
             bytes,
         }
     }
@@ -51,6 +60,8 @@ impl Buf for Piece {
     }
 
     fn advance(&mut self, count: usize) {
+        let Passed(passed) = &self.passed;
+        passed.set(passed.get().saturating_add(count as u64));
         self.bytes.advance(count);
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 use wire::http1::{ChunkedDecoder, Keep, trailer_fields};
 
-use super::{Piece, fields};
+use super::{Passed, Piece, fields};
 
 /// Bytes of a chunked body that h2 may hold beyond the window: chunks are unpacked before their size is known.
 const BEYOND_MAX: usize = 16 * 1024;
@@ -37,6 +37,7 @@ pub(super) struct Sender {
     held: BytesMut,
     /// Bytes of the body given to h2 beyond the window.
     beyond: usize,
+    passed: Passed,
 }
 
 /// The other side has reset the stream, or has left: what it has to say of that is read.
@@ -67,18 +68,18 @@ pub(super) fn write_parts(
     Ok(taken)
 }
 
-impl Default for Sender {
-    fn default() -> Self {
+impl Sender {
+    /// `passed` is its connection's.
+    pub(super) fn new(passed: Passed) -> Self {
         Self {
             step: Step::Head,
             stream: None,
             held: BytesMut::new(),
             beyond: 0,
+            passed,
         }
     }
-}
 
-impl Sender {
     /// The head is sent; its body follows as `step` says.
     pub(super) fn begin(&mut self, stream: SendStream<Piece>, step: Step) {
         self.stream = Some(stream);
@@ -156,7 +157,7 @@ impl Sender {
     }
 
     fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
-        let piece = Piece::from(Bytes::copy_from_slice(bytes));
+        let piece = Piece::new(Bytes::copy_from_slice(bytes), self.passed.clone());
         let stream = self.stream.as_mut().ok_or_else(gone)?;
         stream.send_data(piece, is_last).map_err(|_| gone())
     }
@@ -217,7 +218,7 @@ impl Sender {
         }
         let stream = self.stream.as_mut().ok_or_else(gone)?;
         if !held.is_empty() || ends {
-            let piece = Piece::from(held.freeze());
+            let piece = Piece::new(held.freeze(), self.passed.clone());
             stream.send_data(piece, ends).map_err(|_| gone())?;
         }
         if let Some(trailers) = trailers {

@@ -23,6 +23,7 @@ use super::clients::Link;
 use super::receive::{BodyFault, Receiver};
 use super::send::{Sender, Step, gone, write_parts};
 use super::{Piece, fields, websocket};
+use crate::net::Taken;
 
 thread_local! {
     /// A response's head is decoded at once, and then no more needed.
@@ -77,6 +78,7 @@ impl Served {
             accept,
             link,
         } = parts;
+        let sender = Sender::new(link.passed());
         let mut receiver = Receiver::default();
         if framing != Body::None {
             let come = body.flow_control().used_capacity();
@@ -92,7 +94,7 @@ impl Served {
             }),
             outgoing: RefCell::new(Outgoing {
                 respond,
-                sender: Sender::default(),
+                sender,
                 method,
                 held: BytesMut::new(),
                 accept,
@@ -120,6 +122,12 @@ impl Served {
     /// Ready when a write might not block.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outgoing.borrow_mut().sender.poll_writable(cx)
+    }
+
+    /// How far the client has come with what was written. What is still with h2 goes out in turn with that of other streams;
+    /// whoever has given it nothing waits for its window alone, however much of theirs goes out.
+    pub(crate) fn taken(&self) -> Taken {
+        self.link.taken()
     }
 
     /// Ready when the client has reset the stream, or the connection is gone.

@@ -13,6 +13,7 @@ mod executor;
 mod inbox;
 mod reactor;
 mod socket;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -24,6 +25,7 @@ pub(crate) use executor::{
 };
 pub(crate) use inbox::Remote;
 pub(crate) use socket::{Acceptor, Bare, ConnectError, Push, Stream, connect_tcp, connect_unix};
+pub(crate) use taken::Taken;
 pub use timer::origin;
 pub(crate) use timer::{Deadline, Elapsed, clock, expire, expire_where, now, sleep};
 

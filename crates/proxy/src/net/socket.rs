@@ -15,6 +15,7 @@ use socket2::SockRef;
 
 use super::conduit::Conduit;
 use super::reactor::{Registration, Side};
+use super::taken::{Taken, unacknowledged};
 
 /// When what is written has to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +253,19 @@ impl Stream {
     fn peek(&self) -> io::Result<usize> {
         let (count, _) = rustix::net::recv(self, &mut [0], RecvFlags::PEEK)?;
         Ok(count)
+    }
+
+    /// Bytes that were written and that the other side's kernel has not acknowledged yet.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        unacknowledged(self)
+    }
+
+    /// How far the other side has come, while nothing is written.
+    pub(crate) fn taken(&self) -> Taken {
+        Taken {
+            bytes: u64::MAX - self.unacknowledged(),
+            end: u64::MAX,
+        }
     }
 
     /// Whether this stream has ever been waited for.

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use h2::{Ping, PingPong, SendStream};
 use wire::http1::RequestHead;
 use wire::http2::FrameWatch;
 
-use super::super::Piece;
 use super::super::io::{Carrier, Io};
 use super::super::receive::Unread;
+use super::super::{Passed, Piece};
 use super::Wanted;
-use crate::net::{self, Deadline};
+use crate::net::{self, Deadline, Taken};
 use crate::tls::ClientTls;
 use crate::upstream::{self, ServerStream};
 use crate::worker::Worker;
@@ -83,11 +83,14 @@ pub(super) struct Connection {
     pinged_at: Cell<Option<Duration>>,
     order: Cell<Order>,
     task: RefCell<Option<Waker>>,
+    /// Once it is open.
+    carrier: RefCell<Weak<Carrier>>,
     /// Who waits until it is open, or for a place on it.
     waiting: RefCell<Vec<Waker>>,
     pub(super) scratch: RefCell<RequestHead>,
     /// Bodies that have come and wait in h2.
     unread: Rc<Unread>,
+    passed: Passed,
 }
 
 impl Connection {
@@ -107,9 +110,11 @@ impl Connection {
             pinged_at: Cell::new(None),
             order: Cell::new(Order::Nothing),
             task: RefCell::default(),
+            carrier: RefCell::default(),
             waiting: RefCell::default(),
             scratch: RefCell::default(),
             unread: Rc::default(),
+            passed: Passed::default(),
         })
     }
 
@@ -121,6 +126,11 @@ impl Connection {
     /// Where a stream has counted what waits to be read of it.
     pub(super) fn unread(&self) -> &Rc<Unread> {
         &self.unread
+    }
+
+    /// What its requests' bodies are counted in.
+    pub(super) fn passed(&self) -> Passed {
+        self.passed.clone()
     }
 
     /// Takes up what the pool now says of its connections.
@@ -250,6 +260,14 @@ impl Connection {
         if self.unheard_since.get().is_none() {
             self.unheard_since.set(Some(net::now()));
         }
+    }
+
+    /// How far the server has come with what requests have given h2.
+    pub(super) fn taken(&self) -> Taken {
+        let streams = usize::try_from(self.streams.get()).unwrap_or(usize::MAX);
+        let ahead = streams.saturating_mul(SEND_BUFFER_BYTES);
+        let carrier = self.carrier.borrow().upgrade();
+        carrier.map_or(Taken::NOTHING, |carrier| carrier.taken(ahead))
     }
 
     /// Takes no further request.
@@ -484,6 +502,7 @@ async fn open(
         Ok(Some((send, mut http2))) => {
             let pings = http2.ping_pong();
             let received = carrier.received();
+            connection.carrier.replace(Rc::downgrade(&carrier));
             connection.become_state(State::Open(send));
             Ok(Line {
                 http2,

@@ -21,6 +21,7 @@ use super::super::send::{Sender, Step, write_parts};
 use super::connection::Place;
 use super::fault::Fault;
 use super::request::{Asked, Upgrade, translate};
+use crate::net::Taken;
 
 /// One request to a server over HTTP/2.
 pub(crate) struct Exchange {
@@ -57,7 +58,7 @@ enum Answer {
 impl Exchange {
     pub(super) fn new(place: Place) -> Self {
         Self {
-            outgoing: RefCell::default(),
+            outgoing: RefCell::new(Sender::new(place.connection.passed())),
             incoming: RefCell::new(Incoming {
                 step: Answer::Nothing,
                 asked: Wanted::default(),
@@ -85,6 +86,11 @@ impl Exchange {
     /// Ready when a write might not block.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outgoing.borrow_mut().poll_writable(cx)
+    }
+
+    /// How far the server has come with what was written.
+    pub(crate) fn taken(&self) -> Taken {
+        self.place.connection.taken()
     }
 
     /// Reads at least one byte, or 0 at the end.

@@ -1,0 +1,152 @@
+//! Clients that read slowly, and those that do not read at all.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use testkit::{Evenkeel, Origin, reply};
+
+use crate::command::BINARY;
+use crate::http2_support::*;
+use crate::life_support::{SOON, web};
+
+/// More than the kernel holds of what a client does not read.
+const BODY: usize = 16 << 20;
+/// `write_idle`.
+const IDLE: Duration = Duration::from_secs(1);
+/// A window that stops nothing.
+const WIDE: [u8; 4] = 0x7000_0000_u32.to_be_bytes();
+
+fn start(origin: &Origin) -> Evenkeel {
+    let text = format!(
+        "admin: off
+workers: 1
+access_log: {{ to: stdout, format: json }}
+listeners: {{ web: {{ bind: '127.0.0.1:0', pool: site, timeouts: {{ write_idle: 1s }} }} }}
+pools: {{ site: {{ servers: ['{}'], health_check: off }} }}
+",
+        origin.address()
+    );
+    Evenkeel::start(BINARY, &text).expect("evenkeel starts")
+}
+
+fn large() -> Origin {
+    let body = vec![b'x'; BODY];
+    Origin::http(move |_| reply(200, &body)).expect("an origin")
+}
+
+/// A client whose kernel holds little.
+fn connect(evenkeel: &Evenkeel) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(64 * 1024).expect("a size");
+    let address = web(evenkeel).into();
+    socket.connect(&address).expect("a connection");
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(SOON)).expect("a limit");
+    client
+}
+
+fn send(mut client: &TcpStream, frames: &[&[u8]]) {
+    client.write_all(&frames.concat()).expect("sent");
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Asks in one of the protocols, with windows that stop nothing.
+fn ask(evenkeel: &Evenkeel, http2: bool) -> TcpStream {
+    let client = connect(evenkeel);
+    if http2 {
+        let frames: [&[u8]; 4] = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, &[&[0, 4][..], &WIDE].concat()),
+            &frame(WINDOW_UPDATE, 0, 0, &WIDE),
+            &frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(GET)),
+        ];
+        send(&client, &frames);
+    } else {
+        send(&client, &[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]);
+    }
+    client
+}
+
+/// Reads 160 KB a second while `goes_on`, then what is left of `enough` bytes; how many there were.
+fn read(mut client: &TcpStream, enough: usize, goes_on: impl Fn() -> bool) -> usize {
+    let mut piece = vec![0; 64 * 1024];
+    let mut total = 0;
+    while total < enough {
+        let room = if goes_on() {
+            thread::sleep(Duration::from_millis(100));
+            &mut piece[..16 * 1024]
+        } else {
+            &mut piece[..]
+        };
+        match client.read(room) {
+            Ok(count) if count > 0 => total += count,
+            _ => break,
+        }
+    }
+    total
+}
+
+#[test]
+fn who_reads_slowly_is_not_taken_for_one_that_does_not() {
+    let origin = large();
+    let evenkeel = start(&origin);
+    thread::scope(|scope| {
+        for http2 in [false, true] {
+            let client = ask(&evenkeel, http2);
+            scope.spawn(move || {
+                let until = Instant::now() + 5 * IDLE;
+                let total = read(&client, BODY, || Instant::now() < until);
+                assert!(total >= BODY, "{total} bytes, HTTP/2: {http2}");
+            });
+        }
+    });
+}
+
+#[test]
+fn who_reads_nothing_is_let_go() {
+    let origin = large();
+    for http2 in [false, true] {
+        let mut evenkeel = start(&origin);
+        let began = Instant::now();
+        let client = ask(&evenkeel, http2);
+        let line = evenkeel.wait_log("\"reason\":\"client_closed\"", SOON);
+        line.unwrap_or_else(|error| panic!("HTTP/2: {http2}: {error}"));
+        assert!(began.elapsed() >= IDLE);
+        drop(client);
+    }
+}
+
+#[test]
+fn a_stream_whose_window_stays_shut_is_let_go_beside_one_that_is_read_slowly() {
+    let origin = large();
+    let mut evenkeel = start(&origin);
+    let client = connect(&evenkeel);
+    let frames: [&[u8]; 6] = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 100]),
+        &frame(WINDOW_UPDATE, 0, 0, &WIDE),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(GET)),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(GET)),
+        &frame(WINDOW_UPDATE, 0, 3, &WIDE),
+    ];
+    send(&client, &frames);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let stopped = stopped;
+            read(&client, BODY, || {
+                stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty)
+            })
+        });
+        let line = evenkeel.wait_log("\"reason\":\"client_closed\"", 2 * SOON);
+        drop(stop);
+        line.expect("the one that is shut is let go");
+        assert!(reader.join().expect("it ends") >= BODY, "and no other");
+    });
+    let logged = "\"status\":200,\"reason\":\"client_closed\"";
+    assert_eq!(evenkeel.log().matches(logged).count(), 1);
+}
