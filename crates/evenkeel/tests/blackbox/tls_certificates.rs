@@ -2,8 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::process::Command;
 
-use testkit::{Evenkeel, Origin, Signal, TempDir, curl, missing, reply};
+use testkit::{Evenkeel, Origin, Signal, TempDir, curl, missing, program, reply, talk};
 
 use crate::command::{BINARY, evenkeel_in};
 use crate::life_support::{SOON, ask, metric, web};
@@ -137,6 +138,52 @@ fn a_client_gets_a_kind_that_it_can_check() {
             &format!("https://a.example:{port}/"),
         ]);
         assert_eq!(answer.expect(ciphers).status, 200);
+    }
+}
+
+#[test]
+fn what_bears_a_name_goes_before_what_does_not() {
+    if missing("openssl") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let origin = origin();
+    let certificates = [
+        ("default", &authority.issue_rsa(&["other.example"])),
+        ("exact", &authority.issue(&["a.b.example"])),
+        ("wildcard", &authority.issue_rsa(&["*.b.example"])),
+    ];
+    let evenkeel = start(
+        &text(&["default", "exact", "wildcard"], "", &origin),
+        &certificates,
+        &[],
+    );
+    let ca = evenkeel.dir().write("ca.pem", &authority.pem);
+    let ca = ca.expect("written");
+    let rsa: &[&str] = &["-sigalgs", "rsa_pss_rsae_sha256:RSA+SHA256"];
+    for (version, checks, kind) in [
+        ("-tls1_2", rsa, "RSA"),
+        ("-tls1_3", rsa, "RSA"),
+        ("-tls1_2", &[], "ECDSA"),
+        ("-tls1_3", &[], "ECDSA"),
+    ] {
+        for name in ["a.b.example", "a.b.example.", "A.B.Example."] {
+            let mut command = Command::new(program("openssl").expect("openssl"));
+            command
+                .args(["s_client", "-connect", &web(&evenkeel).to_string()])
+                .args(["-servername", name, "-verify_hostname", "a.b.example"])
+                .args(["-verify_return_error", "-CAfile"])
+                .arg(&ca)
+                .arg(version)
+                .args(checks);
+            let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+            let said = talk(command, &request, "well", SOON).expect("openssl ends");
+            let text = &said.text;
+            assert!(said.has("Verify return code: 0 (ok)"), "{name}: {text}");
+            let signed = format!("Peer signature type: {kind}");
+            assert!(said.has(&signed), "{name}: {text}");
+            assert!(said.has("200 Scripted"), "{name}: {text}");
+        }
     }
 }
 

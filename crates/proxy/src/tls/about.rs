@@ -21,9 +21,9 @@ thread_local! {
     static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
 }
 
-/// Notes what a client hello asks for, in lower case; for [`asked`], at the end of the same step.
+/// Notes what a client hello asks for, in lower case and without a trailing dot; for [`asked`], at the end of the same step.
 pub(super) fn note_asked(name: Option<&str>) {
-    ASKED.set(name.map(|name| name.strip_suffix('.').unwrap_or(name).into()));
+    ASKED.set(name.map(Into::into));
 }
 
 /// What the step that has just ended has noted.

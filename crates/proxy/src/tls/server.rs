@@ -266,21 +266,19 @@ impl ByName {
     }
 
     /// Those for a name, in lower case; best first.
-    fn find(&self, name: &str) -> Option<&[Shown]> {
-        let wildcard = || {
-            let (_, parent) = name.split_once('.')?;
-            self.wildcards.get(parent)
-        };
-        let found = self.exact.get(name).or_else(wildcard);
-        found.map(Vec::as_slice)
+    fn find(&self, name: &str) -> impl Iterator<Item = &Shown> {
+        let exact = self.exact.get(name);
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        let wildcard = parent.and_then(|parent| self.wildcards.get(parent));
+        [exact, wildcard].into_iter().flatten().flatten()
     }
 
-    /// The first of these, or of those for names that none bears, that a client can check.
-    fn pick(&self, these: &[Shown], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let fits = |shown: &&Shown| shown.bare.key.choose_scheme(schemes).is_some();
-        let found = these.iter().find(fits);
-        found
-            .or_else(|| self.others.iter().find(fits))
+    /// The first of those for a name, or of those for names that none bears, that a client can check.
+    fn pick(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let of_name = name.into_iter().flat_map(|name| self.find(name));
+        of_name
+            .chain(&self.others)
+            .find(|shown| shown.bare.key.choose_scheme(schemes).is_some())
             .map(Shown::now)
     }
 
@@ -290,7 +288,7 @@ impl ByName {
         let slot = self.issued.find(name)?;
         let there = slot.map(|given| given.key.clone());
         let there = there.filter(|key| key.key.choose_scheme(schemes).is_some());
-        Some(there.or_else(|| self.pick(self.find(name).unwrap_or_default(), schemes)))
+        Some(there.or_else(|| self.pick(Some(name), schemes)))
     }
 }
 
@@ -298,7 +296,9 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         let lower;
-        let name = match hello.server_name() {
+        // RFC 6066 §3 has no trailing dot; some clients send it.
+        let name = hello.server_name();
+        let name = match name.map(|name| name.strip_suffix('.').unwrap_or(name)) {
             Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 lower = name.to_ascii_lowercase();
                 Some(lower.as_str())
@@ -309,8 +309,7 @@ impl ResolvesServerCert for ByName {
         if let Some(found) = name.and_then(|name| self.issued(name, schemes)) {
             return found;
         }
-        let keys = name.and_then(|name| self.find(name));
-        let found = self.pick(keys.unwrap_or(&self.others), schemes);
+        let found = self.pick(name, schemes);
         found.or_else(|| Some(self.issued.first()?.key.clone()))
     }
 }
