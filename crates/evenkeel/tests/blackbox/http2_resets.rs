@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use testkit::http2::{Frame as Said, kind};
 use testkit::{Evenkeel, Origin, reply, wait_until};
 
 use crate::http2_servers::NO_PROBES;
 use crate::http2_support::*;
-use crate::life_support::{SOON, connect, site, start, web};
+use crate::life_support::{SOON, connect, metric, site, start, web};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
@@ -195,4 +196,143 @@ fn an_upload_that_its_client_gives_up_never_looks_whole_to_a_server() {
     for case in cases(true) {
         give_up(&evenkeel, &uploads, &case);
     }
+}
+
+/// Streams that are given up at once, and how often.
+const BURST: u32 = 120;
+const BURSTS: u32 = 26;
+
+/// A server that keeps all its streams open. When all but the first were given up, it says more in each of them, three
+/// times, each when the other side has heard what was said before; and then `tick` in the first.
+fn speaks_late() -> Origin {
+    let origin = Origin::start(|conn| {
+        conn.greet(&[])?;
+        let (mut first, mut open, mut gone) = (None, 0, Vec::new());
+        while let Some(frame) = conn.next_frame()? {
+            match frame.kind {
+                kind::HEADERS => {
+                    if first.is_some() {
+                        open += 1;
+                    }
+                    first.get_or_insert(frame.stream);
+                    conn.send(Said::headers(frame.stream, 200, &[]))?;
+                    conn.send(Said::new(kind::DATA, frame.stream, *b"hello"))?;
+                }
+                // Late words may be answered with others.
+                kind::RST_STREAM if frame.code() == Some(CANCEL) => gone.push(frame.stream),
+                _ => {}
+            }
+            if open == 0 || gone.len() < open {
+                continue;
+            }
+            for _ in 0..3 {
+                conn.send(Said::new(kind::PING, 0, [7; 8]))?;
+                while conn.any_frame()?.is_some_and(|it| it.kind != kind::PING) {}
+                for stream in &gone {
+                    conn.send(Said::new(kind::DATA, *stream, *b"too late"))?;
+                }
+            }
+            (open, gone) = (0, Vec::new());
+            if let Some(first) = first {
+                conn.send(Said::new(kind::DATA, first, *b"tick"))?;
+            }
+        }
+        Ok(())
+    });
+    origin.expect("it listens")
+}
+
+/// Waits until so many frames of bodies have come that say this.
+fn hear(client: &mut Frames, word: &[u8], count: u32) {
+    for number in 0..count {
+        let said = client.find(|frame| frame.kind == DATA && frame.payload == word);
+        assert!(
+            said.is_some(),
+            "{number} of {count}: {}",
+            word.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn what_a_server_still_says_of_streams_that_were_given_up_is_held_against_nobody() {
+    let servers = [speaks_late(), speaks_late()];
+    let addresses = servers.each_ref().map(Origin::address);
+    let settings = "health_check: off, balance: round_robin, http: 2";
+    let evenkeel = in_front(&addresses, settings);
+    // One long stream at each server.
+    let mut watching = Frames::connect(web(&evenkeel));
+    for stream in [1, 3] {
+        watching.request(stream, GET, true);
+        hear(&mut watching, b"hello", 1);
+    }
+    for _ in 0..BURSTS {
+        let mut leaves = Frames::connect(web(&evenkeel));
+        for number in 0..BURST {
+            leaves.request(2 * number + 1, GET, true);
+        }
+        hear(&mut leaves, b"hello", BURST);
+        drop(leaves);
+        hear(&mut watching, b"tick", 2);
+    }
+    for server in &servers {
+        assert_eq!(server.connections(), 1);
+    }
+    assert_eq!(metric(&evenkeel, "evenkeel_ejections_total"), 0.0);
+}
+
+/// Opens streams that break their rules: bodies longer than they said.
+fn fail(client: &mut Frames, first: u32, count: u32) {
+    let mut fields = GET.to_vec();
+    fields[0].1 = "POST";
+    fields.push(("content-length", "1"));
+    for number in 0..count {
+        let stream = first + 2 * number;
+        client.request(stream, &fields, false);
+        client.send(DATA, END_STREAM, stream, b"more");
+    }
+}
+
+#[test]
+fn streams_that_fail_count_within_a_time_and_not_over_a_life() {
+    let server = Origin::http(|_| reply(200, "well")).expect("it listens");
+    let evenkeel = in_front(&[server.address()], "health_check: off");
+    let mut client = Frames::connect(web(&evenkeel));
+    let mut stream = 1;
+    for _ in 0..2 {
+        fail(&mut client, stream, 60);
+        stream += 120;
+        client.request(stream, GET, true);
+        let answered = client.find(|it| it.kind == HEADERS && it.stream == stream);
+        assert!(answered.is_some(), "it goes on");
+        stream += 2;
+        // As long as they are counted together.
+        while !client.is_quiet(Duration::from_millis(10_100)) {
+            client.next().expect("a frame");
+        }
+    }
+    fail(&mut client, stream, 250);
+    let told = client.find(|it| it.kind == GOAWAY).expect("a word");
+    assert_eq!(told.code(), ENHANCE_YOUR_CALM);
+}
+
+#[test]
+fn streams_past_the_limit_are_refused_for_as_long_as_their_client_likes() {
+    let server = Origin::http(|_| reply(200, "well")).expect("it listens");
+    let text = site(&[server.address()], "health_check: off")
+        .replace("web: {", "web: { http2: { streams: 1, resets: 10 },");
+    let evenkeel = start(&text);
+    let mut client = Frames::connect(web(&evenkeel));
+    client.send(PING, 0, 0, &[7; 8]);
+    client.find(|it| it.kind == PING).expect("an answer");
+    let mut fields = GET.to_vec();
+    fields[0].1 = "POST";
+    client.request(1, &fields, false);
+    for number in 1..100 {
+        let stream = 2 * number + 1;
+        client.request(stream, GET, true);
+        assert_eq!(client.fate(stream), Fate::Reset(REFUSED_STREAM));
+    }
+    client.send(DATA, END_STREAM, 1, b"");
+    assert_eq!(client.fate(1), Fate::Status(200));
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use testkit::{Evenkeel, Origin, reply};
+use testkit::{Evenkeel, Origin, Signal, reply, wait_until};
 
 use crate::command::BINARY;
 use crate::http2_support::*;
@@ -23,6 +23,7 @@ fn start(origin: &Origin) -> Evenkeel {
     let text = format!(
         "admin: off
 workers: 1
+shutdown: {{ idle_wait: 1s, timeout: 1m }}
 access_log: {{ to: stdout, format: json }}
 listeners: {{ web: {{ bind: '127.0.0.1:0', pool: site, timeouts: {{ write_idle: 1s }} }} }}
 pools: {{ site: {{ servers: ['{}'], health_check: off }} }}
@@ -118,6 +119,57 @@ fn who_reads_nothing_is_let_go() {
         assert!(began.elapsed() >= IDLE);
         drop(client);
     }
+}
+
+#[test]
+fn the_end_of_the_process_waits_for_who_reads_slowly() {
+    let body = vec![b'x'; 60_000];
+    let origin = Origin::http(move |_| reply(200, &body)).expect("an origin");
+    let mut evenkeel = start(&origin);
+    let client = connect(&evenkeel);
+    let wide = [&[0, 4][..], &WIDE].concat();
+    let mut asks = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, &wide),
+        &frame(WINDOW_UPDATE, 0, 0, &WIDE),
+    ]
+    .concat();
+    for number in 0..100 {
+        let flags = END_HEADERS | END_STREAM;
+        asks.extend(frame(HEADERS, flags, 2 * number + 1, &block(GET)));
+    }
+    send(&client, &[&asks]);
+    // What is logged is with h2, or with the kernel.
+    let logged = || evenkeel.log().matches("\"status\":200").count() == 100;
+    wait_until("all are answered", SOON, logged).expect("in time");
+    evenkeel.signal(Signal::TERM).expect("a signal");
+    let until = Instant::now() + Duration::from_secs(7);
+    let total = read(&client, 100 * 60_000, || Instant::now() < until);
+    assert!(total >= 100 * 60_000, "{total} bytes");
+}
+
+#[test]
+fn who_only_pings_keeps_no_connection_from_its_end() {
+    // In chunks: a little of it goes to h2 whether there is a window or not.
+    let origin = Origin::start(|conn| {
+        conn.read_request()?;
+        conn.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+    });
+    let origin = origin.expect("an origin");
+    let mut evenkeel = start(&origin);
+    let mut client = Frames::connect_with(web(&evenkeel), &[(4, 0)]);
+    client.request(1, GET, true);
+    evenkeel.wait_log("\"status\":200", SOON).expect("a line");
+    evenkeel.signal(Signal::TERM).expect("a signal");
+    let began = Instant::now();
+    let mut gone = false;
+    while began.elapsed() < SOON && !gone {
+        client.send(PING, 0, 0, &[7; 8]);
+        while !gone && !client.is_quiet(Duration::from_millis(300)) {
+            gone = client.next_with_settings().is_none();
+        }
+    }
+    assert!(gone, "it goes on after {:?}", began.elapsed());
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::net::{self, Deadline, Taken};
 use crate::relay;
 use crate::stream::Stream;
 use crate::tls::About;
-use crate::worker::Worker;
+use crate::worker::{Active, Worker};
 
 /// Marks the deadlines of HTTP/2 connections: all of them look up when a listener or the process drains.
 pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
@@ -99,6 +99,7 @@ pub(crate) async fn serve(
                 served: false,
                 leaving: false,
                 flood: None,
+                finishing: None,
             };
             task.pings = task.connection.ping_pong();
             poll_fn(|cx| task.poll(cx)).await
@@ -353,6 +354,8 @@ struct Task<'a> {
     /// The client was told that no further request is taken.
     leaving: bool,
     flood: Option<Flood>,
+    /// While what streams have left behind may be on its way: the process must not end before it is there.
+    finishing: Option<Active>,
 }
 
 impl Task<'_> {
@@ -497,6 +500,8 @@ impl Task<'_> {
             self.left = u64::MAX;
             self.have_answers_gone();
         }
+        let finishes = what == Waits::End && self.flood.is_none();
+        self.finishing = finishes.then(|| Active::new(&self.link.worker));
         self.set_deadline(what);
     }
 
