@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,9 +21,9 @@ enum Kind {
     Plain(net::Stream),
     Tls(net::Stream, Box<Session>),
     /// A client's stream over HTTP/2.
-    Served(Box<Served>),
+    Served(Rc<Served>),
     /// A server's.
-    Exchange(Box<Exchange>),
+    Exchange(Rc<Exchange>),
 }
 
 impl From<net::Stream> for Stream {
@@ -31,15 +32,15 @@ impl From<net::Stream> for Stream {
     }
 }
 
-impl From<Served> for Stream {
-    fn from(served: Served) -> Self {
-        Self(Kind::Served(Box::new(served)))
+impl From<Rc<Served>> for Stream {
+    fn from(served: Rc<Served>) -> Self {
+        Self(Kind::Served(served))
     }
 }
 
-impl From<Exchange> for Stream {
-    fn from(exchange: Exchange) -> Self {
-        Self(Kind::Exchange(Box::new(exchange)))
+impl From<Rc<Exchange>> for Stream {
+    fn from(exchange: Rc<Exchange>) -> Self {
+        Self(Kind::Exchange(exchange))
     }
 }
 

@@ -34,8 +34,6 @@ pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
 const CONTROL_FRAMES_MAX: u32 = 10_000;
 /// Bytes of a response that h2 holds for one stream while the socket is full.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
-/// What small pieces of bodies may cost that nobody has taken yet, in windows of the connection.
-const PIECES_WINDOWS: usize = 2;
 /// How long nothing may move at a connection's end, which the client has its part in.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -194,7 +192,6 @@ async fn shake(
 ) -> Result<Connection<Io, Piece>, End> {
     let http2 = &limits.http2;
     let mut builder = Builder::new();
-    let window = usize::try_from(http2.connection_window).unwrap_or(usize::MAX);
     // Twice what a head may hold, so that one that is a little too large is answered, counted and logged as in HTTP/1.
     let list_max = limits.head_bytes.saturating_mul(2).max(16 * 1024);
     builder
@@ -205,8 +202,8 @@ async fn shake(
         .max_send_buffer_size(SEND_BUFFER_MAX)
         // It counts over the whole life of a connection: `Link::count_reset` does over a time.
         .max_local_error_reset_streams(None)
-        // By what small pieces cost beside their bytes: a server that takes none for a moment is no abuse of its client.
-        .data_frame_budget(window.saturating_mul(PIECES_WINDOWS));
+        // Small pieces are gathered; it counts those of streams that were given up, too, over the whole life.
+        .data_frame_budget(usize::MAX);
     if let Some(resets) = http2.resets {
         let resets = usize::try_from(resets).unwrap_or(usize::MAX);
         builder.max_pending_accept_reset_streams(resets);
@@ -398,9 +395,11 @@ impl Task<'_> {
                 }
                 Poll::Ready(Some(Err(error))) => return Some(End::of(&error)),
                 Poll::Ready(None) => return Some(End::Over),
-                Poll::Pending => return None,
+                Poll::Pending => break,
             }
         }
+        self.link.unread.gather();
+        None
     }
 
     fn end(&self, end: End) -> End {

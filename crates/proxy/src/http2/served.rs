@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
@@ -20,7 +20,7 @@ use wire::http1::{
 use wire::http2::Body;
 
 use super::clients::Link;
-use super::receive::{BodyFault, Receiver};
+use super::receive::{BodyFault, Gather, Receiver};
 use super::send::{Sender, Step, gone, write_parts};
 use super::{Piece, fields, websocket};
 use crate::net::Taken;
@@ -69,7 +69,11 @@ pub(super) struct Parts {
 }
 
 impl Served {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: Parts) -> Rc<Self> {
+        Rc::new_cyclic(|own: &Weak<Self>| Self::make(parts, own.clone()))
+    }
+
+    fn make(parts: Parts, own: Weak<Self>) -> Self {
         let Parts {
             mut body,
             respond,
@@ -82,7 +86,7 @@ impl Served {
         let mut receiver = Receiver::default();
         if framing != Body::None {
             let come = body.flow_control().used_capacity();
-            receiver.count(link.unread(), body.stream_id().as_u32(), come);
+            receiver.count(link.unread(), body.stream_id().as_u32(), come, own);
         }
         Self {
             link,
@@ -170,6 +174,13 @@ impl Drop for Served {
         } else if self.was_given_up() {
             self.link.count_reset();
         }
+    }
+}
+
+impl Gather for Served {
+    fn gather(&self) {
+        let Incoming { body, receiver, .. } = &mut *self.incoming.borrow_mut();
+        receiver.gather(body);
     }
 }
 

@@ -530,8 +530,8 @@ fn builder(streams: u32) -> Builder {
         .initial_connection_window_size(window)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEAD_BYTES)
-        // Small pieces that readers have not taken yet are bounded by the windows.
-        .data_frame_budget(usize::try_from(window).unwrap_or(usize::MAX))
+        // Small pieces are gathered; it counts those of streams that were given up, too, and for as long as it lives.
+        .data_frame_budget(usize::MAX)
         // What a server still sends of a stream that was given up is not its fault, and such streams come for as long as
         // the connection lives.
         .max_local_error_reset_streams(None)
@@ -594,6 +594,7 @@ impl Line {
         }
         self.carrier.begin();
         let ended = Pin::new(&mut self.http2).poll(cx);
+        connection.unread.gather();
         let flushed = self.carrier.poll_flush(cx);
         if let Some(pings) = &mut self.pings {
             let _ = pings.poll_pong(cx);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
@@ -16,7 +17,7 @@ use wire::http1::{Body as RequestBody, ChunkedDecoder, Method};
 use wire::http2::{self, Body, encode_interim, encode_response};
 
 use super::super::fields;
-use super::super::receive::{BodyFault, Receiver};
+use super::super::receive::{BodyFault, Gather, Receiver};
 use super::super::send::{Sender, Step, write_parts};
 use super::connection::Place;
 use super::fault::Fault;
@@ -28,6 +29,7 @@ pub(crate) struct Exchange {
     outgoing: RefCell<Sender>,
     incoming: RefCell<Incoming>,
     place: Place,
+    own: Weak<Self>,
 }
 
 /// The response.
@@ -56,8 +58,8 @@ enum Answer {
 }
 
 impl Exchange {
-    pub(super) fn new(place: Place) -> Self {
-        Self {
+    pub(super) fn new(place: Place) -> Rc<Self> {
+        Rc::new_cyclic(|own| Self {
             outgoing: RefCell::new(Sender::new(place.connection.passed())),
             incoming: RefCell::new(Incoming {
                 step: Answer::Nothing,
@@ -65,7 +67,8 @@ impl Exchange {
                 receiver: Receiver::default(),
             }),
             place,
-        }
+            own: own.clone(),
+        })
     }
 
     /// Whether it is on a connection of its own so far, so that another one would do no better.
@@ -196,7 +199,10 @@ impl Exchange {
         let stream = response.stream_id().as_u32();
         self.outgoing.borrow_mut().begin(send, step);
         let mut incoming = self.incoming.borrow_mut();
-        incoming.receiver.count(connection.unread(), stream, 0);
+        let reader = self.own.clone();
+        incoming
+            .receiver
+            .count(connection.unread(), stream, 0, reader);
         incoming.step = Answer::Head(response);
         incoming.asked = Wanted {
             method,
@@ -235,6 +241,15 @@ impl Exchange {
             if let Err(fault) = stepped {
                 incoming.step = Answer::Failed(fault);
             }
+        }
+    }
+}
+
+impl Gather for Exchange {
+    fn gather(&self) {
+        let Incoming { step, receiver, .. } = &mut *self.incoming.borrow_mut();
+        if let Answer::Body(body, _) = step {
+            receiver.gather(body);
         }
     }
 }
