@@ -145,6 +145,37 @@ fn a_body_that_belies_its_length_ends_its_stream_and_no_other() {
 }
 
 #[test]
+fn trailers_of_a_body_with_a_length_pass_where_they_are_announced_and_are_left_out_elsewhere() {
+    let origin = Origin::http(|request| {
+        let length = request.header("content-length").unwrap_or("none");
+        let trailer = request.trailers.get("x-sum").unwrap_or("none");
+        let body = String::from_utf8_lossy(&request.body);
+        reply(200, format!("{length} {body} {trailer}"))
+    });
+    let origin = origin.expect("an origin");
+    let evenkeel = start(&[origin.address()], "");
+    for (announced, expected) in [("x-sum", "none hello 42"), ("-", "5 hello none")] {
+        let mut client = Frames::connect(web(&evenkeel));
+        let changes = [
+            (":method", "POST"),
+            ("content-length", "5"),
+            ("trailer", announced),
+        ];
+        client.request(1, &with(&changes), false);
+        client.send(DATA, 0, 1, b"hello");
+        let flags = END_HEADERS | END_STREAM;
+        client.send(HEADERS, flags, 1, &block(&[("x-sum", "42")]));
+        assert_eq!(client.fate(1), Fate::Status(200));
+        assert_eq!(String::from_utf8_lossy(&client.body(1)), expected);
+    }
+    // Nothing of them is taken for the next request.
+    let mut client = Frames::connect(web(&evenkeel));
+    client.request(1, GET, true);
+    assert_eq!(client.fate(1), Fate::Status(200));
+    assert_eq!((origin.requests(), origin.connections()), (3, 1));
+}
+
+#[test]
 fn crumbs_of_cookies_are_one_field_for_the_server() {
     let origin = Origin::http(|request| reply(200, request.headers.all("cookie").join("|")));
     let origin = origin.expect("an origin");
