@@ -72,12 +72,12 @@ fn ask(evenkeel: &Evenkeel, http2: bool) -> TcpStream {
     client
 }
 
-/// Reads 160 KB a second while `goes_on`, then what is left of `enough` bytes; how many there were.
-fn read(mut client: &TcpStream, enough: usize, goes_on: impl Fn() -> bool) -> usize {
+/// Reads `enough` bytes: 160 KB a second while `slowly` says so of those that it has, the others at once. How many there were.
+fn read(mut client: &TcpStream, enough: usize, slowly: impl Fn(usize) -> bool) -> usize {
     let mut piece = vec![0; 64 * 1024];
     let mut total = 0;
     while total < enough {
-        let room = if goes_on() {
+        let room = if slowly(total) {
             thread::sleep(Duration::from_millis(100));
             &mut piece[..16 * 1024]
         } else {
@@ -100,7 +100,7 @@ fn who_reads_slowly_is_not_taken_for_one_that_does_not() {
             let client = ask(&evenkeel, http2);
             scope.spawn(move || {
                 let until = Instant::now() + 5 * IDLE;
-                let total = read(&client, BODY, || Instant::now() < until);
+                let total = read(&client, BODY, |_| Instant::now() < until);
                 assert!(total >= BODY, "{total} bytes, HTTP/2: {http2}");
             });
         }
@@ -143,8 +143,26 @@ fn the_end_of_the_process_waits_for_who_reads_slowly() {
     let logged = || evenkeel.log().matches("\"status\":200").count() == 100;
     wait_until("all are answered", SOON, logged).expect("in time");
     evenkeel.signal(Signal::TERM).expect("a signal");
-    let until = Instant::now() + Duration::from_secs(7);
-    let total = read(&client, 100 * 60_000, || Instant::now() < until);
+    // Slowly while h2 has some of it, and when the kernel has it all. As clients do it says that it has read, and that it has
+    // heard of the end: by what h2 asks with.
+    let began = Instant::now();
+    let heard = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+    let more = [
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        frame(PING, ACK, 0, &heard),
+    ]
+    .concat();
+    let slowly = |total| {
+        let slowly = match began.elapsed().as_secs() {
+            0..4 => true,
+            4..10 => total > 4_000_000,
+            _ => false,
+        };
+        // Who is cut hears of it by the next read.
+        let _ = (&client).write_all(if slowly { &more } else { &[] });
+        slowly
+    };
+    let total = read(&client, 100 * 60_000, slowly);
     assert!(total >= 100 * 60_000, "{total} bytes");
 }
 
@@ -190,7 +208,7 @@ fn a_stream_whose_window_stays_shut_is_let_go_beside_one_that_is_read_slowly() {
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let stopped = stopped;
-            read(&client, BODY, || {
+            read(&client, BODY, |_| {
                 stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty)
             })
         });

@@ -36,6 +36,8 @@ const CONTROL_FRAMES_MAX: u32 = 10_000;
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// How long nothing may move at a connection's end, which the client has its part in.
 const CLOSING: Duration = Duration::from_secs(2);
+/// How often in that time it is looked whether the client has taken all.
+const CLOSING_LOOKS: u32 = 20;
 
 /// Whether these are the first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.3). The rest of the preface is judged
 /// later.
@@ -110,7 +112,30 @@ pub(crate) async fn serve(
         deadline.tag(0);
         deadline.set(Some(CLOSING));
         let _ = deadline.guard(poll_fn(|cx| carrier.poll_flush(cx))).await;
+        if matches!(end, End::Over) {
+            until_taken(&link.worker, &carrier, &deadline).await;
+        }
         relay::linger(carrier.stream(), &deadline, &link.worker.buffers).await;
+    }
+}
+
+/// Waits while the client takes what the kernel holds for it: anything that it says once the socket is closed would have that
+/// thrown away.
+async fn until_taken(worker: &Rc<Worker>, carrier: &Carrier, deadline: &Deadline) {
+    let mut left = carrier.left();
+    if left == 0 {
+        return;
+    }
+    let _finishing = Active::new(worker);
+    let mut still = 0;
+    while left > 0 && still < CLOSING_LOOKS {
+        deadline.set(Some(CLOSING / CLOSING_LOOKS));
+        let hung_up = deadline.guard(poll_fn(|cx| carrier.stream().poll_hung_up(cx)));
+        if hung_up.await.is_ok() {
+            return;
+        }
+        let before = std::mem::replace(&mut left, carrier.left());
+        still = if left < before { 0 } else { still + 1 };
     }
 }
 

@@ -263,7 +263,7 @@ impl Stream {
     /// How far the other side has come, while nothing is written.
     pub(crate) fn taken(&self) -> Taken {
         Taken {
-            bytes: u64::MAX - self.unacknowledged(),
+            bytes: u64::MAX.saturating_sub(self.unacknowledged()),
             end: u64::MAX,
         }
     }
