@@ -59,19 +59,22 @@ impl Patience {
         mut step: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, net::Elapsed> {
         let mut since = net::now();
+        let look = self.idle.map(|idle| idle / LOOKS);
         let mut before: Option<Taken> = None;
+        self.set(deadline);
         loop {
-            let look = self.idle.map(|idle| idle / LOOKS);
-            deadline.set_at(earliest(look, self.until));
             let waited = deadline.guard(poll_fn(|cx| {
                 let stepped = step(cx);
-                if stepped.is_pending() {
-                    before.get_or_insert_with(&taken);
+                if stepped.is_pending() && before.is_none() {
+                    before = Some(taken());
+                    deadline.set_at(earliest(look, self.until));
                 }
                 stepped
             }));
             let waited = waited.await;
             if waited.is_ok() {
+                // Whoever waits next within what is left gets no less for it.
+                self.set(deadline);
                 return waited;
             }
             let now = net::now();
@@ -86,7 +89,12 @@ impl Patience {
             if is_idle || deadline.is_over() {
                 return waited;
             }
+            deadline.set_at(earliest(look, self.until));
         }
+    }
+
+    fn set(self, deadline: &Deadline) {
+        deadline.set_at(earliest(self.idle, self.until));
     }
 }
 
