@@ -259,7 +259,7 @@ impl Judge {
 
     pub(crate) fn handle_drain(&mut self, now: Duration, server: usize, timeout: Duration) {
         self.shadow.set_state(now, server, State::Drain);
-        self.shadow.drain(server, now + timeout);
+        self.shadow.drain(now, server, now + timeout);
         self.unchecked = true;
     }
 

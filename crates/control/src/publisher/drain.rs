@@ -20,6 +20,9 @@ pub(super) use handed::EndedDrain;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A drain of a server that keeps its bound clients ends when none of them has come for this long.
 const QUIET: Duration = Duration::from_secs(5);
+/// Bound clients are let in no longer for the last part of a drain's time, so that what they asked last ends before it is
+/// cut: a quarter of it, at most this.
+const CLOSED_MAX: Duration = Duration::from_secs(5);
 /// Workers have heard of a reload by then, as a rule.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long what was cut has to end.
@@ -35,6 +38,10 @@ pub(super) struct PendingDrain {
     began: Duration,
     /// When what still runs is cut.
     deadline: Option<Duration>,
+    /// When that was said.
+    deadline_set: Duration,
+    /// Whether clients that are bound to its servers are let in no longer.
+    closed: bool,
     cutting: Option<Cutting>,
     /// Set where it began in the process before this one.
     carried: Option<Carried>,
@@ -168,9 +175,20 @@ impl Publisher {
             if now > drain.began {
                 drain.members.iter_mut().for_each(Held::note_picks);
             }
+            if !drain.closed && drain.closes_at().is_some_and(|at| at <= now) {
+                drain.closed = true;
+                for held in &drain.members {
+                    held.member.set_drained(true);
+                }
+                close(drain);
+            }
             let over = drain.cutting.is_some();
-            let may_end = over || !drain.is_handed_over;
-            let idle = may_end && drain.members.iter_mut().all(|held| held.is_done(over, now));
+            let (may_end, closed) = (over || !drain.is_handed_over, drain.closed);
+            let idle = may_end
+                && drain
+                    .members
+                    .iter_mut()
+                    .all(|held| held.is_done(closed, now));
             if idle || drain.cutting.as_ref().is_some_and(|it| it.until <= now) {
                 end(drain, actions, ended, now);
                 close(drain);
@@ -187,7 +205,6 @@ impl Publisher {
                     until: now.saturating_add(CUT_WAIT),
                 });
                 for held in &mut drain.members {
-                    held.member.set_drained(true);
                     held.cut = u64::from(held.member.cell.in_use());
                     held.member.set_cut(true);
                     actions.push_back(Action::Cut(held.member.id));
@@ -226,7 +243,8 @@ impl Publisher {
                 end(drain, actions, ended, now);
                 return false;
             }
-            drain.deadline = deadline;
+            (drain.deadline, drain.deadline_set) = (deadline, now);
+            drain.closed = false;
             true
         });
     }
@@ -274,12 +292,21 @@ impl PendingDrain {
             replies: Vec::new(),
             began: now,
             deadline: None,
+            deadline_set: now,
+            closed: false,
             cutting: None,
             carried: None,
             is_handed_over: false,
             left: None,
             look_at: now,
         }
+    }
+
+    /// When bound clients are let in no longer.
+    fn closes_at(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        let time = deadline.saturating_sub(self.deadline_set);
+        Some(deadline.saturating_sub((time / 4).min(CLOSED_MAX)))
     }
 
     /// How long it has lasted, in the process before this one too.
@@ -331,10 +358,10 @@ impl Held {
         }
     }
 
-    /// Whether it holds nothing, and nothing more will come. `over`: the deadline has come.
-    fn is_done(&mut self, over: bool, now: Duration) -> bool {
+    /// Whether it holds nothing, and nothing more will come. `closed`: nobody is let in any more.
+    fn is_done(&mut self, closed: bool, now: Duration) -> bool {
         let idle = self.member.cell.in_use() == 0;
-        let Some((picks, last)) = self.bound.as_mut().filter(|_| !over) else {
+        let Some((picks, last)) = self.bound.as_mut().filter(|_| !closed) else {
             return idle;
         };
         let come = self.member.cell.affinity_picks();

@@ -549,6 +549,47 @@ fn a_rolling_deploy_moves_each_user_only_off_servers_that_go() {
 }
 
 #[test]
+fn users_who_come_all_the_while_lose_nothing_by_a_drain() {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::sync::{Arc, Barrier};
+
+    let (_origins, evenkeel) = three("affinity: { cookie: SERVERID }\n    drain: { timeout: 2s }");
+    let address = web(&evenkeel);
+    let stops = Arc::new(AtomicBool::new(false));
+    let (began, users) = (Arc::new(Barrier::new(13)), 0..12);
+    let users: Vec<_> = users
+        .map(|_| {
+            let (stops, began) = (stops.clone(), began.clone());
+            std::thread::spawn(move || {
+                let mut browser = Browser::new(address);
+                let mut homes = vec![browser.server("/")];
+                began.wait();
+                // Anything but an answer of a server panics.
+                while !stops.load(SeqCst) {
+                    let server = browser.server("/");
+                    if homes.last() != Some(&server) {
+                        homes.push(server);
+                    }
+                }
+                homes
+            })
+        })
+        .collect();
+    began.wait();
+    let drained = ask(&evenkeel, &["server", "drain", "site", "a"]);
+    stops.store(true, SeqCst);
+    let text = drained.text();
+    assert_eq!(drained.code, Some(0), "{text}{}", drained.stderr);
+    assert!(text.contains("0 new picks"), "{text}");
+    assert!(text.contains("0 cut"), "{text}");
+    for user in users {
+        let homes = user.join().expect("no request was lost");
+        let moved = homes.len() - 1;
+        assert!(moved <= usize::from(homes[0] == "a"), "{homes:?}");
+    }
+}
+
+#[test]
 fn curl_keeps_it_in_its_jar() {
     if missing("curl") {
         return;

@@ -198,7 +198,7 @@ fn a_drain_goes_on_to_its_deadline_and_its_command_waits_for_it() {
     let _next = upgrade(&mut evenkeel, &[]);
     browser.reconnect();
     assert_eq!(browser.server("/"), home, "and in the next process");
-    // Somebody comes again and again: only the deadline ends it.
+    // Somebody comes again and again: it ends in the last quarter of its time, when nobody is let in any more.
     let (mut asked, mut serving) = (Instant::now(), home.clone());
     wait_until("the drain ends", SOON, || {
         if asked.elapsed() > Duration::from_millis(300) {
@@ -212,7 +212,7 @@ fn a_drain_goes_on_to_its_deadline_and_its_command_waits_for_it() {
     let number = |key: &str| receipt[key].as_u64().unwrap_or_default();
     assert_eq!(number("new_picks"), 0, "{receipt}");
     assert!(number("affinity_picks") > 2, "{receipt}");
-    assert!((6000..12_000).contains(&number("took_ms")), "{receipt}");
+    assert!((4500..12_000).contains(&number("took_ms")), "{receipt}");
     // That it is over is known to the one after that.
     evenkeel
         .wait_log_after(mark, "the process before this one has drained", SOON)

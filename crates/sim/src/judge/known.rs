@@ -69,6 +69,8 @@ pub(super) struct Known {
     pub(super) changed: Duration,
     /// What runs on it may be cut from then on.
     pub(super) cut_from: Option<Duration>,
+    /// Clients that are bound to it are let in no longer from then on.
+    pub(super) closes_from: Option<Duration>,
     /// When a client came last that is bound to it.
     pub(super) bound_pick: Duration,
 }
@@ -134,6 +136,7 @@ impl Known {
             warming: false,
             changed: now,
             cut_from: None,
+            closes_from: None,
             bound_pick: Duration::ZERO,
         }
     }

@@ -21,6 +21,8 @@ use crate::scenario::{Check, Condition, Life, OutlierPlan, Scenario, ServerPlan}
 const FLIPS_EACH: u64 = 3;
 /// A failure is told to the publisher within this time.
 const TOLD_WITHIN: Duration = Duration::from_millis(50);
+/// Clients that are bound to a server that drains are let in until a quarter of its time is left, or this.
+const CLOSED_MAX: Duration = Duration::from_secs(5);
 /// How far off a published part of the traffic may be.
 const TRAFFIC_SLACK: f64 = 0.002;
 
@@ -142,7 +144,7 @@ impl Shadow {
                 known.forgive(now);
             }
             known.changed = now;
-            known.cut_from = None;
+            (known.cut_from, known.closes_from) = (None, None);
         }
     }
 
@@ -155,9 +157,11 @@ impl Shadow {
         }
     }
 
-    pub(super) fn drain(&mut self, server: usize, until: Duration) {
+    pub(super) fn drain(&mut self, now: Duration, server: usize, until: Duration) {
         if let Some(known) = self.of(server) {
             known.cut_from = Some(until);
+            let closed = (until.saturating_sub(now) / 4).min(CLOSED_MAX);
+            known.closes_from = Some(until.saturating_sub(closed));
             let took = until.saturating_sub(known.changed);
             self.longest_drain = self.longest_drain.max(took);
         }

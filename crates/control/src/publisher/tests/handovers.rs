@@ -206,9 +206,11 @@ fn a_drain_goes_on_to_its_deadline_in_the_next_process() {
     scene.take_actions();
     let so_far = receipt(&answers);
     assert_eq!((so_far.handed_over, so_far.affinity_picks), (Some(1), 1));
-    // Its own clients stay, and what is in use is cut when it was to be.
-    scene.pass(5500);
+    // Its own clients stay until its last quarter, and what is in use is cut when it was to be.
+    scene.pass(3400);
     assert!(!scene.member("a").is_drained() && scene.cuts.is_empty());
+    scene.pass(2100);
+    assert!(scene.member("a").is_drained() && scene.cuts.is_empty());
     scene.pass(600);
     assert_eq!(scene.cuts, [scene.member("a").id]);
 
@@ -228,8 +230,10 @@ fn a_drain_goes_on_to_its_deadline_in_the_next_process() {
     next.publisher.take_over(live, next.now);
     let a = next.member("a");
     bound(&a).unwrap();
-    next.pass(5500);
+    next.pass(4400);
     assert!(!a.is_drained() && next.cuts.is_empty());
+    next.pass(1100);
+    assert!(a.is_drained() && next.cuts.is_empty());
     next.pass(600);
     assert_eq!(next.cuts, [a.id]);
     assert!(a.is_drained());

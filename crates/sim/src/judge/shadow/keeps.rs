@@ -36,7 +36,7 @@ impl Shadow {
         let Some((id, known)) = self.there(server) else {
             return Some(false);
         };
-        let (state, weight, drain) = (known.state(), known.weight, known.cut_from);
+        let (state, weight, drain) = (known.state(), known.weight, known.closes_from);
         let bad = known.held() == Verdict::Unhealthy || known.ejected.is_some();
         let came = known.bound_pick.max(known.changed);
         if state == State::Disabled {
