@@ -339,3 +339,30 @@ fn streams_past_the_limit_are_refused_for_as_long_as_their_client_likes() {
     client.send(DATA, END_STREAM, 1, b"");
     assert_eq!(client.fate(1), Fate::Status(200));
 }
+
+#[test]
+fn requests_that_are_none_are_a_flood_when_there_are_many() {
+    let server = Origin::http(|_| reply(200, "well")).expect("it listens");
+    let text = site(&[server.address()], "health_check: off")
+        .replace("web: {", "web: { http2: { resets: 10 },");
+    let evenkeel = start(&text);
+    let mut client = Frames::connect(web(&evenkeel));
+    let pathless: Vec<_> = GET.iter().filter(|it| it.0 != ":path").copied().collect();
+    for number in 0..90 {
+        let stream = 2 * number + 1;
+        client.request(stream, &pathless, true);
+        assert_eq!(client.fate(stream), Fate::Reset(PROTOCOL_ERROR));
+    }
+    client.request(181, GET, true);
+    assert_eq!(client.fate(181), Fate::Status(200), "others are served");
+    for number in 91..191 {
+        client.request(2 * number + 1, &pathless, true);
+    }
+    let told = client.find(|it| it.kind == GOAWAY).expect("a word");
+    assert_eq!(told.code(), ENHANCE_YOUR_CALM);
+    drop(client);
+    wait_until("it is counted", SOON, || {
+        metric(&evenkeel, "evenkeel_errors_total{reason=\"http2_flood\"}") >= 1.0
+    })
+    .expect("it is counted");
+}

@@ -32,6 +32,9 @@ use crate::worker::{Active, Worker};
 pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
 /// Frames that carry nothing, within [`CONTROL_WINDOW`].
 const CONTROL_FRAMES_MAX: u32 = 10_000;
+/// Streams that h2 rejects count for so much less than those that are given up: they cost little, and an honest client may
+/// open too many before it knows how many it may.
+const REJECTED_FACTOR: u32 = 10;
 /// Bytes of a response that h2 holds for one stream while the socket is full.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// How long nothing may move at a connection's end, which the client has its part in.
@@ -65,6 +68,7 @@ pub(crate) async fn serve(
     let unread = Rc::<Unread>::default();
     let carrier = Carrier::new(stream, first, watch, unread.clone());
     let resets_max = limits.http2.resets.unwrap_or(u32::MAX);
+    let rejections_max = resets_max.saturating_mul(REJECTED_FACTOR);
     let link = Rc::new(Link {
         carrier: Rc::downgrade(&carrier),
         worker,
@@ -99,6 +103,9 @@ pub(crate) async fn serve(
                 served: false,
                 leaving: false,
                 flood: None,
+                accepted: 0,
+                rejected: 0,
+                rejections: Rate::new(rejections_max, CONTROL_WINDOW),
                 finishing: None,
             };
             task.pings = task.connection.ping_pong();
@@ -376,6 +383,10 @@ struct Task<'a> {
     /// The client was told that no further request is taken.
     leaving: bool,
     flood: Option<Flood>,
+    /// Streams that became tasks, those that h2 has rejected, and how many of these there are of late.
+    accepted: u64,
+    rejected: u64,
+    rejections: Rate,
     /// While what streams have left behind may be on its way: the process must not end before it is there.
     finishing: Option<Active>,
 }
@@ -414,6 +425,7 @@ impl Task<'_> {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.served = true;
+                    self.accepted += 1;
                     self.link.open.set(self.link.open.get() + 1);
                     let open = OpenStream(self.link.clone());
                     net::spawn(serve_stream(open, request, respond));
@@ -423,8 +435,21 @@ impl Task<'_> {
                 Poll::Pending => break,
             }
         }
+        self.count_rejected();
         self.link.unread.gather();
         None
+    }
+
+    /// Counts streams that h2 has answered with a reset by itself: what it was sent is no request, or there were too many.
+    fn count_rejected(&mut self) {
+        let rejected = self.carrier.opened().saturating_sub(self.accepted);
+        let more = u32::try_from(rejected.saturating_sub(self.rejected)).unwrap_or(u32::MAX);
+        if more > 0 {
+            self.rejected = rejected;
+            if self.rejections.count(more, net::now()) {
+                self.link.resets_flood.set(true);
+            }
+        }
     }
 
     fn end(&self, end: End) -> End {

@@ -116,6 +116,11 @@ impl Carrier {
     }
 
     /// What the other side sends too much of. From then on nothing is read.
+    /// Streams that the other side has opened, whatever became of them.
+    pub(super) fn opened(&self) -> u64 {
+        self.watch.borrow().opened()
+    }
+
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get()
     }

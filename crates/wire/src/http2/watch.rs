@@ -88,6 +88,9 @@ pub struct FrameWatch {
     /// How much of the head has come.
     have: usize,
     control: Rate,
+    /// The last stream that was opened, and how many were.
+    last: u32,
+    opened: u64,
 }
 
 impl FrameWatch {
@@ -99,7 +102,14 @@ impl FrameWatch {
             head: [0; FRAME_HEAD],
             have: 0,
             control: Rate::new(control_max, CONTROL_WINDOW),
+            last: 0,
+            opened: 0,
         }
+    }
+
+    /// Streams that the other side has opened, whatever became of them.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// For what a server sends: it is trusted with frames that carry nothing.
@@ -139,8 +149,13 @@ impl FrameWatch {
             let [a, b, c, kind, flags, stream @ ..] = self.head;
             let length = u32::from_be_bytes([0, a, b, c]);
             self.skip = usize::try_from(length).unwrap_or(usize::MAX);
+            let stream = u32::from_be_bytes(stream) & STREAM;
             if kind == DATA && self.skip > 0 {
-                data(u32::from_be_bytes(stream) & STREAM, self.skip);
+                data(stream, self.skip);
+            }
+            if kind == HEADERS && stream > self.last {
+                self.last = stream;
+                self.opened += 1;
             }
             let weight = weight(kind, flags, length);
             if weight > 0 && self.control.count(weight, now) {
