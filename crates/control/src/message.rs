@@ -284,9 +284,9 @@ pub struct DrillReport {
     pub ended_by: DrillEnd,
     /// How long the server was out.
     pub out_ms: u64,
-    /// Requests and TCP connections of the pool meanwhile.
+    /// Requests and TCP connections of the pool that were under way meanwhile, those begun before included.
     pub requests: u64,
-    /// Those among them, or begun before, that failed: answered here with 5xx, or broken off.
+    /// Those among them that failed: answered here with 5xx, or broken off.
     pub failed: u64,
     /// Further tries on another server.
     pub retried: u64,
@@ -294,7 +294,7 @@ pub struct DrillReport {
     pub in_vain: u64,
     /// When something failed or was tried again last, after the crash; `None`: it went on until the end.
     pub settled_ms: Option<u64>,
-    /// When the server was no longer picked, after the crash; `None`: it was until the end.
+    /// When the server was no longer picked, after the crash; `None`: it was until the end, or no request tried it.
     pub unpicked_ms: Option<u64>,
     /// What it carried before the crash.
     pub before_per_second: f64,

@@ -141,6 +141,12 @@ impl Histogram {
         self.buckets.get(index).map_or(0, Counter::get)
     }
 
+    /// How many durations there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::get).sum()
+    }
+
     /// The sum of all durations, in microseconds.
     #[must_use]
     pub fn sum_us(&self) -> u64 {
@@ -179,6 +185,8 @@ pub struct PoolCells {
     /// Requests that no server served: answered here with a status from 500 on, or broken off. TCP connections that no
     /// server took.
     pub failed: Counter,
+    /// Requests for which no server was picked, which `seconds` does not have; TCP connections that no server took.
+    pub unserved: Counter,
     /// Further tries by cause, by the order of [`RetryCause::ALL`].
     pub retries: [Counter; RetryCause::ALL.len()],
     /// Servers taken out by traffic, by cause, in the order of [`balance::outlier::Cause::LABELS`]. The publisher
@@ -282,7 +290,9 @@ pub struct ServerCells {
     pub classes: Classes,
     /// Tries that failed as a gateway error does: no connection, no whole answer, or 502, 503, 504.
     pub failed: Counter,
-    /// TCP connections that were broken off by it.
+    /// TCP connections to it that have ended.
+    pub tunnels: Counter,
+    /// Those of them that were broken off by it.
     pub broken: Counter,
     /// Requests and TCP connections that it served because their clients are bound to it.
     pub affinity_picks: Counter,

@@ -125,6 +125,7 @@ pub fn tunnelled(
     let class = if reason.is_none() { 200 } else { 0 };
     let cells = member.stats.of(worker);
     cells.classes.record(class);
+    cells.tunnels.increment();
     if reason == Some(Reason::ServerReset) {
         cells.broken.increment();
     }

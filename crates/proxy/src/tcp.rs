@@ -474,11 +474,13 @@ fn count_full(worker: &Worker, pool: &RefCell<LocalPool>, full: Reason) {
     }
 }
 
-/// Counts a connection that no server of the pool takes; not one whose client has left.
+/// Counts a connection that no server of the pool takes; as failed, unless its client has left.
 fn count_failed(worker: &Worker, pool: &RefCell<LocalPool>, reason: Reason) {
+    let pool = pool.borrow();
+    let cells = pool.state.stats.of(worker.number);
+    cells.unserved.increment();
     if reason.status() >= 500 {
-        let pool = pool.borrow();
-        pool.state.stats.of(worker.number).failed.increment();
+        cells.failed.increment();
     }
 }
 

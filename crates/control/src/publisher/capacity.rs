@@ -7,7 +7,6 @@ use super::pools::{PoolEntry, Slot};
 use super::{Action, Notice, Publisher};
 use crate::capacity::{Bearer, Load, Outlook, Without, hundredths, outlook};
 use crate::message::Command;
-use crate::metrics::{BUCKETS_US, PoolCells};
 
 /// Loads are looked at as often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -129,15 +128,10 @@ impl PoolEntry {
     /// Takes a look; whether the alarm is on, if that changed.
     fn measure(&mut self, now: Duration) -> Option<bool> {
         let stats = &self.state.stats;
-        let ended = |cells: &PoolCells| {
-            (0..=BUCKETS_US.len())
-                .map(|bucket| cells.seconds.bucket(bucket))
-                .sum()
-        };
         self.looks.add(Look {
             at: now,
             load: self.under_way(),
-            ended: stats.sum(ended),
+            ended: stats.sum(|cells| cells.seconds.count()),
             took_us: stats.sum(|cells| cells.seconds.sum_us()),
         });
         let mut outlook = self.outlook();

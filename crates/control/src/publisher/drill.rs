@@ -55,19 +55,29 @@ struct Crash {
     counts: Counts,
     /// When the second half of the time began.
     middle: Option<Duration>,
-    /// When something failed or was tried again last, and the counts since.
-    last: (Option<Duration>, Counts),
+    /// When something failed or was tried again last.
+    troubled: Option<Duration>,
+    /// The counts when it was last looked at.
+    last: Counts,
     /// When the servers that are out were no longer among those that may be picked.
     unpicked: Option<Duration>,
 }
 
 /// Totals of a pool, and of its servers that are out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Counts {
+    ended: u64,
     failed: u64,
     retried: u64,
     /// Tries with the servers that are out which came to nothing.
     in_vain: u64,
+}
+
+impl Counts {
+    /// What a pool that bears it does not add to.
+    fn troubles(&self) -> [u64; 3] {
+        [self.failed, self.retried, self.in_vain]
+    }
 }
 
 impl Publisher {
@@ -155,8 +165,8 @@ impl Publisher {
 
     /// Why it is over, if it is.
     fn look_at_drill(&mut self, drill: &mut Drill, now: Duration) -> Option<DrillEnd> {
-        drill.out.retain(|it| !it.member.is_retired());
-        if drill.out.is_empty() {
+        if drill.out.iter().all(|it| it.member.is_retired()) {
+            drill.take_in(now);
             return Some(DrillEnd::Removed);
         }
         if drill.crash.is_none() {
@@ -175,7 +185,9 @@ impl Publisher {
     fn crash(&mut self, drill: &mut Drill, now: Duration) {
         drill.begin_crash(now);
         let until = now.saturating_add(drill.length);
-        for Carries { member, .. } in &drill.out {
+        // What the config has let go of meanwhile drains in peace.
+        let out = drill.out.iter().map(|it| &it.member);
+        for member in out.filter(|member| !member.is_retired()) {
             member.set_crashed(true);
             self.actions.push_back(Action::Sever(member.id));
             if let Some((slot, _)) = Place::find(&self.places, &mut self.pools, member.id) {
@@ -281,7 +293,11 @@ impl Drill {
         self.length.min(BEFORE_MAX)
     }
 
-    fn servers(&mut self) -> impl Iterator<Item = &mut Carries> {
+    fn servers(&self) -> impl Iterator<Item = &Carries> {
+        self.out.iter().chain(&self.others)
+    }
+
+    fn servers_mut(&mut self) -> impl Iterator<Item = &mut Carries> {
         self.out.iter_mut().chain(&mut self.others)
     }
 
@@ -293,7 +309,12 @@ impl Drill {
             .clone()
             .map(|stats| stats.sum(|cells| cells.broken.get()))
             .sum();
+        let tunnels: u64 = self
+            .servers()
+            .map(|it| it.member.stats.sum(|cells| cells.tunnels.get()))
+            .sum();
         Counts {
+            ended: pool.sum(|cells| cells.seconds.count() + cells.unserved.get()) + tunnels,
             failed: pool.sum(|cells| cells.failed.get()) + broken,
             retried: pool.sum(retried),
             in_vain: out
@@ -303,13 +324,14 @@ impl Drill {
     }
 
     fn begin_crash(&mut self, now: Duration) {
-        self.servers().for_each(|it| it.note_picks(1));
+        self.servers_mut().for_each(|it| it.note_picks(1));
         let counts = self.counts();
         self.crash = Some(Crash {
             at: now,
             counts,
             middle: None,
-            last: (None, counts),
+            troubled: None,
+            last: counts,
             unpicked: None,
         });
     }
@@ -322,9 +344,10 @@ impl Drill {
         let Some(crash) = &mut self.crash else {
             return false;
         };
-        if crash.last.1 != counts {
-            crash.last = (Some(now), counts);
+        if crash.last.troubles() != counts.troubles() {
+            crash.troubled = Some(now);
         }
+        crash.last = counts;
         if !is_picked {
             crash.unpicked.get_or_insert(now);
         }
@@ -333,7 +356,7 @@ impl Drill {
         if is_middle {
             crash.middle = Some(now);
         }
-        for it in self.servers() {
+        for it in self.servers_mut() {
             it.active_max = it.active_max.max(it.member.cell.in_use());
             if is_middle {
                 it.note_picks(2);
@@ -366,16 +389,16 @@ impl Drill {
         );
         let ms = |at: Duration| millis(at.saturating_sub(crash.at));
         report.out_ms = millis(out);
-        let (_, counts) = &crash.last;
-        report.failed = counts.failed - crash.counts.failed;
-        report.retried = counts.retried - crash.counts.retried;
-        report.in_vain = counts.in_vain - crash.counts.in_vain;
-        let servers = self.out.iter().chain(&self.others);
-        let picks: u64 = servers
-            .map(|it| it.member.cell.picks().saturating_sub(it.picks[1]))
-            .sum();
-        report.requests = picks.saturating_sub(report.retried);
-        report.settled_ms = match crash.last.0 {
+        let since =
+            |count: fn(&Counts) -> u64| count(&crash.last).saturating_sub(count(&crash.counts));
+        report.failed = since(|counts| counts.failed);
+        report.retried = since(|counts| counts.retried);
+        report.in_vain = since(|counts| counts.in_vain);
+        let in_use = self.servers().map(|it| u64::from(it.member.cell.in_use()));
+        let requests = since(|counts| counts.ended) + in_use.sum::<u64>();
+        // What has failed may not have ended yet.
+        report.requests = requests.max(report.failed);
+        report.settled_ms = match crash.troubled {
             None => Some(0),
             Some(at) if now.saturating_sub(at) >= out / UNSETTLED_PART => Some(ms(at)),
             Some(_) => None,

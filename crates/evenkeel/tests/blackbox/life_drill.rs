@@ -12,7 +12,7 @@ use testkit::{Evenkeel, Finished, Load, Origin, reply, wait_until};
 use crate::command::evenkeel_in;
 use crate::http2_support::{DATA, Frames, GET, RST_STREAM, WINDOW_UPDATE};
 use crate::life_support::{
-    SOON, ask, connect, metric, picks, server, site, start, wait_all, wait_health, web,
+    SOON, ask, connect, metric, picks, reload, server, site, start, wait_all, wait_health, web,
 };
 
 fn origins<const N: usize>() -> ([Origin; N], [SocketAddr; N]) {
@@ -110,6 +110,47 @@ fn a_drill_under_load_loses_nothing_and_says_what_the_others_carried() {
     assert!(of(&evenkeel, a)["drill_left_ms"].is_null());
     wait_until("it serves again", SOON, || picks(&evenkeel, a) > held + 20)
         .expect("it serves again");
+    load.stop().assert_none_failed();
+}
+
+#[test]
+fn requests_that_find_no_server_are_requests_of_the_drill() {
+    let (_origins, addresses) = origins::<2>();
+    let [a, b] = addresses;
+    let evenkeel = start(&site(&addresses, ""));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let command = drill(&evenkeel, a, "60s");
+    wait_out(&evenkeel, a);
+    let name = b.to_string();
+    let disabled = ask(&evenkeel, &["server", "disable", "site", &name, "--force"]);
+    assert_eq!(disabled.code, Some(0), "{}", disabled.stderr);
+    let mut client = connect(web(&evenkeel));
+    for _ in 0..20 {
+        assert!(client.get("/").expect("an answer").status >= 500);
+    }
+    enable(&evenkeel, a);
+    let finished = command.join().expect("a thread");
+    let report = report(&finished);
+    assert_eq!(finished.code, Some(1), "{report}");
+    assert_eq!(report["failed"], 20, "{report}");
+    assert_eq!(report["requests"], 20, "{report}");
+}
+
+#[test]
+fn a_reload_without_the_server_ends_its_drill_and_what_it_carried_is_told() {
+    let (_origins, addresses) = origins::<2>();
+    let [a, b] = addresses;
+    let evenkeel = start(&site(&addresses, "balance: round_robin"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let load = Load::to(web(&evenkeel)).clients(4).start();
+    load.wait_ok(100, SOON).expect("traffic");
+    let command = drill(&evenkeel, a, "60s");
+    wait_out(&evenkeel, a);
+    reload(&evenkeel, &site(&[b], "balance: round_robin"));
+    let finished = command.join().expect("a thread");
+    let report = report(&finished);
+    assert_eq!(report["ended_by"], "removed", "{report}");
+    assert!(report["before_per_second"].as_f64() > Some(0.0), "{report}");
     load.stop().assert_none_failed();
 }
 
@@ -285,7 +326,7 @@ pools: {{ site: {{ servers: ['{}', '{}'], health_check: off, balance: round_robi
     let report = report(&finished);
     assert_eq!(
         (&report["failed"], &report["requests"]),
-        (&1.into(), &4.into()),
+        (&1.into(), &6.into()),
         "{report}"
     );
     assert_eq!(finished.code, Some(1), "{report}");

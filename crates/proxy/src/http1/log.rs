@@ -210,13 +210,12 @@ impl Drop for Log {
         {
             counter.increment();
         }
-        if let Some(picked) = self.picked
-            && let Some(pool) = &self.pool
-        {
-            pool.stats
-                .of(worker)
-                .seconds
-                .record(now.saturating_sub(picked));
+        if let Some(pool) = &self.pool {
+            let cells = pool.stats.of(worker);
+            match self.picked {
+                Some(picked) => cells.seconds.record(now.saturating_sub(picked)),
+                None => cells.unserved.increment(),
+            }
         }
         let made_here = self
             .reason

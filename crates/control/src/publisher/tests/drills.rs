@@ -64,6 +64,8 @@ fn a_server_is_watched_then_out_then_back() {
     for _ in 0..4 {
         b.cell.acquire(None).unwrap();
         b.cell.release();
+        let cells = scene.world.pools[0].stats.of(0);
+        cells.seconds.record(Duration::from_millis(5));
     }
     b.cell.acquire(None).unwrap();
     scene.pass(800);
@@ -71,7 +73,7 @@ fn a_server_is_watched_then_out_then_back() {
     assert!(!a.is_crashed());
     assert_eq!(report.ended_by, DrillEnd::Time);
     assert_eq!((report.failed, report.retried, report.in_vain), (0, 1, 1));
-    // Five picks of `b` and one of `a`, of which one was tried again.
+    // Four have ended, one of them after a try with `a`, and one runs.
     assert_eq!(report.requests, 5);
     assert!((2000..2100).contains(&report.out_ms), "{report:?}");
     assert!(report.settled_ms.is_some_and(|ms| ms < 200), "{report:?}");
@@ -97,10 +99,39 @@ fn an_operator_ends_it_and_so_does_a_config_without_the_server() {
     assert_eq!(report(&answers).ended_by, DrillEnd::Operator);
 
     let answers = drill(&mut scene, "a", 60_000);
+    (0..5).for_each(|_| {
+        a.cell.acquire(None).unwrap();
+        a.cell.release();
+    });
     scene.pass(2500);
     scene.reload(&site("servers: [{ name: b, address: '10.0.0.2:80' }]"));
     scene.pass(100);
-    assert_eq!(report(&answers).ended_by, DrillEnd::Removed);
+    let report = report(&answers);
+    assert_eq!(report.ended_by, DrillEnd::Removed);
+    assert_eq!(report.before_per_second, 2.5);
+    assert!(!a.is_crashed());
+}
+
+#[test]
+fn what_no_server_was_picked_for_is_a_request_too() {
+    let mut scene = Scene::running(&site(SITE));
+    let a = scene.member("a");
+    let answers = drill(&mut scene, "a", 2000);
+    scene.pass(2100);
+    assert!(a.is_crashed());
+    let cells = scene.world.pools[0].stats.of(0);
+    for _ in 0..7 {
+        cells.failed.increment();
+        cells.unserved.increment();
+    }
+    // One more is answered, and has not ended yet.
+    cells.failed.increment();
+    // A TCP connection that began long before is broken off.
+    a.stats.of(0).broken.increment();
+    a.stats.of(0).tunnels.increment();
+    scene.pass(2100);
+    let report = report(&answers);
+    assert_eq!((report.requests, report.failed), (9, 9));
 }
 
 #[test]
