@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 /// Connections at once; then accepting waits.
 const CONNECTIONS_MAX: usize = 256;
@@ -28,6 +29,9 @@ const END_MAX: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(20);
 /// After a failed accept, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Failures with less than this between them are one trouble, of which is told once when it begins and once when it is
+/// over.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The `Server` field of each answer, by which a client knows that it has asked the right one.
 pub(crate) const SIGNATURE: &str = "evenkeel";
@@ -81,12 +85,26 @@ async fn accept(
     places: &Arc<Semaphore>,
     ended: &watch::Receiver<bool>,
 ) {
+    let mut trouble: Option<Trouble> = None;
     // Nobody closes the semaphore.
     while let Ok(place) = places.clone().acquire_owned().await {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            lasted = Trouble::over(trouble.as_ref()) => {
+                let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(lasted_ms, "the admin listener accepts again");
+                trouble = None;
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the admin listener could not accept");
+                if trouble.is_none() {
+                    tracing::warn!(%error, "the admin listener cannot accept: it goes on trying");
+                }
+                Trouble::note(&mut trouble);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -96,6 +114,35 @@ async fn accept(
             connection(stream, router, ended).await;
             drop(place);
         });
+    }
+}
+
+/// Accepts that fail.
+struct Trouble {
+    since: Instant,
+    last: Instant,
+}
+
+impl Trouble {
+    fn note(trouble: &mut Option<Self>) {
+        let now = Instant::now();
+        trouble
+            .get_or_insert(Self {
+                since: now,
+                last: now,
+            })
+            .last = now;
+    }
+
+    /// Waits until none has failed for a while; gives how long they did.
+    async fn over(trouble: Option<&Self>) -> Duration {
+        match trouble {
+            Some(Self { since, last }) => {
+                tokio::time::sleep_until(*last + QUIET).await;
+                last.duration_since(*since)
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -355,7 +355,7 @@ impl Default for WorkerCells {
 pub enum PauseCause {
     /// It has as many connections as it may.
     Connections,
-    /// The process, or the system, is out of file descriptors.
+    /// Clients have all the file descriptors that they may have, or the system is out of them.
     Descriptors,
     /// Buffers hold nearly as much as they may, or the kernel is out of memory.
     Memory,

@@ -52,6 +52,8 @@ pub fn connection_default_max(open_files: u64, workers: usize) -> u32 {
 /// The running data plane.
 pub struct Engine {
     hub: Arc<Hub>,
+    /// Connections for a listener without a limit of its own.
+    connections_default: u32,
     mailboxes: Arc<Mailboxes>,
     /// What tickets of TLS sessions are made with.
     secrets: Arc<Secrets>,
@@ -128,8 +130,12 @@ impl Engine {
     /// # Errors
     /// When a thread or its poll cannot be made.
     pub fn start(hub: Arc<Hub>, seed: u64, log: Option<SyncSender<Record>>) -> io::Result<Self> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let open_files = limit.current.unwrap_or(u64::MAX);
+        net::files::set_limit(open_files, hub.worker_count);
         let mailboxes = Arc::new(Mailboxes::new(hub.worker_count));
         let mut engine = Self {
+            connections_default: connection_default_max(open_files, hub.worker_count),
             hub,
             mailboxes,
             secrets: Arc::new(Secrets::new()),

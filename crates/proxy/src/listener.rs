@@ -214,6 +214,43 @@ impl Drop for Paused {
     }
 }
 
+/// A connection that came with a descriptor which clients may not have. It waits here, as others wait in the kernel's
+/// queue, until it can have a lower one.
+struct HeldBack {
+    mark: HoldsBack,
+    place: Place,
+    socket: Bare,
+    peer: Option<SocketAddr>,
+}
+
+impl HeldBack {
+    fn serve(self, at: &At) {
+        let Self {
+            mark,
+            place,
+            socket,
+            peer,
+        } = self;
+        take_in(&mark.0, at, place, socket, peer);
+    }
+}
+
+/// Keeps a worker's other loops from holding back another one.
+struct HoldsBack(Rc<Worker>);
+
+impl HoldsBack {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.holds_back.set(true);
+        Self(worker.clone())
+    }
+}
+
+impl Drop for HoldsBack {
+    fn drop(&mut self) {
+        self.0.holds_back.set(false);
+    }
+}
+
 /// Where connections come in.
 pub(crate) struct At {
     pub(crate) listening: Rc<Listening>,
@@ -230,6 +267,7 @@ pub(crate) async fn accept(
 ) {
     let listening = &at.listening;
     let mut paused: Option<Paused> = None;
+    let mut held_back: Option<HeldBack> = None;
     loop {
         // After a pause it is tried whether it is over, whoever waits.
         let stops = if paused.is_none() {
@@ -244,7 +282,7 @@ pub(crate) async fn accept(
             Batch::Pause(PauseCause::Memory)
         } else {
             let max = connections_max(&worker, listening, connections_default);
-            accept_batch(&worker, &at, &acceptor, max).await
+            accept_batch(&worker, &at, &acceptor, max, &mut held_back).await
         };
         match batch {
             Batch::Pause(cause) => {
@@ -259,9 +297,14 @@ pub(crate) async fn accept(
     drop(paused);
     if !stop.handed_over.get() {
         let all = u32::MAX;
-        while accept_batch(&worker, &at, &acceptor, all).await == Batch::More {}
+        let held_back = &mut held_back;
+        while accept_batch(&worker, &at, &acceptor, all, held_back).await == Batch::More {}
         net::sleep(Duration::from_millis(20)).await;
-        while accept_batch(&worker, &at, &acceptor, all).await == Batch::More {}
+        while accept_batch(&worker, &at, &acceptor, all, held_back).await == Batch::More {}
+    }
+    // It is served now or never.
+    if let Some(held_back) = held_back {
+        held_back.serve(&at);
     }
     acceptor.close();
 }
@@ -300,12 +343,39 @@ enum Batch {
     Pause(PauseCause),
 }
 
-async fn accept_batch(worker: &Rc<Worker>, at: &At, acceptor: &Acceptor, max: u32) -> Batch {
+async fn accept_batch(
+    worker: &Rc<Worker>,
+    at: &At,
+    acceptor: &Acceptor,
+    max: u32,
+    held_back: &mut Option<HeldBack>,
+) -> Batch {
+    if let Some(mut held) = held_back.take() {
+        let Some(lower) = held.socket.lowered() else {
+            *held_back = Some(held);
+            return Batch::Pause(PauseCause::Descriptors);
+        };
+        held.socket = lower;
+        held.serve(at);
+    }
+    // That of another loop comes first: each worker takes one of the descriptors that are kept, not one for each address.
+    if worker.holds_back.get() {
+        return Batch::Pause(PauseCause::Descriptors);
+    }
     for _ in 0..ACCEPT_BATCH {
         let Some(place) = Place::take(&at.listening, max) else {
             return Batch::Pause(PauseCause::Connections);
         };
         match acceptor.try_accept() {
+            Ok((socket, peer)) if !socket.may_stay() => {
+                *held_back = Some(HeldBack {
+                    mark: HoldsBack::new(worker),
+                    place,
+                    socket,
+                    peer,
+                });
+                return Batch::Pause(PauseCause::Descriptors);
+            }
             Ok((socket, peer)) => {
                 take_in(worker, at, place, socket, peer);
                 if !acceptor.has_more() {

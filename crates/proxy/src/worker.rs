@@ -40,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) mailboxes: Arc<Mailboxes>,
     /// Connections accepted here, whoever serves them.
     pub(crate) accepts: Cell<usize>,
+    /// One of its accept loops holds a connection back until a descriptor is free.
+    pub(crate) holds_back: Cell<bool>,
     pub(crate) buffers: Buffers,
     pub(crate) idle: Idle,
     /// Connections to servers that speak HTTP/2.
@@ -117,6 +119,7 @@ impl Worker {
             hub,
             mailboxes,
             accepts: Cell::new(0),
+            holds_back: Cell::new(false),
             buffers: Buffers::default(),
             idle: Idle::default(),
             http2: http2::Connections::default(),

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use testkit::{Evenkeel, Load, Origin, Raw, missing, reply, wait_until};
+use testkit::{Evenkeel, Load, Origin, Raw, TempDir, missing, reply, wait_until};
 
 use crate::command::BINARY;
-use crate::life_support::{SOON, connect, metric, nginxes, server, site, start, wait_all, web};
+use crate::life_support::{
+    SOON, admin_get, ask, connect, metric, nginxes, reload, server, site, start, wait_all, web,
+};
 
 /// Answers `/slow` each time that it is told to, its name else.
 fn slow(name: &'static str) -> (Origin, Sender<()>) {
@@ -127,6 +129,18 @@ fn a_full_http_listener_pauses_and_goes_on() {
     assert_eq!(waits.response().expect("an answer").status, 200);
 }
 
+/// Starts with so many descriptors; the folder is what it was started from.
+fn start_with_files(count: u32, config: &str) -> (TempDir, Evenkeel) {
+    // The shell lowers the hard limit, which the process cannot raise again.
+    let dir = TempDir::new("limit").expect("a folder");
+    let script = format!("#!/bin/sh\nulimit -n {count} || exit 9\nexec '{BINARY}' \"$@\"\n");
+    let script = dir.write("limited", script).expect("a script");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("executable");
+    let evenkeel = Evenkeel::start(&script, config).expect("evenkeel starts");
+    (dir, evenkeel)
+}
+
 #[test]
 fn a_process_without_descriptors_pauses_and_goes_on() {
     let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
@@ -134,13 +148,7 @@ fn a_process_without_descriptors_pauses_and_goes_on() {
         "pool: site }",
         "pool: site, limits: { connections: 5000 } }",
     );
-    // The shell lowers the hard limit, which the process cannot raise again.
-    let dir = testkit::TempDir::new("limit").expect("a folder");
-    let script = format!("#!/bin/sh\nulimit -n 100 || exit 9\nexec '{BINARY}' \"$@\"\n");
-    let script = dir.write("limited", script).expect("a script");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).expect("executable");
-    let mut evenkeel = Evenkeel::start(&script, &config).expect("evenkeel starts");
+    let (_dir, mut evenkeel) = start_with_files(100, &config);
     wait_all(&evenkeel, &[origin.address()], "healthy");
     let mut honest = connect(web(&evenkeel));
     assert_eq!(honest.get("/").expect("an answer").status, 200);
@@ -161,6 +169,76 @@ fn a_process_without_descriptors_pauses_and_goes_on() {
     assert!(metric(&evenkeel, "evenkeel_listener_paused_total{") > 0.0);
     drop(clients);
     evenkeel.stop(SOON).expect("exit 0");
+}
+
+/// Clients have most of the descriptors; what serves them, and who looks after them, has the rest.
+#[test]
+fn clients_that_take_all_descriptors_leave_some_for_the_operator() {
+    let (origin, go) = slow("here");
+    let config = site(&[origin.address()], "").replace(
+        "pool: site }",
+        "pool: site, limits: { connections: 5000 } }",
+    );
+    let (_dir, mut evenkeel) = start_with_files(120, &config);
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let mut honest: Vec<_> = (0..4).map(|_| connect(web(&evenkeel))).collect();
+    for client in &mut honest {
+        assert_eq!(client.get("/").expect("an answer").status, 200);
+    }
+    let crowd: Vec<_> = (0..300).map(|_| connect(web(&evenkeel))).collect();
+    evenkeel
+        .wait_log("accepting pauses", SOON)
+        .expect("it pauses");
+    assert_eq!(admin_get(&evenkeel, "/livez"), "ok");
+    let paused = "evenkeel_listener_paused_total{listener=\"web\",cause=\"descriptors\"}";
+    assert!(metric(&evenkeel, paused) > 0.0);
+    let status = ask(&evenkeel, &["status"]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    reload(
+        &evenkeel,
+        &config.replace("interval: 200ms", "interval: 100ms"),
+    );
+    // All at once, so that each needs a connection of its own.
+    for client in &mut honest {
+        client
+            .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("sent");
+    }
+    wait_active(&evenkeel, 4);
+    honest.iter().for_each(|_| go.send(()).expect("sent"));
+    for client in &mut honest {
+        assert_eq!(client.response().expect("an answer").status, 200);
+    }
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+
+    let mut next = connect(web(&evenkeel));
+    drop(crowd);
+    assert_eq!(next.get("/").expect("an answer").status, 200);
+    evenkeel
+        .wait_log("accepting goes on", SOON)
+        .expect("it goes on");
+    let log = evenkeel.log();
+    assert_eq!(log.matches("accepting pauses").count(), 1, "{log}");
+    assert!(!log.contains("ejected"), "{log}");
+    evenkeel.stop(SOON).expect("exit 0");
+}
+
+#[test]
+fn the_admin_listener_tells_once_that_it_is_out_of_descriptors() {
+    let origin = Origin::http(|_| reply(200, "here")).expect("an origin");
+    let (_dir, mut evenkeel) = start_with_files(100, &site(&[origin.address()], ""));
+    let address = evenkeel.admin().expect("an admin address");
+    let crowd: Vec<_> = (0..150).map(|_| connect(address)).collect();
+    evenkeel
+        .wait_log("the admin listener cannot accept", SOON)
+        .expect("it tells");
+    drop(crowd);
+    assert_eq!(admin_get(&evenkeel, "/livez"), "ok");
+    evenkeel
+        .wait_log("the admin listener accepts again", SOON)
+        .expect("it is over");
+    let log = evenkeel.log();
+    assert_eq!(log.matches("cannot accept").count(), 1, "{log}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use control::crew::stand_in;
 use control::message::Message;
 
-use super::{Engine, HERE, Here, connection_default_max, with_here};
+use super::{Engine, HERE, Here, with_here};
 use crate::handover::Handed;
 use crate::memory;
 use crate::net::{self, Remote};
@@ -98,9 +98,7 @@ impl Handle {
 impl Engine {
     /// Begins a worker's thread, and waits until it runs.
     pub(super) fn begin_worker(&self, number: usize, now: Duration) -> io::Result<Handle> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let open_files = limit.current.unwrap_or(u64::MAX);
-        let connections_default = connection_default_max(open_files, self.hub.worker_count);
+        let connections_default = self.connections_default;
         let (hub, log, mailboxes) = (self.hub.clone(), self.log.clone(), self.mailboxes.clone());
         // A thread that takes the place of another must not draw the same numbers again.
         let seed = self.seed

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::Push;
+use super::files::{self, Use};
 
 /// Bytes that a conduit is to hold, and that move at once. The kernel may grant less: what a user's pipes hold together
 /// is bounded. Half of it costs a TCP stream 5 % more CPU, twice as much 3 % less.
@@ -20,11 +21,15 @@ pub(crate) struct Conduit {
 }
 
 impl Conduit {
-    /// `None` when the kernel grants no pipe, or knows no splicing: bytes are then copied.
+    /// `None` when the kernel grants no pipe, or knows no splicing, or hardly any descriptor is left: bytes are then
+    /// copied.
     #[cfg(target_os = "linux")]
     pub(crate) fn open() -> Option<Self> {
         use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
         let (way_out, way_in) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+        if !files::may_have(Use::Client, &way_out) || !files::may_have(Use::Client, &way_in) {
+            return None;
+        }
         // A user's pipes together are bounded: the size that it has will do.
         let _ = fcntl_setpipe_size(&way_in, CAPACITY);
         Some(Self {

@@ -10,6 +10,7 @@
 
 mod conduit;
 mod executor;
+pub(crate) mod files;
 mod inbox;
 mod reactor;
 mod socket;

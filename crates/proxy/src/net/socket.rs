@@ -4,16 +4,18 @@ use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 use mio::Interest;
 use rustix::event::{self, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::conduit::Conduit;
+use super::files::{self, Use};
 use super::reactor::{Registration, Side};
 use super::taken::{Taken, unacknowledged};
 
@@ -52,6 +54,24 @@ pub(crate) enum ConnectError {
 
 /// An accepted connection that no worker's poll knows: any of them may have it.
 pub(crate) struct Bare(Socket);
+
+impl Bare {
+    /// Whether its descriptor is one of those that clients may have.
+    pub(crate) fn may_stay(&self) -> bool {
+        files::may_have(Use::Client, self.0.as_fd())
+    }
+
+    /// The same connection under the lowest descriptor that is free, if clients may have that one.
+    pub(crate) fn lowered(&self) -> Option<Self> {
+        let lower = rustix::io::fcntl_dupfd_cloexec(self.0.as_fd(), 0).ok()?;
+        files::may_have(Use::Client, &lower).then(|| {
+            Self(match self.0 {
+                Socket::Tcp(_) => Socket::Tcp(mio::net::TcpStream::from_std(lower.into())),
+                Socket::Unix(_) => Socket::Unix(mio::net::UnixStream::from_std(lower.into())),
+            })
+        })
+    }
+}
 
 impl From<Bare> for Stream {
     fn from(bare: Bare) -> Self {
@@ -362,7 +382,8 @@ pub(crate) async fn connect_tcp(
     address: SocketAddr,
     receive_buffer: Option<usize>,
 ) -> Result<Stream, ConnectError> {
-    let socket = mio::net::TcpStream::connect(address).map_err(|error| from_io(&error))?;
+    let socket = begin_connect(Domain::for_address(address), &address.into())?;
+    let socket = mio::net::TcpStream::from_std(socket.into());
     let options = SockRef::from(&socket);
     let _ = options.set_tcp_nodelay(true);
     if let Some(bytes) = receive_buffer {
@@ -373,8 +394,36 @@ pub(crate) async fn connect_tcp(
 
 /// Connects to a Unix socket.
 pub(crate) async fn connect_unix(path: &Path) -> Result<Stream, ConnectError> {
-    let socket = mio::net::UnixStream::connect(path).map_err(|error| from_io(&error))?;
+    let address = SockAddr::unix(path).map_err(|error| from_io(&error))?;
+    let socket = begin_connect(Domain::UNIX, &address)?;
+    let socket = mio::net::UnixStream::from_std(socket.into());
     finish(Stream::new(Socket::Unix(socket))).await
+}
+
+/// A socket on its way to a server, unless its descriptor is one that traffic may not have.
+fn begin_connect(domain: Domain, address: &SockAddr) -> Result<OwnedFd, ConnectError> {
+    let socket = nonblocking(domain).map_err(|error| from_io(&error))?;
+    if !files::may_have(Use::Server, &socket) {
+        return Err(ConnectError::Exhausted);
+    }
+    match socket.connect(address) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            Err(from_io(&error))
+        }
+        _ => Ok(socket.into()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn nonblocking(domain: Domain) -> io::Result<socket2::Socket> {
+    socket2::Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nonblocking(domain: Domain) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 async fn finish(stream: Stream) -> Result<Stream, ConnectError> {
@@ -406,7 +455,6 @@ impl Stream {
 }
 
 fn from_io(error: &io::Error) -> ConnectError {
-    use rustix::io::Errno;
     let of_ours = [
         Errno::MFILE,
         Errno::NFILE,
@@ -438,12 +486,18 @@ impl Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.as_fd(),
-            Socket::Unix(socket) => socket.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }
 
