@@ -161,8 +161,8 @@ impl Client {
         }
         match authority.port_u16() {
             Some(_) => Ok(authority.as_str().to_owned()),
-            None if authority.port().is_some() || authority.as_str().ends_with(':') => {
-                Err(wrong("has no port"))
+            None if authority.as_str() != authority.host() => {
+                Err(wrong("has no port from 1 to 65535"))
             }
             None => Ok(format!("{authority}:80")),
         }

@@ -22,6 +22,8 @@ fn a_url_that_cannot_be_used_says_what_would_be_right() {
         ("", Err("is not a URL")),
         ("http://lb:9900/api", Err("goes on after its port")),
         ("http://me:pass@lb:9900", Err("holds a user")),
+        ("http://lb:", Err("has no port from")),
+        ("http://[::1]:99999", Err("has no port from")),
     ] {
         let found = client(url).authority();
         match (&found, expected) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::Diagnostic;
 use control::message::{Event, Reply};
@@ -12,6 +12,10 @@ use tokio::task::JoinHandle;
 use super::names;
 use crate::diagnose::{self, Refused};
 use crate::source::Origin;
+
+/// What is not read within this is given up: one of its files may be a pipe that nobody writes to, or on a disk that has
+/// gone. Whoever comes next would wait for it.
+pub(super) const READ_MAX: Duration = Duration::from_secs(60);
 
 /// What was read, ready to be taken up.
 pub(super) struct Read {
@@ -24,14 +28,26 @@ pub(super) struct Read {
     pub(super) names: Vec<Event>,
 }
 
-/// Reads and compiles a config off the runtime's threads, and looks new names up.
+/// Reads and compiles a config off the runtime's threads, within `limit`, and looks new names up.
+///
+/// # Errors
+/// When that did not come to an end, in words for the user. The thread that reads is left to itself.
 pub(super) async fn read(
     origin: Arc<Origin>,
     strict: bool,
     known: BTreeSet<Arc<str>>,
-) -> Result<Read, tokio::task::JoinError> {
+    limit: Duration,
+) -> Result<Read, String> {
     let reading = tokio::task::spawn_blocking(move || origin.load_watched());
-    let (mut loaded, looked_at) = reading.await?;
+    let (mut loaded, looked_at) = match tokio::time::timeout(limit, reading).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => {
+            return Err(format!(
+                "one of its files has not come to an end within {limit:?}"
+            ));
+        }
+    };
     let mut findings = loaded.diagnostics.clone();
     let snapshot = diagnose::accept(
         config::Loaded {
@@ -60,7 +76,7 @@ pub(super) async fn read(
 
 /// What came of one reading, and who waits for it.
 pub(super) struct Finished {
-    pub(super) read: Result<Read, tokio::task::JoinError>,
+    pub(super) read: Result<Read, String>,
     pub(super) replies: Vec<Reply>,
     /// What asked first.
     pub(super) asked_by: &'static str,
@@ -81,7 +97,7 @@ struct Waiting {
 
 struct Running {
     asked_by: &'static str,
-    task: JoinHandle<Result<Read, tokio::task::JoinError>>,
+    task: JoinHandle<Result<Read, String>>,
     replies: Vec<Reply>,
     began: Instant,
 }
@@ -103,10 +119,7 @@ impl Reloads {
     }
 
     /// Begins the waiting reload, if there is one.
-    pub(super) fn start(
-        &mut self,
-        read: impl FnOnce() -> JoinHandle<Result<Read, tokio::task::JoinError>>,
-    ) {
+    pub(super) fn start(&mut self, read: impl FnOnce() -> JoinHandle<Result<Read, String>>) {
         if self.running.is_some() {
             return;
         }
@@ -125,7 +138,8 @@ impl Reloads {
         let Some(running) = &mut self.running else {
             return std::future::pending().await;
         };
-        let read = (&mut running.task).await.and_then(|read| read);
+        let read = (&mut running.task).await;
+        let read = read.unwrap_or_else(|error| Err(error.to_string()));
         let (replies, asked_by, began) = match self.running.take() {
             Some(running) => (running.replies, running.asked_by, running.began),
             None => (Vec::new(), "", Instant::now()),
@@ -136,5 +150,33 @@ impl Reloads {
             asked_by,
             began,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_that_nobody_writes_to_is_given_up_and_the_next_reload_reads() {
+        let dir = testkit::TempDir::new("reload").expect("a folder");
+        let path = dir.path().join("evenkeel.yaml");
+        let pipe = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(pipe.expect("mkfifo runs").success());
+        let origin = Arc::new(Origin::File(path.clone()));
+        let begin = |limit| read(origin.clone(), false, BTreeSet::new(), limit);
+        let error = begin(Duration::from_millis(50)).await.err();
+        assert_eq!(
+            error.as_deref(),
+            Some("one of its files has not come to an end within 50ms")
+        );
+        // A writer lets go of the thread that still waits.
+        let opened = std::fs::OpenOptions::new().write(true).open(&path);
+        drop(opened.expect("it is read"));
+        dir.write("evenkeel.yaml.new", "listeners: {}\n")
+            .and_then(|new| Ok(std::fs::rename(new, &path)?))
+            .expect("written");
+        let next = begin(READ_MAX).await.expect("it is read");
+        assert_eq!(next.looked_at, [path]);
     }
 }

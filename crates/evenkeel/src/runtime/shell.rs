@@ -24,7 +24,7 @@ use super::access_log::{self, AccessLog};
 use super::acme;
 use super::admin_listener::AdminTask;
 use super::ending::{self, Ending, Step};
-use super::reload::{self, Finished, Read, Reloads};
+use super::reload::{self, Finished, READ_MAX, Read, Reloads};
 use super::signals::{Asked, Signals};
 use super::state_file::{self, StateFile};
 use super::upgrade;
@@ -282,7 +282,7 @@ impl Shell {
             if let Ok(now) = NotifyState::monotonic_usec_now() {
                 notify(&[NotifyState::Reloading, now]);
             }
-            tokio::spawn(reload::read(origin, strict, known))
+            tokio::spawn(reload::read(origin, strict, known, READ_MAX))
         });
     }
 
