@@ -6,6 +6,7 @@
 mod acme;
 mod adaptive;
 mod affinity;
+mod circle;
 mod destination;
 mod files;
 mod http;
@@ -76,6 +77,7 @@ pub(crate) fn compile(
     let admin = compile_admin(raw.admin, &mut binds, source, report);
     check_binds(&binds, report);
     files::check_sockets(&binds, source, report);
+    circle::warn_circles(&listeners, &pools, &binds, report);
     let secret = affinity::compile_secret(raw.secret_file, source, report);
     affinity::check_affinities(&listeners, &pools, &names, secret.is_some(), report);
     names.warn_unused(report);

@@ -3,7 +3,7 @@
 use super::{Given, check_given};
 use crate::{Challenge, Issuer, Snapshot, Trust};
 
-const POOLS: &str = "pools: { p: { servers: [127.0.0.1:1] } }\n";
+const POOLS: &str = "pools: { p: { servers: [127.0.0.1:2] } }\n";
 
 fn given(listeners: &str) -> Given {
     Given::main(&format!("listeners:\n{listeners}\n{POOLS}"))

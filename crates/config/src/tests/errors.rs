@@ -514,6 +514,56 @@ routes: { spare: [{ pool: p }] }
 }
 
 #[test]
+fn a_listener_that_sends_to_itself() {
+    let circle = |at: &str, server: &str| {
+        format!(
+            "{at}: warning[conflict]: the listener sends to itself: the server `{server}` of the pool `p` is this address, and one request would go round until no connection is left"
+        )
+    };
+    for (bind, server, is_circle) in [
+        (":8080", "127.0.0.1:8080", true),
+        (":8080", "[::1]:8080", true),
+        ("0.0.0.0:8080", "127.0.0.2:8080", true),
+        ("10.0.0.1:8080", "10.0.0.1:8080", true),
+        ("unix:/run/a", "unix:/run/a", true),
+        // On another machine, at another port, of the other family.
+        (":8080", "10.0.0.1:8080", false),
+        (":8080", "127.0.0.1:8081", false),
+        ("[::]:8080", "127.0.0.1:8080", false),
+        ("127.0.0.1:8080", "127.0.0.2:8080", false),
+        ("unix:/run/a", "unix:/run/b", false),
+    ] {
+        for protocol in ["http", "tcp"] {
+            let config = format!(
+                "listeners: {{ l: {{ bind: \"{bind}\", protocol: {protocol}, pool: p }} }}\npools: {{ p: {{ servers: [\"{server}\"], health_check: off }} }}\n"
+            );
+            let expected = is_circle.then(|| circle("1:25", server));
+            check(&config, expected.as_deref().as_slice());
+        }
+    }
+    // Plain HTTP is refused by a listener of TLS, and TLS by one without.
+    let tls = "pools: { p: { servers: [\"127.0.0.1:8080\"], tls: {}, health_check: off } }\n";
+    for (protocol, is_circle) in [("http", false), ("tcp", true)] {
+        let config = format!(
+            "listeners: {{ l: {{ bind: \":8080\", protocol: {protocol}, pool: p }} }}\n{tls}"
+        );
+        let expected = is_circle.then(|| circle("1:25", "127.0.0.1:8080"));
+        check(&config, expected.as_deref().as_slice());
+    }
+    // One listener behind another is what people do.
+    check(
+        "listeners:
+  outer: { bind: \":8080\", protocol: tcp, pool: inner }
+  inner: { bind: \"127.0.0.1:8081\", pool: p }
+pools:
+  inner: { servers: [\"127.0.0.1:8081\"], health_check: off }
+  p: { servers: [\"127.0.0.1:8082\"], health_check: off }
+",
+        &[],
+    );
+}
+
+#[test]
 fn a_state_file_is_a_files_path() {
     let found = Given::main(&format!(
         "state_file: /var/lib/evenkeel/\nlisteners: {{ l: {{ bind: \":1\", pool: p }} }}\n{POOL}"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Given, check_given};
 use crate::{Bind, KeyForm, Protocol, TlsVersion};
 
-const POOL: &str = "pools: { p: { servers: [127.0.0.1:1] } }\n";
+const POOL: &str = "pools: { p: { servers: [127.0.0.1:2] } }\n";
 const PAIR: &str = "certificates: [{ cert: tls/cert.pem, key: tls/key.pem }]";
 /// Within the time that the sample is good for.
 const WALL: Duration = Duration::from_secs(2_000_000_000);
