@@ -44,7 +44,7 @@ pub use explain::{Explanation, Why};
 pub use hash::{HASH_SEED, hash_key};
 pub use latency::Reading;
 pub use local::Local;
-pub use owners::Owners;
+pub use owners::{Owners, has_come};
 pub use place::{Division, Placement, Role, Seat, Used, place};
 pub use priority::{ALL, overflow};
 pub use quantile::{Percentile, Quantile};

@@ -3,7 +3,9 @@
 //! [`View`](crate::View) with a hashing algorithm looks for a server that may serve; this says whose a key is, so that
 //! the caller can decide what becomes of it while its owner cannot.
 
+use crate::hash::mix;
 use crate::ring::Ring;
+use crate::share::Share;
 use crate::view::Candidate;
 
 /// Servers on a ring, each with its part of all keys in proportion to its weight. Who joins or leaves moves only the
@@ -39,5 +41,32 @@ impl Owners {
     pub fn of(&self, key: u64) -> impl Iterator<Item = usize> + '_ {
         let walk = self.ring.walk(key);
         walk.filter_map(|at| self.places.get(at).map(|place| *place as usize))
+    }
+}
+
+/// Whether a key has come to a server of this name that has so much of its own keys: with a larger share it has those
+/// of a smaller one too.
+pub fn has_come(key: u64, hash_name: u64, share: Share) -> bool {
+    let place = (mix(key, hash_name) >> 11) as f64 / (1_u64 << 53) as f64;
+    place < share.factor()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_little_by_little_and_stay() {
+        let keys = || (0..10_000_u64).map(|key| mix(key, 3));
+        let mut before = 0;
+        for percent in [0, 10, 35, 90, 100] {
+            let share = Share::exact(f64::from(percent) / 100.0);
+            let come: Vec<_> = keys().filter(|key| has_come(*key, 7, share)).collect();
+            assert!((come.len() as f64 / 100.0 - f64::from(percent)).abs() < 2.0);
+            let stay = keys().take(1000).filter(|key| come.contains(key)).count();
+            assert!(stay >= before, "{percent} %");
+            before = stay;
+        }
+        assert_eq!(before, 1000, "in the end all are there");
     }
 }

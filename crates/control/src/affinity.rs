@@ -16,7 +16,7 @@ use balance::{OnDrain, Refused};
 use config::{Affinity, Strength};
 
 pub use bond::{Bond, Tie};
-pub use bound::{Bound, BoundServer};
+pub use bound::{Bound, BoundServer, Homes};
 pub use read::{Asks, Placed, arm, bond};
 pub use split::{Share, request_key, source_key};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use balance::{OnDrain, Owners};
+use balance::{OnDrain, Owners, Share};
 use config::Strength;
 
 use super::{Fit, Verdict, judge};
@@ -17,8 +17,17 @@ pub struct Bound {
     by_id: Vec<(u32, u32)>,
     /// Hashes of what clients carry, with the places, sorted.
     by_text: Vec<(u64, u32)>,
-    /// Whose a key is, by places.
-    owners: Option<Arc<Owners>>,
+    /// Whose keys are whose, where clients are bound by hashes.
+    homes: Option<Homes>,
+}
+
+/// Whose each key is, by places of servers.
+#[derive(Debug)]
+pub struct Homes {
+    /// While all servers are well.
+    pub owners: Arc<Owners>,
+    /// Who has a key whose owner does not; `None`: they stand in alike.
+    pub stand_ins: Option<Arc<Owners>>,
 }
 
 /// One of them.
@@ -32,6 +41,8 @@ pub struct BoundServer {
     pub used: bool,
     /// What a client carries that is bound to it; empty where clients carry nothing.
     pub text: Arc<[u8]>,
+    /// The hash of its name, and how much of its keys it has, while it warms up and has not all of them.
+    pub coming: Option<(u64, Share)>,
 }
 
 impl BoundServer {
@@ -44,10 +55,16 @@ impl BoundServer {
         };
         judge(fit, strength, on_drain)
     }
+
+    /// Whether it has this key of its keys.
+    fn has(&self, key: u64) -> bool {
+        self.coming
+            .is_none_or(|(name, share)| balance::has_come(key, name, share))
+    }
 }
 
 impl Bound {
-    pub(crate) fn new(servers: Vec<BoundServer>, owners: Option<Arc<Owners>>) -> Self {
+    pub(crate) fn new(servers: Vec<BoundServer>, homes: Option<Homes>) -> Self {
         let places = || servers.iter().zip(0..);
         let mut by_id: Vec<_> = places()
             .map(|(server, at)| (server.member.id, at))
@@ -62,7 +79,7 @@ impl Bound {
             servers,
             by_id,
             by_text,
-            owners,
+            homes,
         }
     }
 
@@ -91,8 +108,20 @@ impl Bound {
 
     /// Whose a key is: its owner, who would own it without that one, and so on; one may come again and again.
     pub fn owners(&self, key: u64) -> impl Iterator<Item = &BoundServer> {
-        let owners = self.owners.iter().flat_map(move |owners| owners.of(key));
-        owners.filter_map(|at| self.servers.get(at))
+        let at = |at: usize| self.servers.get(at);
+        self.homes
+            .iter()
+            .flat_map(move |Homes { owners, stand_ins }| {
+                let owner = owners.of(key).next().and_then(at);
+                let stand_ins = stand_ins.as_ref().unwrap_or(owners);
+                // From another place on the ring: who stands in hangs in no way on whose points are near the owner's.
+                let others = std::iter::once_with(move || balance::hash_key(&key.to_le_bytes()));
+                let others = others.flat_map(|key| stand_ins.of(key)).filter_map(at);
+                owner
+                    .filter(|owner| owner.has(key))
+                    .into_iter()
+                    .chain(others)
+            })
     }
 
     fn at(&self, at: u32) -> Option<&BoundServer> {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::health::Verdict;
-use balance::{Algorithm, Candidate, Owners, Role, Share, State};
+use balance::{Algorithm, Candidate, Owners, Role, Share, Standing, State};
 use config::{AffinityKind, Pool, Secret};
 
 use super::pools::{PoolEntry, Slot};
 use crate::affinity::seal::Seal;
-use crate::affinity::{Bound, BoundServer, Fit, Verdict as Judged};
+use crate::affinity::{Bound, BoundServer, Fit, Homes, Verdict as Judged};
 use crate::live::{Member, PoolView};
 
 /// What clients of a pool carry for each of its servers.
@@ -43,6 +43,9 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Servers whose traffic is more than their own keys by the same factor, nearly: they stand in alike.
+const ALIKE: f64 = 1e-6;
+
 /// What one ring is made of: names and units of weight, in the order of the servers.
 type Recipe = Vec<(u64, u32, Share)>;
 
@@ -56,12 +59,26 @@ pub(super) struct Rings {
 }
 
 impl Rings {
-    fn of(&mut self, recipe: Recipe, candidates: &[Candidate]) -> Arc<Owners> {
+    /// The ring on which each of these servers has so large a part, 0 to 1.
+    fn of(&mut self, slots: &[&Slot], parts: &[f64]) -> Arc<Owners> {
+        let by_weight = |(slot, part): (&&Slot, &f64)| part / f64::from(slot.weight().max(1));
+        let most = slots.iter().zip(parts).map(by_weight).fold(0.0, f64::max);
+        let candidates = slots.iter().zip(parts).map(|(slot, part)| Candidate {
+            server: slot.member.cell.clone(),
+            id: slot.member.id,
+            hash_name: slot.hash_name,
+            weight: if *part > 0.0 { slot.weight() } else { 0 },
+            share: Share::exact(by_weight((slot, part)) / most),
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let recipe = candidates.iter();
+        let recipe = recipe.map(|it| (it.hash_name, it.weight, it.share));
+        let recipe: Recipe = recipe.collect();
         if let Some((_, owners, used)) = self.known.iter_mut().find(|(of, ..)| *of == recipe) {
             *used = true;
             return owners.clone();
         }
-        let owners = Arc::new(Owners::build(candidates));
+        let owners = Arc::new(Owners::build(&candidates));
         self.known.push((recipe, owners.clone(), true));
         self.dear = true;
         owners
@@ -99,31 +116,80 @@ impl PoolEntry {
             fit: fit(slot, role),
             used: matches!(role, Role::Used(_)),
             text: slot.text.clone(),
+            coming: None,
         });
+        let mut servers: Vec<BoundServer> = servers.collect();
         let hashes = matches!(
             affinity.kind,
             AffinityKind::Source { .. } | AffinityKind::Hash(_)
         );
-        let owners = hashes.then(|| self.owners(slots, rings, now));
-        Some(Bound::new(servers.collect(), owners))
+        let homes = hashes.then(|| self.homes(slots, &mut servers, rings, now));
+        Some(Bound::new(servers, homes))
     }
 
-    /// Whose each key is. Neither health nor how well a server does moves keys: only weight, and a slow start.
-    fn owners(&self, slots: &[&Slot], rings: &mut Rings, now: Duration) -> Arc<Owners> {
-        let slow_start = self.config.slow_start.as_ref();
-        let candidate = |slot: &&Slot| Candidate {
-            server: slot.member.cell.clone(),
-            id: slot.member.id,
-            hash_name: slot.hash_name,
+    /// Whose each key is: every server that would get traffic if all were well has its part of the keys, whether it can
+    /// serve or not. Neither health nor how well a server does moves other keys; those whose server is out, or warms up
+    /// and has not got them yet, go to servers in proportion to what these get beyond their own.
+    fn homes(
+        &self,
+        slots: &[&Slot],
+        servers: &mut [BoundServer],
+        rings: &mut Rings,
+        now: Duration,
+    ) -> Homes {
+        let well = |slot: &Slot| Standing {
+            verdict: Verdict::Healthy,
+            answers: true,
+            state: State::Ready,
             weight: slot.weight(),
-            share: slot.warmth.share(slow_start, now),
+            ejected: false,
+            share: Share::FULL,
         };
-        let candidates: Vec<_> = slots.iter().map(candidate).collect();
-        let recipe = candidates.iter();
-        let recipe = recipe
-            .map(|it| (it.hash_name, it.weight, it.share))
-            .collect();
-        rings.of(recipe, &candidates)
+        let warmth = |slot: &Slot| slot.warmth.share(self.config.slow_start.as_ref(), now);
+        let warm = |slot: &Slot| Standing {
+            share: warmth(slot),
+            ..slot.standing()
+        };
+        let homes = self.parts(slots, well);
+        let parts = self.parts(slots, warm);
+        let used = || slots.iter().zip(&parts).filter(|(_, part)| **part > 0.0);
+        let warmest = used().map(|(slot, _)| warmth(slot)).max();
+        let warmest = warmest.unwrap_or_default().factor();
+        let mut gains = Vec::with_capacity(slots.len());
+        let mut factors = Vec::new();
+        for (((slot, server), home), part) in
+            slots.iter().zip(&mut *servers).zip(&homes).zip(&parts)
+        {
+            let held = Share::exact(warmth(slot).factor() / warmest);
+            let mut own = *home;
+            if *part > 0.0 && !held.is_full() {
+                server.coming = Some((slot.hash_name, held));
+                own *= held.factor();
+            }
+            if *part > 0.0 {
+                factors.push(part / own);
+            }
+            gains.push((part - own).max(0.0));
+        }
+        let first = factors.first().copied().unwrap_or_default();
+        let alike = factors.iter().all(|factor| (factor - first).abs() < ALIKE);
+        let warming = servers.iter().any(|server| server.coming.is_some());
+        Homes {
+            owners: rings.of(slots, &homes),
+            stand_ins: (warming || !alike).then(|| rings.of(slots, &gains)),
+        }
+    }
+
+    /// Each server's part of the traffic, 0 to 1, if they stood like this.
+    fn parts(&self, slots: &[&Slot], standing: impl Fn(&Slot) -> Standing) -> Vec<f64> {
+        let seats = slots.iter().map(|slot| slot.seat_as(standing(slot)));
+        let seats: Vec<_> = seats.collect();
+        let roles = balance::place(&seats, &self.division()).roles;
+        let part = |role| match role {
+            Role::Used(used) => used.traffic,
+            _ => 0.0,
+        };
+        roles.into_iter().map(part).collect()
     }
 
     /// Adds to those who may serve those who serve bound clients alone: requests may wait for them.

@@ -22,6 +22,7 @@ mod drains;
 mod drills;
 mod handovers;
 mod health;
+mod homes;
 mod learnt;
 mod limits;
 mod names;

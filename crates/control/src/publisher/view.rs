@@ -172,7 +172,11 @@ impl PoolEntry {
     /// Who of these servers may serve.
     fn view_of(&self, slots: &[&Slot], rings: &mut Rings, now: Duration) -> PoolView {
         let slow_start = self.config.slow_start.as_ref();
-        let seats = slots.iter().map(|slot| seat(slot, slow_start, now));
+        let standing = |slot: &Slot| balance::Standing {
+            share: slot.share() * slot.warmth.share(slow_start, now),
+            ..slot.standing()
+        };
+        let seats = slots.iter().map(|slot| slot.seat_as(standing(slot)));
         let seats: Vec<balance::Seat<'_>> = seats.collect();
         let placement = balance::place(&seats, &self.division());
         let first = slots.iter().map(|slot| slot.seat.priority).min();
@@ -243,7 +247,7 @@ impl PoolEntry {
         warming.then(|| now.saturating_add(slow.step().max(self.pause())))
     }
 
-    fn division(&self) -> Division<'_> {
+    pub(super) fn division(&self) -> Division<'_> {
         let prefer = self.config.prefer_zone.as_ref();
         Division {
             overprovision: self.config.overprovision,
@@ -307,16 +311,16 @@ impl PoolEntry {
     }
 }
 
-fn seat<'a>(slot: &'a Slot, slow_start: Option<&SlowStart>, now: Duration) -> balance::Seat<'a> {
-    balance::Seat {
-        standing: balance::Standing {
-            share: slot.share() * slot.warmth.share(slow_start, now),
-            ..slot.standing()
-        },
-        priority: slot.seat.priority,
-        backup: slot.seat.backup,
-        zone: slot.seat.zone.as_deref(),
-        fresh: slot.warmth.fresh,
+impl Slot {
+    /// Where it is in its pool, standing like this.
+    pub(super) fn seat_as(&self, standing: balance::Standing) -> balance::Seat<'_> {
+        balance::Seat {
+            standing,
+            priority: self.seat.priority,
+            backup: self.seat.backup,
+            zone: self.seat.zone.as_deref(),
+            fresh: self.warmth.fresh,
+        }
     }
 }
 
