@@ -41,6 +41,8 @@ pub struct BoundServer {
     pub used: bool,
     /// What a client carries that is bound to it; empty where clients carry nothing.
     pub text: Arc<[u8]>,
+    /// What says the same of it.
+    pub alias: Option<Arc<[u8]>>,
     /// The hash of its name, and how much of its keys it has, while it warms up and has not all of them.
     pub coming: Option<(u64, Share)>,
 }
@@ -54,6 +56,10 @@ impl BoundServer {
             fit => fit,
         };
         judge(fit, strength, on_drain)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        std::iter::once(&self.text).chain(&self.alias)
     }
 
     /// Whether it has this key of its keys.
@@ -70,9 +76,10 @@ impl Bound {
             .map(|(server, at)| (server.member.id, at))
             .collect();
         by_id.sort_unstable();
-        let carried = places().filter(|(server, _)| !server.text.is_empty());
+        let carried = places().flat_map(|(server, at)| server.texts().map(move |text| (text, at)));
         let mut by_text: Vec<_> = carried
-            .map(|(server, at)| (balance::hash_key(&server.text), at))
+            .filter(|(text, _)| !text.is_empty())
+            .map(|(text, at)| (balance::hash_key(text), at))
             .collect();
         by_text.sort_unstable();
         Self {
@@ -103,7 +110,13 @@ impl Bound {
         let from = self.by_text.partition_point(|(known, _)| *known < hash);
         let alike = self.by_text.get(from..)?.iter();
         let mut alike = alike.take_while(|(known, _)| *known == hash);
-        alike.find_map(|(_, at)| self.at(*at).filter(|server| &*server.text == text))
+        alike.find_map(|(_, at)| {
+            let server = self.at(*at)?;
+            server
+                .texts()
+                .any(|known| **known == *text)
+                .then_some(server)
+        })
     }
 
     /// Whose a key is: its owner, who would own it without that one, and so on; one may come again and again.

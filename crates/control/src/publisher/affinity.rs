@@ -116,6 +116,7 @@ impl PoolEntry {
             fit: fit(slot, role),
             used: matches!(role, Role::Used(_)),
             text: slot.text.clone(),
+            alias: slot.alias.clone(),
             coming: None,
         });
         let mut servers: Vec<BoundServer> = servers.collect();

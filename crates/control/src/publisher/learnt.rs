@@ -1,7 +1,7 @@
 //! What pools have learnt, over reloads and upgrades: tables are kept, their numbers stand for names, and what has
 //! expired is swept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ impl Taught {
             {
                 continue;
             }
-            let Some(tag) = self.tag_of(&member.name) else {
+            let Some(tag) = self.tag_of(&slot.identity) else {
                 continue;
             };
             if let Some(tagged) = self.tagged_mut(tag) {
@@ -323,7 +323,7 @@ impl Publisher {
         let entry = entry.ok_or_else(|| format!("no pool `{pool}`"))?;
         let taught = entry.taught.as_ref();
         let taught = taught.ok_or_else(|| format!("pool `{pool}` learns nothing"))?;
-        let (count, what) = taught.forget(what, now)?;
+        let (count, what) = taught.forget(what, &entry.slots, now)?;
         self.actions.push_back(Action::Log(Notice::Forgotten {
             pool: entry.state.name.clone(),
             what,
@@ -335,7 +335,12 @@ impl Publisher {
 
 impl Taught {
     /// How many bindings are gone, and which these were in words.
-    fn forget(&self, what: &Forget, now: Duration) -> Result<(u64, String), String> {
+    fn forget(
+        &self,
+        what: &Forget,
+        slots: &[Slot],
+        now: Duration,
+    ) -> Result<(u64, String), String> {
         let tables = || std::iter::once(self.learnt()).chain(&self.before);
         let one = |key| {
             let gone = tables().filter(|it| it.table.remove(key)).count();
@@ -351,9 +356,14 @@ impl Taught {
         Ok(match what {
             Forget::All => (all(&|_| true), "all clients".to_owned()),
             Forget::Server(name) => {
-                let tag = self.tags.get(name.as_str());
-                let tag = *tag.ok_or_else(|| format!("no client is bound to a server `{name}`"))?;
-                let count = all(&|entry| entry.server == tag);
+                let known = slots.iter().filter(|slot| slot.answers_to(name));
+                let known = known.map(|slot| slot.member.tag());
+                let tags: BTreeSet<u32> =
+                    known.chain(self.tags.get(name.as_str()).copied()).collect();
+                if tags.is_empty() {
+                    return Err(format!("no client is bound to a server `{name}`"));
+                }
+                let count = all(&|entry| tags.contains(&entry.server));
                 (count, format!("the clients of {name}"))
             }
             Forget::Key(key) => one(Key::from_word(*key).ok_or("0 and 1 are not keys")?),

@@ -114,7 +114,10 @@ pub(super) struct Slot {
     pub(super) asked: Option<u64>,
     /// The name that the config gives it; several members share one when it is a DNS name.
     pub(super) configured: Arc<str>,
-    /// Its place in rings: alike on every node, so it does not hang on which addresses a name had before.
+    /// What clients are bound to: its name, with its address if that was found by a DNS name. Alike on every node, so it
+    /// does not hang on how many addresses the name has, or had before.
+    pub(super) identity: Arc<str>,
+    /// The hash of that: its place in rings.
     pub(super) hash_name: u64,
     pub(super) file_weight: u32,
     /// `max_connections`, if it is set.
@@ -133,6 +136,8 @@ pub(super) struct Slot {
     pub(super) drilled: Option<Duration>,
     /// What a client carries that is bound to it; empty where clients carry nothing.
     pub(super) text: Arc<[u8]>,
+    /// What it may carry as well: while a DNS name has one address, the name alone says which server is meant.
+    pub(super) alias: Option<Arc<[u8]>>,
 }
 
 impl Slot {
@@ -338,7 +343,10 @@ impl Publisher {
         };
         let mut kept = Vec::new();
         for server in &pool.servers {
-            for (name, endpoint) in self.expand(server) {
+            let is_name = matches!(server.address, Address::Name(..));
+            let members = self.expand(server);
+            let alone = is_name && members.len() == 1;
+            for (name, endpoint) in members {
                 let mut slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
                     Some(slot) => self.keep(slot, server, checks, now),
                     None => {
@@ -347,16 +355,15 @@ impl Publisher {
                             self.create(pool, server, (name, endpoint), &state.gate, now);
                         self.begin_agent(&mut slot, agent.as_deref(), now);
                         slot.warmth = Warmth::new(!served);
-                        if let (Address::Name(..), Some(words)) =
-                            (&server.address, words.get(&server.name))
-                        {
+                        if let Some(words) = words.get(&server.name).filter(|_| is_name) {
                             slot.take_words(words);
                         }
                         self.take_given(pool, &mut slot, now);
                         slot
                     }
                 };
-                slot.text = names.of(&slot.member.name);
+                slot.text = names.of(&slot.identity);
+                slot.alias = alone.then(|| names.of(&server.name));
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 slot.file_room = server.connections_max;
                 slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);
@@ -476,11 +483,9 @@ impl Publisher {
     ) -> Slot {
         let id = self.next_member;
         self.next_member += 1;
-        let hash_name = match &server.address {
-            Address::Name(..) => {
-                balance::hash_key(format!("{}@{endpoint}", server.name).as_bytes())
-            }
-            Address::Ip(_) | Address::Unix(_) => balance::hash_key(name.as_bytes()),
+        let identity = match &server.address {
+            Address::Name(..) => format!("{}@{endpoint}", server.name).into(),
+            Address::Ip(_) | Address::Unix(_) => name.clone(),
         };
         let member = Arc::new(Member::new(
             id,
@@ -505,7 +510,8 @@ impl Publisher {
             due: None,
             asked: None,
             configured: server.name.clone(),
-            hash_name,
+            hash_name: balance::hash_key(identity.as_bytes()),
+            identity,
             file_weight: server.weight,
             file_room: server.connections_max,
             adapting: None,
@@ -516,6 +522,7 @@ impl Publisher {
             own: OwnWord::default(),
             drilled: None,
             text: Arc::default(),
+            alias: None,
         };
         self.schedule(&mut slot);
         slot

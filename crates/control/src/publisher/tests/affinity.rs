@@ -61,7 +61,10 @@ impl Scene {
         let view = self.view();
         let bound = view.bound.as_ref().unwrap();
         let id = self.member(server).id;
-        let hashes = !matches!(self.affinity().kind, AffinityKind::Cookie(_));
+        let hashes = matches!(
+            self.affinity().kind,
+            AffinityKind::Source { .. } | AffinityKind::Hash(_)
+        );
         let owns = |key: &u64| {
             bound
                 .owners(*key)
@@ -291,6 +294,21 @@ fn the_table_in_docs_is_what_happens() {
                 }
             }
         }
+    }
+}
+
+/// As the notes below the table have it: a removed server is a name like any other that there is not.
+#[test]
+fn a_header_that_names_a_removed_server_names_none() {
+    for (strength, expected) in [("preferred", End::Foreign), ("required", End::Refused)] {
+        let affinity = format!("{{ header: {{ name: X-Server, strength: {strength} }} }}");
+        let (scene, client, _) = bring("removed by a reload", &affinity).unwrap();
+        assert_eq!(&*client.text, b"a");
+        let view = scene.view();
+        assert!(view.bound.as_ref().unwrap().of_text(&client.text).is_none());
+        let bond = Bond::to(Tie::Lost);
+        let picked = scene.pick(&bond).ok();
+        assert_eq!(bond.end(picked.map(|lease| lease.member.id)), expected);
     }
 }
 

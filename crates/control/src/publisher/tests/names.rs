@@ -145,3 +145,93 @@ fn a_reload_keeps_the_answers_of_names_that_stay() {
     assert_eq!(&*scene.asked[1].1, "other.internal");
     assert_eq!(scene.usable(), ["api"]);
 }
+
+/// What clients carry that is bound to the server at this address.
+fn carried(scene: &Scene, address: &str) -> Arc<[u8]> {
+    let view = scene.view();
+    let mut servers = view.bound.as_ref().unwrap().servers().iter();
+    let found = servers.find(|it| it.member.endpoint.to_string() == address);
+    found.unwrap().text.clone()
+}
+
+/// Where a client goes that carries this.
+fn meant(scene: &Scene, text: &[u8]) -> Option<String> {
+    let view = scene.view();
+    let server = view.bound.as_ref().unwrap().of_text(text)?;
+    Some(server.member.endpoint.to_string())
+}
+
+#[test]
+fn what_clients_carry_does_not_hang_on_how_many_addresses_a_name_has() {
+    let one = || Ok((addresses(&["10.0.1.1"]), hour()));
+    let two = || Ok((addresses(&["10.0.1.1", "10.0.1.2"]), hour()));
+    for kind in [
+        "cookie",
+        "{ cookie: { value: name } }",
+        "{ header: X-Server }",
+    ] {
+        let config = site(&SITE.replace("servers", &format!("affinity: {kind}, servers")));
+        let mut scene = Scene::start(&config);
+        scene.resolve("api.internal", one());
+        scene.pass(1000);
+        let text = carried(&scene, "10.0.1.1:80");
+        let mut other = Scene::start(&config);
+        other.resolve("api.internal", two());
+        other.pass(1000);
+        assert_eq!(carried(&other, "10.0.1.1:80"), text, "another node agrees");
+        for answer in [two(), one()] {
+            scene.resolve("api.internal", answer);
+            scene.pass(1000);
+            assert_eq!(
+                meant(&scene, &text).as_deref(),
+                Some("10.0.1.1:80"),
+                "{kind}"
+            );
+        }
+        if kind.contains("X-Server") {
+            assert_eq!(meant(&scene, b"api").as_deref(), Some("10.0.1.1:80"));
+            assert_eq!(meant(&other, b"api"), None, "which of both?");
+            let second = meant(&other, b"api@10.0.1.2:80");
+            assert_eq!(second.as_deref(), Some("10.0.1.2:80"));
+        }
+    }
+}
+
+#[test]
+fn what_is_learnt_does_not_hang_on_how_many_addresses_a_name_has() {
+    let learning = SITE.replace("servers", "affinity: { app_cookie: SID }, servers");
+    let mut scene = Scene::start(&site(&learning));
+    let both = ["10.0.1.1", "10.0.1.2"];
+    scene.resolve("api.internal", Ok((addresses(&both), hour())));
+    scene.pass(1000);
+    let table = |scene: &Scene| scene.view().learnt.clone().unwrap();
+    let key = table(&scene).learnt().key(b"session");
+    let second = scene.member("api@10.0.1.2:80");
+    table(&scene).bind(key, &second, scene.now);
+    // The second goes, comes back alone, and gets company: it is another member with another name.
+    for answer in [&both[..1], &both[1..], &both] {
+        scene.resolve("api.internal", Ok((addresses(answer), hour())));
+        scene.pass(1000);
+    }
+    let found = table(&scene).find(key, scene.now);
+    let back = scene.member("api");
+    assert_eq!(
+        (found, &*back.endpoint.to_string()),
+        (Some(back.id), "10.0.1.2:80")
+    );
+    // The operator may name the server, or one of its addresses as lists show it.
+    for name in ["api", "api@10.0.1.2:80"] {
+        table(&scene).bind(key, &back, scene.now);
+        let (reply, answers) = reply();
+        let server = crate::message::Forget::Server(name.to_owned());
+        scene
+            .publisher
+            .handle_forget("site", &server, reply, scene.now);
+        scene.take_actions();
+        let answer = answers.try_recv();
+        assert!(
+            matches!(answer, Ok(Answer::Forgotten(1))),
+            "{name}: {answer:?}"
+        );
+    }
+}
