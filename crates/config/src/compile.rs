@@ -22,6 +22,7 @@ mod route;
 mod said;
 mod secured;
 mod tls;
+mod together;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,11 +80,12 @@ pub(crate) fn compile(
     files::check_sockets(&binds, source, report);
     circle::warn_circles(&listeners, &pools, &binds, report);
     let secret = affinity::compile_secret(raw.secret_file, source, report);
-    affinity::check_affinities(&listeners, &pools, &names, secret.is_some(), report);
-    names.warn_unused(report);
-    for (pool, subsets) in pools.iter_mut().zip(names.subsets) {
+    for (pool, subsets) in pools.iter_mut().zip(std::mem::take(&mut names.subsets)) {
         pool.subsets = subsets;
     }
+    affinity::check_affinities(&listeners, &pools, &names, secret.is_some(), report);
+    together::check_together(&listeners, &pools, &names, report);
+    names.warn_unused(report);
     Some(Snapshot {
         workers: raw.workers.map(|workers| workers.value.u16()),
         admin,

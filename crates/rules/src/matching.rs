@@ -139,6 +139,18 @@ impl HostPattern {
         self.pattern.takes_all()
     }
 
+    /// Whether some host may match both. It may say yes where there is none, never the reverse.
+    pub fn may_meet(&self, other: &HostPattern, scratch: &mut Scratch) -> bool {
+        match (&self.kind, &other.kind) {
+            (HostKind::Exact(host), _) => other.matches(host, scratch),
+            (_, HostKind::Exact(host)) => self.matches(host, scratch),
+            (HostKind::Suffix(one), HostKind::Suffix(other)) => {
+                one.ends_with(other) || other.ends_with(one)
+            }
+            _ => true,
+        }
+    }
+
     pub(crate) fn contains(&self, other: &HostPattern, scratch: &mut Scratch) -> bool {
         match (&self.kind, &other.kind) {
             (_, HostKind::Exact(host)) => self.matches(host, scratch),

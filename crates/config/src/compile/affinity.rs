@@ -1,6 +1,5 @@
 //! What binds a client to a server: defaults, and what cannot go together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use crate::raw::{
 };
 use crate::read::At;
 use crate::snapshot::{
-    Affinity, AffinityKind, HashKey, InsertedCookie, Learning, LearntBy, Listener, Pool, Protocol,
-    Secret, Server, Strength, Target,
+    Address, Affinity, AffinityKind, HashKey, InsertedCookie, Learning, LearntBy, Listener, Pool,
+    Protocol, Secret, Server, Strength, Target,
 };
 use crate::units::Wait;
 use crate::values::{Off, Text, Whole};
@@ -251,6 +250,15 @@ fn compile_cookie(
         let help = "names of ASCII letters, digits and `-._:/` can; or leave `value` out";
         report.error_help(Kind::Value, value.span, message, help);
     }
+    let mut named = servers.iter().filter(|_| !opaque);
+    let by_dns = named.find(|it| matches!(it.address, Address::Name(..)));
+    if let (Some(server), Some(value)) = (by_dns, &raw.value) {
+        let message = format!(
+            "the server `{0}` is found by DNS: with `value: name` the cookie is `{0}@ADDRESS`, so clients see where it is; `value: opaque` hides it",
+            server.name
+        );
+        report.note(Kind::Secret, value.span, message);
+    }
     let same_site = match raw.same_site.as_ref().map(|word| word.value.0) {
         Some("strict") => "Strict",
         Some("none") => "None",
@@ -439,16 +447,10 @@ pub(super) fn check_affinities(
         }
     }
     for listener in listeners {
-        match &listener.protocol {
-            Protocol::Http(http) => {
-                let targets: Vec<&Target> = http.routes.iter().map(|route| &route.target).collect();
-                warn_shared_names(&listener.name, &targets, pools, names, report);
-            }
-            Protocol::Tcp(tcp) => {
-                let routes = tcp.routes.iter().map(|route| &route.target);
-                for target in std::iter::once(&tcp.target).chain(routes) {
-                    check_tcp(&listener.name, target, pools, names, report);
-                }
+        if let Protocol::Tcp(tcp) = &listener.protocol {
+            let routes = tcp.routes.iter().map(|route| &route.target);
+            for target in std::iter::once(&tcp.target).chain(routes) {
+                check_tcp(&listener.name, target, pools, names, report);
             }
         }
     }
@@ -476,38 +478,7 @@ fn check_tcp(
     }
 }
 
-/// Two pools of one listener whose cookies would overwrite each other. The arms of one split share theirs on purpose.
-fn warn_shared_names(
-    listener: &str,
-    targets: &[&Target],
-    pools: &[Pool],
-    names: &PoolNames,
-    report: &mut Report,
-) {
-    let mut owners: BTreeMap<(&str, &str, Option<&str>), (usize, usize)> = BTreeMap::new();
-    for (route, target) in targets.iter().enumerate() {
-        for to in target.destinations() {
-            let Some(pool) = pools.get(to.pool) else {
-                continue;
-            };
-            let Some(cookie) = cookie_of(pool) else {
-                continue;
-            };
-            let key = (&*cookie.name, &*cookie.path, cookie.domain.as_deref());
-            let (owner, first) = *owners.entry(key).or_insert((to.pool, route));
-            if owner != to.pool && first != route {
-                let other = pools.get(owner).map_or("?", |pool| &*pool.name);
-                let message = format!(
-                    "the pools `{other}` and `{}` of the listener `{listener}` use the same cookie `{}`: a client of both loses its server at each change; give one another name or path",
-                    pool.name, cookie.name
-                );
-                report.warn_once(Kind::Conflict, names.span(to.pool), message);
-            }
-        }
-    }
-}
-
-fn cookie_of(pool: &Pool) -> Option<&InsertedCookie> {
+pub(super) fn cookie_of(pool: &Pool) -> Option<&InsertedCookie> {
     match &pool.affinity.as_ref()?.kind {
         AffinityKind::Cookie(cookie) => Some(cookie),
         _ => None,

@@ -445,19 +445,166 @@ fn what_does_not_fit_the_listeners() {
         );
         check_given(&tcp(affinity), &[&expected]);
     }
-    let two = |routes: &str, other: &str| {
+}
+
+/// One listener with these routes, or several, and two pools, `a` with a cookie.
+fn two(listeners: &[&str], other: &str) -> Given {
+    let listeners = listeners.iter().zip(1..);
+    let listeners = listeners
+        .map(|(routes, port)| format!("l{port}: {{ bind: \":{port}\", routes: [{routes}] }}"));
+    let listeners: Vec<_> = listeners.collect();
+    Given::main(&format!(
+        "listeners: {{ {} }}\npools:\n  a: {{ servers: [10.0.0.1:1], affinity: cookie }}\n  b: {{ servers: [10.0.0.1:1]{other} }}\n",
+        listeners.join(", ")
+    ))
+}
+
+#[test]
+fn pools_behind_one_host_whose_cookies_overwrite_each_other() {
+    let same = ", affinity: cookie";
+    let apart = "{ match: { path: /a }, pool: a }, { pool: b }";
+    let warning = "4:3: warning[conflict]: the pools `a` and `b` of the listener `l1` use the same cookie `SERVERID`: a client of both loses its server at each change; give one another name or path";
+    check_given(&two(&[apart], same), &[warning]);
+    check_given(&two(&[apart], ", affinity: { cookie: B }"), &[]);
+    check_given(&two(&[apart], ", affinity: { cookie: { path: /b } }"), &[]);
+    check_given(&two(&["{ split: { a: 1, b: 1 } }"], same), &[]);
+    // Told once, though it is so of both listeners and between them.
+    check_given(&two(&[apart, apart], same), &[warning]);
+    let on = |host: &str, pool: &str| format!("{{ match: {{ host: '{host}' }}, pool: {pool} }}");
+    for (one, other, clash) in [
+        ("a.test", "b.test", false),
+        ("a.test", "*.test", true),
+        ("*.a.test", "*.b.test", false),
+        ("*.b.test", "*.test", true),
+        ("*.test", "~^x", true),
+    ] {
+        let routes = format!("{}, {}", on(one, "a"), on(other, "b"));
+        let expected: &[&str] = if clash { &[warning] } else { &[] };
+        check_given(&two(&[&routes], same), expected);
+    }
+}
+
+#[test]
+fn browsers_do_not_tell_the_ports_of_a_host_apart() {
+    let same = ", affinity: cookie";
+    let warning = "4:3: warning[conflict]: the pools `a` of the listener `l1` and `b` of `l2` use the same cookie `SERVERID`, and browsers do not tell ports apart: a client of both loses its server at each change; give one another name or path";
+    let at = |host: &str, pool: &str| format!("{{ match: {{ host: {host} }}, pool: {pool} }}");
+    let (shop, other) = (at("shop.test", "a"), at("other.test", "b"));
+    let shop_too = at("shop.test", "b");
+    check_given(&two(&["{ pool: a }", "{ pool: b }"], same), &[warning]);
+    check_given(&two(&[&shop, "{ pool: b }"], same), &[warning]);
+    check_given(&two(&["{ pool: a }", &other], same), &[warning]);
+    check_given(&two(&[&shop, &shop_too], same), &[warning]);
+    check_given(&two(&[&shop, &other], same), &[]);
+    // HTTP and HTTPS of one site; what one of them has besides is told of that one.
+    check_given(&two(&[&format!("{shop}, {other}"), &shop], same), &[]);
+    let apart = "{ match: { path: /a }, pool: a }, { pool: b }";
+    let of_one = "4:3: warning[conflict]: the pools `a` and `b` of the listener `l2` use the same cookie `SERVERID`: a client of both loses its server at each change; give one another name or path";
+    check_given(&two(&["{ pool: a }", apart], same), &[of_one]);
+    let domain = ", affinity: { cookie: { domain: test } }";
+    let given = two(&[&shop, &other], domain);
+    check_given(&given, &[]);
+}
+
+#[test]
+fn parts_of_a_pool_that_rob_each_other() {
+    let parts = |routes: &str| {
         Given::main(&format!(
-            "listeners: {{ l: {{ bind: \":1\", routes: [{routes}] }} }}\npools:\n  a: {{ servers: [10.0.0.1:1], affinity: cookie }}\n  b: {{ servers: [10.0.0.1:1], affinity: {other} }}\n"
+            "listeners: {{ l: {{ bind: \":1\", routes: [{routes}] }} }}\npools:\n  p:\n    affinity: cookie\n    servers:\n      - {{ address: \"10.0.0.1:1\", labels: {{ v: \"1\" }} }}\n      - {{ address: \"10.0.0.2:1\", labels: {{ v: \"2\", gold: x }} }}\n"
         ))
     };
-    let apart = "{ match: { path: /a }, pool: a }, { pool: b }";
+    let part = |labels: &str| format!("pool: {{ name: p, labels: {{ {labels} }} }}");
+    let (one, two, gold) = (part("v: '1'"), part("v: '2'"), part("v: '2', gold: x"));
     check_given(
-        &two(apart, "cookie"),
+        &parts(&format!(
+            "{{ match: {{ path: /v1/* }}, {one} }}, {{ match: {{ path: /v2/* }}, {two} }}"
+        )),
         &[
-            "4:3: warning[conflict]: the pools `a` and `b` of the listener `l` use the same cookie `SERVERID`: a client of both loses its server at each change; give one another name or path",
+            "3:3: warning[conflict]: the parts `p (v=1)` and `p (v=2)` of the listener `l` share the cookie `SERVERID` of their pool: a client of both loses its server at each change; make them two pools with cookies of their own",
         ],
     );
-    check_given(&two(apart, "{ cookie: B }"), &[]);
-    check_given(&two(apart, "{ cookie: { path: /b } }"), &[]);
-    check_given(&two("{ split: { a: 1, b: 1 } }", "cookie"), &[]);
+    // Who is bound within the smaller one is so in the larger one.
+    check_given(
+        &parts(&format!(
+            "{{ match: {{ path: /v1/* }}, {one} }}, {{ pool: p }}"
+        )),
+        &[],
+    );
+    check_given(
+        &parts(&format!(
+            "{{ match: {{ path: /v1/* }}, {gold} }}, {{ {two} }}"
+        )),
+        &[],
+    );
+    check_given(
+        &parts(&format!(
+            "{{ split: [{{ {one}, weight: 1 }}, {{ {two}, weight: 1 }}] }}"
+        )),
+        &[],
+    );
+}
+
+#[test]
+fn a_split_whose_arms_remember_by_different_things() {
+    let split = &["{ name: shop, split: { a: 1, b: 1 } }"];
+    let warning = |kind: &str| {
+        format!(
+            "4:3: warning[conflict]: the arms of the split of the route `shop` of the listener `l1` bind their clients by different things, `a` by cookie, `b` by {kind}: it remembers them by cookie alone, and who is not known by that changes arms; give all of these pools the same kind of `affinity`"
+        )
+    };
+    for (other, kind) in [
+        ("", "nothing"),
+        (", affinity: { app_cookie: SID }", "app_cookie"),
+        (", affinity: { header: X-S }", "header x-s"),
+        (", affinity: source", "source, IPv6 by /64"),
+        (
+            ", affinity: { hash: { header: X-User } }",
+            "hash of header x-user",
+        ),
+    ] {
+        check_given(&two(split, other), &[&warning(kind)]);
+    }
+    check_given(&two(split, ", affinity: cookie"), &[]);
+    check_given(&two(split, ", affinity: { cookie: B }"), &[]);
+    // The address tells the arm, whatever that does with it.
+    let by_source = |given: &str| {
+        let text = format!(
+            "listeners: {{ l: {{ bind: \":1\", routes: [{{ split: {{ a: 1, b: 1 }} }}] }} }}\npools:\n  a: {{ servers: [10.0.0.1:1], affinity: source }}\n  b: {{ servers: [10.0.0.1:1]{given} }}\n"
+        );
+        Given::main(&text)
+    };
+    check_given(&by_source(""), &[]);
+}
+
+#[test]
+fn thousands_of_pools_are_checked_in_a_moment() {
+    let routes =
+        (0..4000).map(|at| format!("{{ match: {{ host: '*.h{at}.test' }}, pool: p{at} }}"));
+    let routes: Vec<_> = routes.collect();
+    let pools =
+        (0..4000).map(|at| format!("  p{at}: {{ servers: [10.0.0.1:1], affinity: cookie }}\n"));
+    let pools: String = pools.collect();
+    let text = format!(
+        "listeners: {{ l: {{ bind: \":1\", routes: [{}] }} }}\npools:\n{pools}",
+        routes.join(", ")
+    );
+    check_given(&Given::main(&text), &[]);
+}
+
+#[test]
+fn a_name_in_a_cookie_shows_where_a_server_is_that_is_found_by_dns() {
+    let given = |value: &str| {
+        Given::main(&format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools:\n  p:\n    servers: [{{ name: app, address: 'app.internal:80' }}]\n    affinity: {{ cookie: {{ value: {value} }} }}\n"
+        ))
+    };
+    let noted = |value: &str| {
+        let note =
+            "the server `app` is found by DNS: with `value: name` the cookie is `app@ADDRESS`";
+        let found = given(value).load().diagnostics;
+        found
+            .iter()
+            .any(|it| it.severity == Severity::Note && it.message.contains(note))
+    };
+    assert!(noted("name") && !noted("opaque"));
 }
