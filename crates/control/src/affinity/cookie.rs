@@ -19,6 +19,8 @@ use super::{Bond, Bound, BoundServer, Share, Tie};
 const LOOKS_MAX: usize = 8;
 /// Bytes of a value that can be ours: a name of a server, and what follows.
 const VALUE_BYTES_MAX: usize = 512;
+/// A time that is further ahead than clocks of nodes may differ, in seconds, is none of ours: its cookie would never end.
+const AHEAD_MAX: u64 = 300;
 /// Separates the parts of a value.
 const SEPARATOR: u8 = b'~';
 
@@ -69,6 +71,12 @@ impl Value<'_> {
     fn age(&self, now: Option<u64>) -> Option<u64> {
         Some(now?.saturating_sub(self.given?))
     }
+
+    /// Whether it says to be given at a time that has not come, where cookies end.
+    fn is_ahead(&self, now: Option<u64>) -> bool {
+        let both = self.given.zip(now);
+        both.is_some_and(|(given, now)| given > now.saturating_add(AHEAD_MAX))
+    }
 }
 
 /// 1-16 hexadecimal digits.
@@ -94,7 +102,7 @@ pub fn values<'a>(
 /// What one of a request's cookies of the name says.
 #[derive(Debug)]
 pub enum Look<'a, 'b> {
-    /// It is none of ours: cut off, or written by somebody else.
+    /// It is none of ours: cut off, written by somebody else, or of a time to come.
     Foreign,
     /// It names no server of the pool.
     Unknown(Value<'a>),
@@ -113,7 +121,8 @@ pub fn looks<'a, 'b>(
 ) -> impl Iterator<Item = Look<'a, 'b>> {
     let values = request.cookies(&cookie.name).take(LOOKS_MAX);
     values.map(move |value| {
-        let Some(read) = Value::read(value) else {
+        let read = Value::read(value).filter(|read| !read.is_ahead(now));
+        let Some(read) = read else {
             return Look::Foreign;
         };
         let Some(server) = bound.of_text(read.text) else {

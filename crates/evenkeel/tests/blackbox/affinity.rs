@@ -251,8 +251,13 @@ fn a_cookie_that_ends_is_given_anew_and_an_old_one_is_not_believed() {
         (3000, &["b"][..], false),
         (3700, &["b"], true),
         (7300, &NAMES, true),
+        // Clocks of nodes differ; what is of tomorrow would never end.
+        (-60, &["b"], false),
+        (-3600, &NAMES, true),
+        (i64::MIN / 2, &NAMES, true),
     ] {
-        browser.jar = vec![format!("SERVERID=b~t{:x}", now - age)];
+        let given = now.checked_add_signed(-age).expect("a time");
+        browser.jar = vec![format!("SERVERID=b~t{given:x}")];
         let answer = browser.get("/");
         let text = answer.text();
         assert!(
@@ -415,6 +420,41 @@ fn headers_addresses_and_hashes_bind_too() {
         bindings(&evenkeel, "kept") == 11.0
     })
     .expect("all are counted");
+}
+
+#[test]
+fn a_backup_has_no_clients_by_hash_while_anybody_else_serves() {
+    let origins = origins(NAMES);
+    let mut servers = places(&origins);
+    servers[2].2 = "backup: true";
+    let affinity = "affinity: { hash: { header: X-User } }";
+    let evenkeel = start(&config(affinity, &servers));
+    let mut raw = connect(web(&evenkeel));
+    let mut homes = || -> Vec<String> {
+        let mut home = |user: u32| {
+            let request = format!("GET / HTTP/1.1\r\nHost: shop.example\r\nX-User: {user}\r\n\r\n");
+            let answer = raw.exchange(request).expect("an answer");
+            answer.text().trim().to_owned()
+        };
+        (0..60).map(&mut home).collect()
+    };
+    let operate = |args: &[&str]| {
+        let done = ask(&evenkeel, &[&["server"], args].concat());
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+    };
+    let count = |homes: &[String], name| homes.iter().filter(|home| *home == name).count();
+    let well = homes();
+    assert_eq!(count(&well, "c"), 0, "{well:?}");
+    assert!((15..=45).contains(&count(&well, "a")), "{well:?}");
+    let only = |homes: Vec<String>, name| homes.iter().all(|home| home == name);
+    operate(&["disable", "site", "a"]);
+    wait_until("b has all of them", SOON, || only(homes(), "b")).expect("b alone");
+    operate(&["disable", "site", "b", "--force"]);
+    wait_until("the backup serves", SOON, || only(homes(), "c")).expect("c alone");
+    for name in ["a", "b"] {
+        operate(&["enable", "site", name]);
+    }
+    wait_until("each is back", SOON, || homes() == well).expect("as before");
 }
 
 #[test]
