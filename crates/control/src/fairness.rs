@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::sources::{Heavy, WINDOW};
+use crate::sources::{Counted, WINDOW};
 
 /// A pick counts half after this long.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Fewer picks say nothing of shares.
 const PICKS_MIN: f64 = 20.0;
 /// Requests of a window from which on an address may be told of.
-const REQUESTS_MIN: u64 = 100;
-/// Reports of workers are added up for as long: their windows end at different times.
-const REPORTS_HOLD: Duration = Duration::from_millis(WINDOW.as_millis() as u64 + 1000);
+const REQUESTS_MIN: f64 = 100.0;
+/// What a worker has counted is not added to what others count later than this.
+const REPORT_HOLD: Duration = Duration::from_secs(2 * WINDOW.as_secs() + 1);
+/// What was found is shown for as long: the next verdict is due in two windows.
+const VERDICT_HOLD: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// An alarm is over when the share is below this part of what set it off.
 const CALM: f64 = 0.8;
 /// The same pool's alarm is logged again at the earliest after this long.
@@ -88,12 +90,18 @@ struct Trail {
     expected: f64,
 }
 
+/// Who counts addresses: a worker, for a pool or a [group](crate::live::PoolState::group) of its servers.
+pub type Teller = (usize, u32);
+
 /// Watches the picks of one pool, look by look.
 #[derive(Debug, Default)]
 pub struct Watch {
     trails: BTreeMap<u32, Trail>,
     looked: Option<Duration>,
-    reports: Vec<(Duration, Heavy)>,
+    /// What each worker has counted in its last window, by who it is, until a verdict is made of it.
+    reports: BTreeMap<Teller, (Duration, Counted)>,
+    /// The heaviest address of the last verdict, its share, and when that was.
+    heavy: Option<(IpAddr, f64, Duration)>,
     alarm: bool,
     logged: Option<Duration>,
 }
@@ -157,16 +165,46 @@ impl Watch {
         })
     }
 
-    /// Takes in what one worker counted in its last window. Gives the address and its share when it is to be told that
-    /// one carries `alarm` percent or more of the pool, which is at most once in ten minutes.
+    /// Takes in what one worker has counted in its last window. A verdict is due once all of so many `tellers` have
+    /// told, or one tells again: so it is of one window of each who has any traffic. Gives the address and its share when
+    /// it is to be told that one carries `alarm` percent or more of the pool, which is at most once in ten minutes.
     pub fn handle_sources(
         &mut self,
-        heavy: Heavy,
+        teller: Teller,
+        counted: Counted,
+        tellers: usize,
         alarm: u32,
         now: Duration,
     ) -> Option<(IpAddr, f64)> {
-        self.reports.push((now, heavy));
-        let (source, share, total) = self.heaviest(now)?;
+        let again = self.reports.contains_key(&teller);
+        let before = again.then(|| self.weigh(alarm, now)).flatten();
+        self.reports.insert(teller, (now, counted));
+        let whole = self.reports.len() >= tellers;
+        before.or_else(|| whole.then(|| self.weigh(alarm, now)).flatten())
+    }
+
+    /// Makes a verdict of what was counted.
+    fn weigh(&mut self, alarm: u32, now: Duration) -> Option<(IpAddr, f64)> {
+        let mut reports = std::mem::take(&mut self.reports);
+        reports.retain(|_, (at, _)| now.saturating_sub(*at) < REPORT_HOLD);
+        let mut counts: BTreeMap<IpAddr, f64> = BTreeMap::new();
+        let (mut total, mut struck) = (0.0, 0.0);
+        for (_, counted) in reports.values() {
+            // A window that took long is of few requests a second.
+            let part = WINDOW.as_secs_f64() / counted.lasted.max(WINDOW).as_secs_f64();
+            total += f64::from(counted.total) * part;
+            struck += f64::from(counted.struck) * part;
+            for (source, count) in &counted.sources {
+                *counts.entry(*source).or_default() += f64::from(*count) * part;
+            }
+        }
+        let heaviest = counts.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let heavy = heaviest.map(|(source, count)| {
+            let share = ((count + struck / 2.0) / total).min(1.0);
+            (source, rounded(share))
+        });
+        self.heavy = heavy.map(|(source, share)| (source, share, now));
+        let (source, share) = heavy?;
         let level = f64::from(alarm) / 100.0;
         let level = if self.alarm { level * CALM } else { level };
         self.alarm = share >= level && total >= REQUESTS_MIN;
@@ -180,24 +218,11 @@ impl Watch {
         Some((source, share))
     }
 
-    /// The address that most requests came from, its part of them, and how many there were.
-    fn heaviest(&mut self, now: Duration) -> Option<(IpAddr, f64, u64)> {
-        self.reports
-            .retain(|(at, _)| now.saturating_sub(*at) < REPORTS_HOLD);
-        let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
-        let mut total = 0_u64;
-        for (_, heavy) in &self.reports {
-            total += u64::from(heavy.total);
-            *counts.entry(heavy.source).or_default() += u64::from(heavy.count);
-        }
-        let (source, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        Some((source, rounded(count as f64 / total as f64), total))
-    }
-
     fn source(&mut self, now: Duration) -> Option<HeavySource> {
-        let heaviest = self.heaviest(now);
-        self.alarm &= heaviest.is_some();
-        heaviest.map(|(source, share, _)| HeavySource {
+        let holds = |at: Duration| now.saturating_sub(at) < VERDICT_HOLD;
+        self.heavy = self.heavy.filter(|(.., at)| holds(*at));
+        self.alarm &= self.heavy.is_some();
+        self.heavy.map(|(source, share, _)| HeavySource {
             source,
             share,
             alarm: self.alarm,
@@ -267,6 +292,18 @@ mod tests {
         assert_eq!(fairness.unwrap().bend, 0.0);
     }
 
+    const HEAVY: &str = "192.0.2.1";
+
+    /// A window in which one address had so many of so many requests.
+    fn counted(count: u32, total: u32) -> Counted {
+        Counted {
+            sources: vec![(HEAVY.parse().unwrap(), count)],
+            struck: 0,
+            total,
+            lasted: WINDOW,
+        }
+    }
+
     #[test]
     fn a_server_that_is_gone_counts_no_more() {
         let mut watch = Watch::default();
@@ -279,32 +316,96 @@ mod tests {
 
     #[test]
     fn an_address_that_carries_much_is_told_of_once() {
-        let heavy = |count, total| Heavy {
-            source: "192.0.2.1".parse().unwrap(),
-            count,
-            total,
-        };
         let mut watch = Watch::default();
-        assert_eq!(
-            watch.handle_sources(heavy(50, 60), 25, at(10)),
-            None,
-            "too few"
-        );
-        let told = watch.handle_sources(heavy(10, 100), 25, at(11)).unwrap();
-        assert_eq!(told.1, 0.375);
-        assert_eq!(
-            watch.handle_sources(heavy(60, 100), 25, at(12)),
-            None,
-            "told a moment ago"
-        );
-        let shown = watch.source(at(12)).unwrap();
-        assert!(shown.alarm);
-        // What workers said is over with their windows.
-        assert_eq!(watch.handle_sources(heavy(22, 100), 25, at(30)), None);
-        assert!(watch.source(at(30)).unwrap().alarm, "not calm yet");
-        watch.handle_sources(heavy(10, 100), 25, at(50));
-        assert!(!watch.source(at(50)).unwrap().alarm);
-        assert_eq!(watch.source(at(70)), None);
-        assert!(watch.handle_sources(heavy(90, 100), 25, at(700)).is_some());
+        let mut tell = |count, total, seconds| {
+            let told = watch.handle_sources((0, 0), counted(count, total), 1, 25, at(seconds));
+            (told.map(|(_, share)| share), watch.source(at(seconds)))
+        };
+        let shown = |share, alarm| {
+            let source = HEAVY.parse().unwrap();
+            Some(HeavySource {
+                source,
+                share,
+                alarm,
+            })
+        };
+        assert_eq!(tell(50, 60, 10), (None, shown(0.8333, false)), "too few");
+        assert_eq!(tell(60, 160, 20), (Some(0.375), shown(0.375, true)));
+        assert_eq!(tell(60, 100, 30), (None, shown(0.6, true)), "told before");
+        assert_eq!(tell(22, 100, 40), (None, shown(0.22, true)), "not calm yet");
+        assert_eq!(tell(10, 100, 50), (None, shown(0.1, false)));
+        assert_eq!(tell(90, 100, 700).0, Some(0.9));
+        assert_eq!(watch.source(at(729)), shown(0.9, true));
+        assert_eq!(watch.source(at(730)), None);
+        assert!(!watch.alarm);
+    }
+
+    #[test]
+    fn a_verdict_is_of_one_window_of_each_worker() {
+        let mut watch = Watch::default();
+        let mut tell = |worker, counted, seconds| {
+            watch.handle_sources((worker, 0), counted, 4, 25, at(seconds));
+            watch.source(at(seconds)).map(|it| (it.share, it.alarm))
+        };
+        // One that has little to do, all of it from one address, is no verdict on the pool.
+        assert_eq!(tell(0, counted(100, 100), 1), None);
+        assert_eq!(tell(1, counted(0, 9900), 2), None);
+        // It tells again: what went before is whole.
+        assert_eq!(tell(1, counted(0, 9900), 12), Some((0.01, false)));
+        assert_eq!(tell(0, counted(100, 100), 13), Some((0.01, false)));
+        assert_eq!(tell(2, counted(0, 900), 14), Some((0.01, false)));
+        // As soon as all have told, it is due.
+        assert_eq!(tell(3, counted(9900, 9900), 15), Some((0.4808, true)));
+        // Its hundred took it ten windows: it has ten in each.
+        let slow = Counted {
+            lasted: WINDOW * 10,
+            ..counted(100, 100)
+        };
+        assert_eq!(tell(0, slow, 20), Some((0.4808, true)));
+        assert_eq!(tell(1, counted(0, 90), 21), Some((0.4808, true)));
+        assert_eq!(tell(1, counted(0, 90), 31), Some((0.1, false)));
+        // What somebody counted long ago says nothing of now.
+        assert_eq!(tell(1, counted(50, 100), 131), None);
+        assert_eq!(tell(1, counted(50, 100), 141), Some((0.5, true)));
+    }
+
+    #[test]
+    fn shares_are_right_within_a_sixteenth_however_many_workers_count() {
+        let address = |number: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(number));
+        // Parts of two heavy addresses in percent; all others come from so many.
+        for (heavy, others) in [
+            ([50, 50], 1),
+            ([30, 28], 1000),
+            ([15, 14], 12),
+            ([40, 0], 9),
+        ] {
+            for workers in [1_u32, 2, 7] {
+                let mut watch = Watch::default();
+                let mut sources: Vec<_> = (0..workers)
+                    .map(|_| crate::sources::Sources::new(at(0)))
+                    .collect();
+                for turn in 0..20_000_u32 {
+                    let mixed = turn.wrapping_mul(2_654_435_761) >> 8;
+                    let percent = mixed % 100;
+                    let source = match percent {
+                        _ if percent < heavy[0] => 1,
+                        _ if percent < heavy[0] + heavy[1] => 2,
+                        _ => 3 + mixed / 100 % others,
+                    };
+                    let worker = (mixed / 7 % workers) as usize;
+                    assert_eq!(sources[worker].count(address(source), at(1)), None);
+                }
+                for (worker, sources) in sources.iter_mut().enumerate() {
+                    let counted = sources.count(address(2), at(10)).unwrap();
+                    watch.handle_sources((worker, 0), *counted, workers as usize, 25, at(10));
+                }
+                let found = watch.source(at(10)).unwrap();
+                let expected = f64::from(heavy[0]) / 100.0;
+                assert!(
+                    (found.share - expected).abs() < 1.0 / 16.0,
+                    "{found:?} of {heavy:?}, {others}, {workers}"
+                );
+            }
+        }
     }
 }

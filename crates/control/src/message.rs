@@ -9,10 +9,11 @@ use balance::health::Outcome;
 use balance::outlier::{Failure, Streak};
 use wire::agent_check::AgentLine;
 
+use crate::fairness::Teller;
 use crate::live::ListenerState;
 use crate::metrics::PauseCause;
 use crate::publisher::Changes;
-use crate::sources::Heavy;
+use crate::sources::Counted;
 
 /// The way to the thread that owns the publisher.
 pub type Sender = Box<dyn Fn(Message) + Send + Sync>;
@@ -104,8 +105,10 @@ pub enum Event {
     Sources {
         /// Pool name.
         pool: Arc<str>,
-        /// The one that most requests came from.
-        heavy: Heavy,
+        /// Who has counted.
+        teller: Teller,
+        /// What.
+        counted: Box<Counted>,
     },
     /// A name look-up has ended.
     Resolved {

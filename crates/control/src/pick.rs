@@ -15,7 +15,7 @@ use crate::gate::Lease;
 use crate::live::{Member, PoolState, PoolView};
 use crate::metrics::{Overflow, RetryCause};
 use crate::reason::Reason;
-use crate::sources::{Heavy, Sources};
+use crate::sources::{Counted, Sources};
 
 /// Places of a ring that are walked before any server will do.
 pub(crate) const WALK_MAX: usize = 4096;
@@ -71,7 +71,7 @@ impl LocalPool {
     }
 
     /// Counts where a request comes from; gives what the publisher is to hear, once in a while.
-    pub fn count_source(&mut self, source: IpAddr, now: Duration) -> Option<Heavy> {
+    pub fn count_source(&mut self, source: IpAddr, now: Duration) -> Option<Box<Counted>> {
         let begin = || Box::new(Sources::new(now));
         self.sources.get_or_insert_with(begin).count(source, now)
     }

@@ -391,7 +391,11 @@ impl Publisher {
             } => self.handle_agent(member, number, answer, now),
             Event::NotProbed { member, probe } => self.handle_not_probed(member, probe, now),
             Event::Resolved { name, answer } => self.handle_resolved(name, answer, now),
-            Event::Sources { pool, heavy } => self.handle_sources(&pool, heavy, now),
+            Event::Sources {
+                pool,
+                teller,
+                counted,
+            } => self.handle_sources(&pool, teller, *counted, now),
             Event::Paused { listener, cause } => self.pauses.handle(&listener, cause, now),
         }
     }

@@ -1,8 +1,8 @@
 //! Which client addresses carry most of a pool's traffic: one worker's count, in a few words of memory.
 //!
 //! Misra and Gries, "Finding Repeated Elements", 1982: with eight counters, whoever has more than a ninth of the
-//! requests is among those counted. A count is short by what was struck off, which is known; half of it is put back, so
-//! that a share is right within a sixteenth.
+//! requests is among those counted. A count is short by at most what was struck off, which is known and no more than a
+//! ninth of all; who adds up what workers have counted puts half of it back, so that a share is right within a sixteenth.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,15 +22,18 @@ pub struct Sources {
     began: Duration,
 }
 
-/// The address that one worker saw most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heavy {
-    /// The address, or the network where IPv6 addresses count by a prefix.
-    pub source: IpAddr,
-    /// Its requests in the window, about.
-    pub count: u32,
+/// What one worker has counted in a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Addresses that may have had more than a few of the requests, with how many at least; networks where IPv6
+    /// addresses count by a prefix.
+    pub sources: Vec<(IpAddr, u32)>,
+    /// By how much each count may be short; one of an address that is not among them, too.
+    pub struck: u32,
     /// All requests in the window.
     pub total: u32,
+    /// How long the window was: it ends with the first request after [`WINDOW`].
+    pub lasted: Duration,
 }
 
 impl Sources {
@@ -43,15 +46,25 @@ impl Sources {
         }
     }
 
-    /// Counts a request. When a window is over: who had most of it, if anybody is known to have had more than a few.
-    pub fn count(&mut self, source: IpAddr, now: Duration) -> Option<Heavy> {
+    /// Counts a request. When a window is over: what was counted in it.
+    pub fn count(&mut self, source: IpAddr, now: Duration) -> Option<Box<Counted>> {
         self.add(source);
-        if now.saturating_sub(self.began) < WINDOW {
+        let lasted = now.saturating_sub(self.began);
+        if lasted < WINDOW {
             return None;
         }
-        let heaviest = self.heaviest();
+        let counters = self.sources.iter().zip(self.counts);
+        let known = counters.filter(|(_, count)| *count > 0);
+        let counted = Counted {
+            sources: known
+                .filter_map(|(source, count)| Some(((*source)?, count)))
+                .collect(),
+            struck: self.struck,
+            total: self.total,
+            lasted,
+        };
         *self = Self::new(now);
-        heaviest
+        Some(Box::new(counted))
     }
 
     fn add(&mut self, source: IpAddr) {
@@ -77,16 +90,6 @@ impl Sources {
             }
         }
     }
-
-    fn heaviest(&self) -> Option<Heavy> {
-        let counters = self.sources.iter().zip(&self.counts);
-        let (source, count) = counters.max_by_key(|(_, count)| **count)?;
-        (*count > 0).then_some(Heavy {
-            source: (*source)?,
-            count: count.saturating_add(self.struck / 2).min(self.total),
-            total: self.total,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -108,9 +111,12 @@ mod tests {
             let source = if heavy { 1 } else { 2 + mixed / 100 % others };
             assert_eq!(sources.count(address(source), Duration::from_secs(1)), None);
         }
-        let heavy = sources.count(address(0), WINDOW * 2).unwrap();
-        assert_eq!((heavy.source, heavy.total), (address(1), 10_001));
-        let share = f64::from(heavy.count) / f64::from(heavy.total) * 100.0;
+        let counted = sources.count(address(0), WINDOW * 2).unwrap();
+        assert_eq!((counted.total, counted.lasted), (10_001, WINDOW * 2));
+        assert!(counted.struck <= counted.total / 9);
+        let (source, least) = *counted.sources.iter().max_by_key(|(_, it)| *it).unwrap();
+        assert_eq!(source, address(1));
+        let share = f64::from(least + counted.struck / 2) / f64::from(counted.total) * 100.0;
         let expected = f64::from(percent);
         assert!(
             (share - expected).abs() < 7.0,
@@ -135,10 +141,8 @@ mod tests {
         for _ in 0..99 {
             sources.add(address(7));
         }
-        let heavy = sources.count(address(7), WINDOW).unwrap();
-        assert_eq!(
-            (heavy.source, heavy.count, heavy.total),
-            (address(7), 100, 100)
-        );
+        let counted = sources.count(address(7), WINDOW).unwrap();
+        assert_eq!(counted.sources, [(address(7), 100)]);
+        assert_eq!((counted.struck, counted.total), (0, 100));
     }
 }

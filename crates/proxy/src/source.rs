@@ -26,9 +26,12 @@ pub(crate) fn count(
         return;
     }
     let mut pool = pool.borrow_mut();
-    if let Some(heavy) = pool.count_source(network_of(source, ipv6_prefix), net::now()) {
-        let pool = pool.state.name.clone();
-        let event = Event::Sources { pool, heavy };
+    if let Some(counted) = pool.count_source(network_of(source, ipv6_prefix), net::now()) {
+        let event = Event::Sources {
+            pool: pool.state.name.clone(),
+            teller: (worker.number, pool.state.group),
+            counted,
+        };
         worker.hub.send(Message::Event(event));
     }
 }

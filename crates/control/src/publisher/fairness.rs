@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::pools::PoolEntry;
 use super::{Action, Notice, Publisher};
-use crate::fairness::Picked;
-use crate::sources::Heavy;
+use crate::fairness::{Picked, Teller};
+use crate::sources::Counted;
 
 impl PoolEntry {
     /// Takes a look at who was picked.
@@ -33,7 +33,13 @@ impl PoolEntry {
 
 impl Publisher {
     /// Takes in what a worker counted of a pool's clients.
-    pub(super) fn handle_sources(&mut self, pool: &Arc<str>, heavy: Heavy, now: Duration) {
+    pub(super) fn handle_sources(
+        &mut self,
+        pool: &Arc<str>,
+        teller: Teller,
+        counted: Counted,
+        now: Duration,
+    ) {
         let Some(entry) = self.pools.get_mut(pool) else {
             return;
         };
@@ -41,7 +47,11 @@ impl Publisher {
         let Some(alarm) = affinity.and_then(|affinity| affinity.source_alarm) else {
             return;
         };
-        if let Some((source, share)) = entry.watch.handle_sources(heavy, alarm, now) {
+        let tellers = self.workers * (1 + entry.subsets.len());
+        let found = entry
+            .watch
+            .handle_sources(teller, counted, tellers, alarm, now);
+        if let Some((source, share)) = found {
             self.actions.push_back(Action::Log(Notice::HeavySource {
                 pool: pool.clone(),
                 source,

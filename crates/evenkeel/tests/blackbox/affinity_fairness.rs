@@ -52,6 +52,36 @@ fn one_address_that_carries_a_pool_is_told_of() {
 }
 
 #[test]
+fn the_share_of_an_address_is_right_however_many_workers_count_it() {
+    let servers = servers();
+    let addresses = servers.each_ref().map(Origin::address);
+    let config = site(&addresses, "affinity: source")
+        .replace("pool: site }", "pool: site, trusted_proxies: [127.0.0.1] }");
+    let evenkeel = start(&format!("workers: 4\n{config}"));
+    wait_all(&evenkeel, &addresses, "healthy");
+    let offices = ["192.0.2.1", "192.0.2.2"];
+    // In turn, so that both have their connections on all workers.
+    let loads: Vec<_> = (0..16)
+        .map(|at| {
+            Load::to(web(&evenkeel))
+                .header("X-Forwarded-For", offices[at % 2])
+                .pause(Duration::from_millis(10))
+                .start()
+        })
+        .collect();
+    let share = || metric(&evenkeel, "evenkeel_affinity_source_share{");
+    wait_until("a window of all workers is over", A_WINDOW, || {
+        share() > 0.0
+    })
+    .expect("a share");
+    let found = share();
+    assert!((0.42..0.58).contains(&found), "{found}");
+    for load in loads {
+        load.stop().assert_none_failed();
+    }
+}
+
+#[test]
 fn an_even_pool_is_told_to_be_even_and_nobody_is_counted_where_that_is_off() {
     let servers = servers();
     let addresses = servers.each_ref().map(Origin::address);
