@@ -13,8 +13,8 @@ use crate::snapshot::{
     Server, Target,
 };
 
-/// Pairs of routes whose hosts are compared at most, so that thousands of pools take no longer than a moment.
-const PAIRS_MAX: u32 = 1_000_000;
+/// Pairs of routes that are compared at most for one cookie, so that thousands of pools take no longer than a moment.
+const PAIRS_MAX: u32 = 200_000;
 
 /// What makes a browser take two cookies for one.
 type Key<'a> = (&'a str, &'a str, Option<&'a str>);
@@ -42,11 +42,11 @@ pub(super) fn check_together(
             continue;
         };
         let routes = http.routes.iter().zip(http.table.matches());
-        for (route, (target, matching)) in routes.enumerate() {
-            if let Target::Split(arms) = &target.target {
-                check_split(arms, &target.name, &listener.name, pools, names, report);
+        for (number, (route, matching)) in routes.enumerate() {
+            if let Target::Split(arms) = &route.target {
+                check_split(arms, &route.name, &listener.name, pools, names, report);
             }
-            for to in target.target.destinations() {
+            for to in route.target.destinations() {
                 let Some(cookie) = pools.get(to.pool).and_then(cookie_of) else {
                     continue;
                 };
@@ -55,14 +55,14 @@ pub(super) fn check_together(
                     None => &*matching.host,
                     Some(_) => &[],
                 };
-                let is_split = matches!(target.target, Target::Split(_));
+                let is_split = matches!(route.target, Target::Split(_));
                 if hosts.is_empty() && !is_split && !known.insert((at, to.pool, to.subset)) {
                     continue;
                 }
                 uses.entry(key_of(cookie)).or_default().push(Use {
                     to,
                     listener: at,
-                    route,
+                    route: number,
                     hosts,
                 });
             }
@@ -71,8 +71,7 @@ pub(super) fn check_together(
     let mut check = Check {
         listeners,
         pools,
-        told: BTreeSet::new(),
-        pairs: 0,
+        met: BTreeSet::new(),
         scratch: Scratch::new(),
     };
     for uses in uses.values() {
@@ -90,9 +89,8 @@ fn key_of(cookie: &InsertedCookie) -> Key<'_> {
 struct Check<'a> {
     listeners: &'a [Listener],
     pools: &'a [Pool],
-    /// Each two places are told of once, wherever they meet.
-    told: BTreeSet<[(usize, Option<u32>); 2]>,
-    pairs: u32,
+    /// Places that meet: each two are looked at, and told of, once, wherever they do.
+    met: BTreeSet<[(usize, Option<u32>); 2]>,
     scratch: Scratch,
 }
 
@@ -105,6 +103,7 @@ impl Check<'_> {
             // Most hosts are names: these are looked up, the first use of each.
             let mut by_host: BTreeMap<(Option<usize>, &str), Use<'u>> = BTreeMap::new();
             let mut wide: Vec<Use<'u>> = Vec::new();
+            let mut pairs = 0;
             for (at, this) in uses.iter().enumerate() {
                 let listener = (!across).then_some(this.listener);
                 let names = this.hosts.iter().filter_map(HostPattern::as_exact);
@@ -117,8 +116,9 @@ impl Check<'_> {
                     Some(&*wide)
                 };
                 for other in before.into_iter().flatten().chain(&alike) {
-                    if self.pairs == PAIRS_MAX {
-                        return found;
+                    pairs += 1;
+                    if pairs > PAIRS_MAX {
+                        break;
                     }
                     if (other.listener != this.listener) == across && self.clash(other, this) {
                         found.push((*other, *this));
@@ -133,23 +133,23 @@ impl Check<'_> {
     }
 
     fn clash(&mut self, one: &Use<'_>, other: &Use<'_>) -> bool {
-        self.pairs += 1;
         // The arms of a split share theirs on purpose.
         if one.to == other.to || (one.listener, one.route) == (other.listener, other.route) {
             return false;
         }
-        if one.to.pool == other.to.pool && self.is_part(one.to, other.to) {
-            return false;
-        }
         let mut pair = [one.to, other.to].map(|to| (to.pool, to.subset));
         pair.sort_unstable();
-        !self.told.contains(&pair)
+        !self.met.contains(&pair)
             && meet(one.hosts, other.hosts, &mut self.scratch)
-            && self.told.insert(pair)
+            && self.met.insert(pair)
+            && !self.is_part(one.to, other.to)
     }
 
-    /// Whether all servers of one are among those of the other: who is bound to one of them stays there on both ways.
+    /// Whether both are of one pool, and all servers of one are among those of the other: who is bound to one of them stays there on both ways.
     fn is_part(&self, one: Destination, other: Destination) -> bool {
+        if one.pool != other.pool {
+            return false;
+        }
         let servers = self
             .pools
             .get(one.pool)
@@ -172,25 +172,23 @@ impl Check<'_> {
         let (listener, further) = (name(one), name(other));
         let cookie = self.pools.get(other.to.pool).and_then(cookie_of);
         let cookie = cookie.map_or("?", |cookie| &*cookie.name);
-        let of = if one.listener == other.listener {
-            format!("{first} and {second} of the listener `{listener}`")
+        let (of, ports) = if one.listener == other.listener {
+            let of = format!("{first} and {second} of the listener `{listener}`");
+            (of, "")
         } else {
-            format!("{first} of the listener `{listener}` and {second} of `{further}`")
+            let of = format!("{first} of the listener `{listener}` and {second} of `{further}`");
+            (of, ", and browsers do not tell ports apart")
         };
-        let what = if one.to.pool == other.to.pool {
-            format!("the parts {of} share the cookie `{cookie}` of their pool")
+        let (what, help) = if one.to.pool == other.to.pool {
+            (
+                format!("the parts {of} share the cookie `{cookie}` of their pool"),
+                "make them two pools with cookies of their own",
+            )
         } else {
-            format!("the pools {of} use the same cookie `{cookie}`")
-        };
-        let ports = if one.listener == other.listener {
-            ""
-        } else {
-            ", and browsers do not tell ports apart"
-        };
-        let help = if one.to.pool == other.to.pool {
-            "make them two pools with cookies of their own"
-        } else {
-            "give one another name or path"
+            (
+                format!("the pools {of} use the same cookie `{cookie}`"),
+                "give one another name or path",
+            )
         };
         format!("{what}{ports}: a client of both loses its server at each change; {help}")
     }

@@ -163,11 +163,11 @@ impl PoolEntry {
         {
             let held = Share::exact(warmth(slot).factor() / warmest);
             let mut own = *home;
-            if *part > 0.0 && !held.is_full() {
-                server.coming = Some((slot.hash_name, held));
-                own *= held.factor();
-            }
             if *part > 0.0 {
+                if !held.is_full() {
+                    server.coming = Some((slot.hash_name, held));
+                    own *= held.factor();
+                }
                 factors.push(part / own);
             }
             gains.push((part - own).max(0.0));
