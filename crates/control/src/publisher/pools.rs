@@ -343,9 +343,9 @@ impl Publisher {
         };
         let mut kept = Vec::new();
         for server in &pool.servers {
-            let is_name = matches!(server.address, Address::Name(..));
+            let host = host_of(&server.address);
             let members = self.expand(server);
-            let alone = is_name && members.len() == 1;
+            let alone = host.is_some() && members.len() == 1;
             for (name, endpoint) in members {
                 let mut slot = match known.remove(&(server.name.clone(), endpoint.clone())) {
                     Some(slot) => self.keep(slot, server, checks, now),
@@ -355,7 +355,7 @@ impl Publisher {
                             self.create(pool, server, (name, endpoint), &state.gate, now);
                         self.begin_agent(&mut slot, agent.as_deref(), now);
                         slot.warmth = Warmth::new(!served);
-                        if let Some(words) = words.get(&server.name).filter(|_| is_name) {
+                        if let Some(words) = words.get(&server.name).filter(|_| host.is_some()) {
                             slot.take_words(words);
                         }
                         self.take_given(pool, &mut slot, now);
@@ -368,10 +368,7 @@ impl Publisher {
                 slot.file_room = server.connections_max;
                 slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);
                 slot.apply_limit(pool);
-                slot.member.set_host(match &server.address {
-                    Address::Name(host, _) => Some(host.clone()),
-                    Address::Ip(_) | Address::Unix(_) => None,
-                });
+                slot.member.set_host(host.clone());
                 let (pool, at) = (pool.name.clone(), kept.len());
                 self.places.insert(slot.member.id, Place { pool, at });
                 kept.push(slot);
@@ -652,6 +649,14 @@ impl Publisher {
                 self.drain_removed(leaving, false, now);
             }
         }
+    }
+}
+
+/// The DNS name by which a server is found.
+fn host_of(address: &Address) -> Option<Arc<str>> {
+    match address {
+        Address::Name(host, _) => Some(host.clone()),
+        Address::Ip(_) | Address::Unix(_) => None,
     }
 }
 

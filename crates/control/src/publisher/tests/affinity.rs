@@ -149,6 +149,15 @@ impl Scene {
     }
 }
 
+/// A client that was bound to `a` while that was like the others.
+fn bound_to_a(alike: &str, config: &str) -> (Scene, Client) {
+    let mut scene = Scene::running(alike);
+    let client = scene.client("a");
+    scene.reload(config);
+    scene.pass(1000);
+    (scene, client)
+}
+
 /// Brings `a` into the state that a row names; the client was bound to it before. What is returned is held meanwhile.
 fn bring(row: &str, affinity: &str) -> Option<(Scene, Client, Option<Lease>)> {
     let http = "health_check: { path: / }";
@@ -165,12 +174,8 @@ fn bring(row: &str, affinity: &str) -> Option<(Scene, Client, Option<Lease>)> {
     };
     let config = format!("zone: near\n{}", pool(affinity, first, each, settings));
     let without = config.replace("{ name: a, address: '10.0.0.0:80',  }, ", "");
-    // It was bound while the server was like the others.
     let alike = format!("zone: near\n{}", pool(affinity, each, each, settings));
-    let mut scene = Scene::running(&alike);
-    let client = scene.client("a");
-    scene.reload(&config);
-    scene.pass(1000);
+    let (mut scene, client) = bound_to_a(&alike, &config);
     let mut held = None;
     match row {
         "healthy"
