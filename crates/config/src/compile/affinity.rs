@@ -254,7 +254,7 @@ fn compile_cookie(
     let by_dns = named.find(|it| matches!(it.address, Address::Name(..)));
     if let (Some(server), Some(value)) = (by_dns, &raw.value) {
         let message = format!(
-            "the server `{0}` is found by DNS: with `value: name` the cookie is `{0}@ADDRESS`, so clients see where it is; `value: opaque` hides it",
+            "the server `{0}` is found by DNS: with `value: name` the cookie is `{0}@ADDRESS` where it has several addresses, so clients see where it is; `value: opaque` hides it",
             server.name
         );
         report.note(Kind::Secret, value.span, message);

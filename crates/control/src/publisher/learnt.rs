@@ -87,7 +87,7 @@ impl Taught {
             {
                 continue;
             }
-            let Some(tag) = self.tag_of(&slot.identity) else {
+            let Some(tag) = self.tag_of(&member.name) else {
                 continue;
             };
             if let Some(tagged) = self.tagged_mut(tag) {

@@ -114,8 +114,8 @@ pub(super) struct Slot {
     pub(super) asked: Option<u64>,
     /// The name that the config gives it; several members share one when it is a DNS name.
     pub(super) configured: Arc<str>,
-    /// What clients are bound to: its name, with its address if that was found by a DNS name. Alike on every node, so it
-    /// does not hang on how many addresses the name has, or had before.
+    /// Its name, with its address if that was found by a DNS name. Alike on every node, so it does not hang on how many
+    /// addresses the name has, or had before.
     pub(super) identity: Arc<str>,
     /// The hash of that: its place in rings.
     pub(super) hash_name: u64,
@@ -143,6 +143,14 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn answers_to(&self, name: &str) -> bool {
         *self.member.name == *name || *self.configured == *name
+    }
+
+    /// What a client may carry, beside its name, that means it: with its address where it is known by the name alone, as
+    /// another node may know it, and the other way round while the name has no other address.
+    fn other_name<'a>(&'a self, server: &'a Server, alone: bool) -> Option<&'a str> {
+        let names = [Some(&*self.identity), alone.then_some(&*server.name)];
+        let mut others = names.into_iter().flatten();
+        others.find(|name| **name != *self.member.name)
     }
 
     pub(super) fn weight(&self) -> u32 {
@@ -362,8 +370,9 @@ impl Publisher {
                         slot
                     }
                 };
-                slot.text = names.of(&slot.identity);
-                slot.alias = alone.then(|| names.of(&server.name));
+                slot.text = names.of(&slot.member.name);
+                let other = slot.other_name(server, alone).map(|name| names.of(name));
+                slot.alias = other;
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 slot.file_room = server.connections_max;
                 slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);
