@@ -300,6 +300,12 @@ fn finish(
         Ok(responded) => responded,
         Err(fault) => {
             let is_cut = cx.conn.worker.cuts(&lease.member);
+            if let Some(exchange) = server.stream.exchange()
+                && fault.is_loss()
+                && !exchange.is_first_lost()
+            {
+                cx.doubt.excuse();
+            }
             return Err(response_fault(fault, seen, is_cut, &server));
         }
     };

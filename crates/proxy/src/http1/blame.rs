@@ -91,7 +91,10 @@ impl Time {
 /// Servers that had the request and closed without a word. One that does so alone is charged; where another one does the
 /// same it is the request that none bears, and nobody is.
 #[derive(Default)]
-pub(super) struct Doubt(RefCell<Suspect>);
+pub(super) struct Doubt {
+    suspect: RefCell<Suspect>,
+    excused: Cell<bool>,
+}
 
 #[derive(Default)]
 enum Suspect {
@@ -102,10 +105,20 @@ enum Suspect {
 }
 
 impl Doubt {
+    /// What the last try came to is charged already: the connection that it shared with other requests has ended.
+    pub(super) fn excuse(&self) {
+        self.excused.set(true);
+    }
+
+    /// Whether that is so, for once.
+    pub(super) fn take_excuse(&self) -> bool {
+        self.excused.take()
+    }
+
     /// This server has closed on it.
     #[cold]
     pub(super) fn add(&self, worker: &Worker, member: &Arc<Member>, reason: Reason) {
-        let mut suspect = self.0.borrow_mut();
+        let mut suspect = self.suspect.borrow_mut();
         *suspect = match std::mem::take(&mut *suspect) {
             Suspect::Nobody => Suspect::Server(member.clone(), reason),
             Suspect::Server(first, before) if first.id == member.id => {
@@ -126,7 +139,7 @@ impl Doubt {
 
     /// Another server has answered, or no further one is asked.
     pub(super) fn settle(&self, worker: &Worker) {
-        if let Suspect::Server(member, reason) = self.0.take() {
+        if let Suspect::Server(member, reason) = self.suspect.take() {
             outcome::ended(worker, &member, reason, false);
         }
     }

@@ -276,7 +276,7 @@ async fn forward(
             Ok(done) => return Ok(done),
             Err(Fault::Final(mut unserved)) => {
                 unserved.reason = cx.time.judge(unserved.reason);
-                log.count_end(unserved.reason);
+                count_end(cx, unserved.reason, log);
                 return Err(unserved);
             }
             Err(Fault::Cut(reason)) => return Ok(cut(cx, block, reason, log).await.into()),
@@ -295,10 +295,18 @@ async fn forward(
     }
 }
 
+/// Counts that the last server gave no whole answer, for this reason.
+fn count_end(cx: &Cx<'_>, reason: Reason, log: &Log) {
+    match &log.member {
+        Some(member) if cx.doubt.take_excuse() => outcome::unjudged(&cx.conn.worker, member),
+        _ => log.count_end(reason),
+    }
+}
+
 /// The answer has begun and cannot be finished.
 async fn cut(cx: &Cx<'_>, block: &mut Block, reason: Reason, log: &mut Log) -> Next {
     let reason = cx.time.judge(reason);
-    log.count_end(reason);
+    count_end(cx, reason, log);
     log.note(reason);
     if !cx.is_call {
         return Next::Reset;
@@ -358,7 +366,9 @@ fn try_again(
     let Some(member) = log.member.clone() else {
         return Err(reason);
     };
-    if again.is_doubtful() {
+    if cx.doubt.take_excuse() {
+        outcome::unjudged(&cx.conn.worker, &member);
+    } else if again.is_doubtful() {
         cx.doubt.add(&cx.conn.worker, &member, reason);
     } else {
         again.count(&cx.conn.worker, &member);

@@ -146,6 +146,16 @@ pub(super) enum ResponseFault {
     ClientGone,
 }
 
+impl ResponseFault {
+    /// Whether a connection that carries many requests has ended.
+    pub(super) fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended { .. } | Self::Broken(Reason::ServerClosed)
+        )
+    }
+}
+
 /// Reads a response and passes it on.
 pub(super) async fn respond(
     on: &Responding<'_>,

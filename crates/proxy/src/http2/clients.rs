@@ -13,6 +13,7 @@ use control::reason::Reason;
 use control::record::Record;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
+use rules::forward;
 use wire::http1::Method;
 use wire::http2::{Body, CONTROL_WINDOW, Flood, FrameWatch, PREFACE, Rate};
 
@@ -61,7 +62,7 @@ pub(crate) async fn serve(
     first: Vec<u8>,
 ) {
     let began = net::clock();
-    let Some(limits) = Limits::of(&worker, &listening) else {
+    let Some(limits) = Limits::of(&worker, &listening, peer) else {
         return;
     };
     let watch = FrameWatch::of_client(CONTROL_FRAMES_MAX);
@@ -201,13 +202,22 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(worker: &Worker, listening: &Listening) -> Option<Self> {
+    fn of(worker: &Worker, listening: &Listening, peer: Option<SocketAddr>) -> Option<Self> {
         let (world, index) = listening.place(worker);
-        let Protocol::Http(http) = &world.world.snapshot.listeners.get(index)?.protocol else {
+        let listener = world.world.snapshot.listeners.get(index)?;
+        let Protocol::Http(http) = &listener.protocol else {
             return None;
         };
+        let mut http2 = http.http2.clone()?;
+        let trusted = |peer: SocketAddr| {
+            forward::is_trusted(peer.ip().to_canonical(), &listener.trusted_proxies)
+        };
+        if peer.is_some_and(trusted) {
+            // It brings what many clients give up.
+            http2.resets = None;
+        }
         Some(Self {
-            http2: http.http2.clone()?,
+            http2,
             head_bytes: http.limits.header_bytes,
             header: http.timeouts.header,
             keep_alive: http.timeouts.keep_alive,

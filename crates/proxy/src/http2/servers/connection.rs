@@ -85,6 +85,8 @@ pub(super) struct Connection {
     task: RefCell<Option<Waker>>,
     /// Once it is open.
     carrier: RefCell<Weak<Carrier>>,
+    /// A request has been charged to its server for its end.
+    charged: Cell<bool>,
     /// Who waits until it is open, or for a place on it.
     waiting: RefCell<Vec<Waker>>,
     pub(super) scratch: RefCell<RequestHead>,
@@ -111,6 +113,7 @@ impl Connection {
             order: Cell::new(Order::Nothing),
             task: RefCell::default(),
             carrier: RefCell::default(),
+            charged: Cell::new(false),
             waiting: RefCell::default(),
             scratch: RefCell::default(),
             unread: Rc::default(),
@@ -268,6 +271,11 @@ impl Connection {
         let ahead = streams.saturating_mul(SEND_BUFFER_BYTES);
         let carrier = self.carrier.borrow().upgrade();
         carrier.map_or(Taken::NOTHING, |carrier| carrier.taken(ahead))
+    }
+
+    /// Whether this is the first request to be charged with its end.
+    pub(super) fn is_first_lost(&self) -> bool {
+        !self.charged.replace(true)
     }
 
     /// Takes no further request.

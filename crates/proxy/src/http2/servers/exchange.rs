@@ -76,6 +76,11 @@ impl Exchange {
         self.place.fresh
     }
 
+    /// Whether nobody has been charged yet with the end of its connection, which all requests on it have met.
+    pub(crate) fn is_first_lost(&self) -> bool {
+        self.place.connection.is_first_lost()
+    }
+
     /// Has its connection be taken for one that refuses requests.
     pub(crate) fn tire(&self) {
         self.place.connection.tire();
