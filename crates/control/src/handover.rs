@@ -250,6 +250,51 @@ pub struct LiveName {
     pub due_ms: u64,
 }
 
+/// What is said of servers while the process before this one still drains: it is to obey, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Word {
+    /// What [`Obeyed`] names it by.
+    pub number: u64,
+    /// Their pool.
+    pub pool: String,
+    /// Each by its name in the config and its address; none: it only asks whether all words before it have been obeyed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<(String, String)>,
+    /// Their new state: `ready`, `drain` or `disabled`; `None`: it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Their new weight (0-1000); `None`: it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// They drain, whatever `state` says; where that is over, clients that were bound to them move from the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<LiveDrain>,
+}
+
+/// What came of a [`Word`], once it is done; of a drain what its receipt says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Obeyed {
+    /// The word's.
+    pub number: u64,
+    /// Picks after the drain began, affinity aside.
+    #[serde(skip_serializing_if = "is_default")]
+    pub new_picks: u64,
+    /// Picks by affinity while it drained.
+    #[serde(skip_serializing_if = "is_default")]
+    pub affinity_picks: u64,
+    /// Requests that ended by themselves.
+    #[serde(skip_serializing_if = "is_default")]
+    pub finished: u64,
+    /// Requests that were cut.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cut: u64,
+    /// Requests in use when another word ended the drain; `None`: it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+}
+
 impl LiveServer {
     /// Whether an operator has said anything of it.
     #[must_use]

@@ -10,6 +10,7 @@ use balance::outlier::{Failure, Streak};
 use wire::agent_check::AgentLine;
 
 use crate::fairness::Teller;
+use crate::handover::Obeyed;
 use crate::live::ListenerState;
 use crate::metrics::PauseCause;
 use crate::publisher::Changes;
@@ -117,6 +118,12 @@ pub enum Event {
         /// Its addresses and for how long they hold, or what went wrong.
         answer: Result<(Vec<IpAddr>, Duration), String>,
     },
+    /// The process before this one has done what it was told.
+    Obeyed(Obeyed),
+    /// The process before this one drains and says nothing: who waits for it waits in vain.
+    PredecessorSilent,
+    /// The process before this one has ended.
+    PredecessorEnded,
 }
 
 /// What an operator wants.
@@ -265,6 +272,30 @@ pub struct Receipt {
     pub handed_over: Option<u64>,
     /// How long it took.
     pub took_ms: u64,
+}
+
+impl Receipt {
+    /// Adds what another process's part of the same drain came to.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.new_picks = self.new_picks.saturating_add(other.new_picks);
+        self.affinity_picks = self.affinity_picks.saturating_add(other.affinity_picks);
+        self.finished = self.finished.saturating_add(other.finished);
+        self.add_cut(other.cut.iter().map(|cut| cut.count).sum());
+        let left = self.left.into_iter().chain(other.left);
+        self.left = left.reduce(u64::saturating_add);
+    }
+
+    /// Adds what was cut at the deadline.
+    pub(crate) fn add_cut(&mut self, count: u64) {
+        match self.cut.first_mut() {
+            Some(cut) => cut.count = cut.count.saturating_add(count),
+            None if count == 0 => {}
+            None => self.cut.push(Cut {
+                reason: "deadline",
+                count,
+            }),
+        }
+    }
 }
 
 /// Requests that were ended by us.

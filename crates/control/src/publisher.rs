@@ -18,6 +18,7 @@ mod outlier;
 mod own_word;
 mod pauses;
 mod pools;
+mod predecessor;
 mod subsets;
 mod view;
 
@@ -35,6 +36,7 @@ use balance::{Quantile, State};
 use config::{AgentCheck, HealthCheck, Secret, Snapshot};
 
 use crate::capacity::Outlook;
+use crate::handover::{Obeyed, Word};
 use crate::live::{Endpoint, ListenerState, RouteState};
 use crate::message::{Answer, Event, Reply};
 use crate::metrics::{PauseCause, PerWorker};
@@ -46,6 +48,7 @@ use drain::{EndedDrain, Leaving, PendingDrain};
 use drill::Drill;
 pub use health::word as verdict_word;
 use pools::{Place, PoolEntry};
+use predecessor::Predecessor;
 
 /// Views of one pool are built at most this often.
 const VIEW_EVERY: Duration = Duration::from_millis(10);
@@ -60,6 +63,8 @@ const RESOLVE_MIN: Duration = Duration::from_secs(1);
 const RESOLVE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Listeners, and routes, that no config has any more whose counts are kept.
 const GONE_MAX: usize = 10_000;
+/// The largest weight of a server.
+const WEIGHT_MAX: u32 = 1000;
 /// Servers that one name may stand for.
 const ADDRESSES_MAX: usize = 256;
 
@@ -81,6 +86,10 @@ pub enum Action {
     Log(Notice),
     /// Answer a command.
     Reply(Reply, Answer),
+    /// Tell the process before this one, and report [`Event::Obeyed`] with the same number.
+    Forward(Word),
+    /// Tell the process after this one what came of its word.
+    Obeyed(Obeyed),
 }
 
 /// One probe to be sent.
@@ -259,6 +268,7 @@ pub struct Publisher {
     dirty: BTreeMap<Arc<str>, Duration>,
     drains: Vec<PendingDrain>,
     ended_drains: Vec<EndedDrain>,
+    predecessor: Predecessor,
     drills: Vec<Drill>,
     /// When pools' loads were looked at last.
     measured: Option<Duration>,
@@ -303,6 +313,7 @@ impl Publisher {
             dirty: BTreeMap::new(),
             drains: Vec::new(),
             ended_drains: Vec::new(),
+            predecessor: Predecessor::default(),
             drills: Vec::new(),
             measured: None,
             leaving: BTreeMap::new(),
@@ -397,6 +408,9 @@ impl Publisher {
                 counted,
             } => self.handle_sources(&pool, teller, *counted, now),
             Event::Paused { listener, cause } => self.pauses.handle(&listener, cause, now),
+            Event::Obeyed(obeyed) => self.handle_obeyed(&obeyed, now),
+            Event::PredecessorSilent => self.handle_predecessor_silent(),
+            Event::PredecessorEnded => self.handle_predecessor_ended(),
         }
     }
 
@@ -410,11 +424,27 @@ impl Publisher {
         reply: Reply,
         now: Duration,
     ) {
-        let answer = match self.set(pool, server, state, weight, now) {
-            Ok(()) => Answer::Done,
-            Err(why) => Answer::NotFound(why),
+        let known = match weight {
+            Some(weight) if weight > WEIGHT_MAX => Err("a weight is 0 to 1000".to_owned()),
+            _ => self.named(pool, server),
         };
-        self.actions.push_back(Action::Reply(reply, answer));
+        let (pool, members) = match known {
+            Ok(known) => known,
+            Err(why) => {
+                self.actions
+                    .push_back(Action::Reply(reply, Answer::NotFound(why)));
+                return;
+            }
+        };
+        let word = Word {
+            state: state.map(|state| state.to_string()),
+            weight,
+            ..Word::default()
+        };
+        let number = self.forward(&pool, &members, word);
+        self.set(&pool, &members, state, weight, now);
+        self.predecessor
+            .answer(number, (vec![reply], Answer::Done), &mut self.actions, now);
     }
 
     /// When [`Publisher::handle_timeout`] wants to be called, if nothing happens before.
@@ -512,39 +542,40 @@ impl Publisher {
         (listeners, routes)
     }
 
-    fn set(
-        &mut self,
-        pool: &str,
-        server: &str,
-        state: Option<State>,
-        weight: Option<u32>,
-        now: Duration,
-    ) -> Result<(), String> {
-        if weight.is_some_and(|weight| weight > 1000) {
-            return Err("a weight is 0 to 1000".to_owned());
-        }
+    /// The members that an operator means, and their pool's name; or why there are none.
+    fn named(&self, pool: &str, server: &str) -> Result<(Arc<str>, Vec<u32>), String> {
         let entry = self
             .pools
             .get(pool)
             .ok_or_else(|| format!("no pool `{pool}`"))?;
-        let name = entry.state.name.clone();
         let named = entry.slots.iter().filter(|slot| slot.answers_to(server));
         let members: Vec<u32> = named.map(|slot| slot.member.id).collect();
         if members.is_empty() {
             return Err(format!("no server `{server}` in pool `{pool}`"));
         }
+        Ok((entry.state.name.clone(), members))
+    }
+
+    fn set(
+        &mut self,
+        pool: &Arc<str>,
+        members: &[u32],
+        state: Option<State>,
+        weight: Option<u32>,
+        now: Duration,
+    ) {
         if state.is_some_and(|state| state != State::Drain) {
             // A new word ends a drain that waits; its receipt says what was so far, and is made before new picks are.
-            self.end_drains(&members, now);
+            self.end_drains(members, now);
         }
         if state == Some(State::Ready) {
-            self.end_drills(&members, now);
+            self.end_drills(members, now);
         }
         let slots = self.pools.get_mut(pool).map(|entry| &mut entry.slots);
         for slot in slots
             .into_iter()
             .flatten()
-            .filter(|slot| slot.answers_to(server))
+            .filter(|slot| members.contains(&slot.member.id))
         {
             if let Some(state) = state {
                 slot.take_operator(state);
@@ -555,7 +586,7 @@ impl Publisher {
                     self.actions.push_back(Action::CloseIdle(slot.member.id));
                 }
                 self.actions.push_back(Action::Log(Notice::Operator {
-                    pool: name.clone(),
+                    pool: pool.clone(),
                     server: slot.member.name.clone(),
                     what: format!("state {state}"),
                 }));
@@ -563,7 +594,7 @@ impl Publisher {
             if let Some(weight) = weight {
                 slot.weight_word = Some(weight);
                 self.actions.push_back(Action::Log(Notice::Operator {
-                    pool: name.clone(),
+                    pool: pool.clone(),
                     server: slot.member.name.clone(),
                     what: format!("weight {weight}"),
                 }));
@@ -571,9 +602,8 @@ impl Publisher {
         }
         self.words_version += 1;
         // An operator sees what the answer says: at once, whenever the last view was built.
-        self.dirty.insert(name, now);
+        self.dirty.insert(pool.clone(), now);
         self.build_due_views(now);
-        Ok(())
     }
 
     fn mark_dirty(&mut self, pool: &Arc<str>, now: Duration) {

@@ -22,16 +22,16 @@ mod upgrade;
 mod watching;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use admin::{AdminState, Console};
 use agents::{Acme, Agents, Resolver, Watch};
 use anyhow::Context as _;
-use config::{Diagnostic, Severity, Snapshot};
+use config::{Bind, Diagnostic, Severity, Snapshot};
 use control::message::Message;
 use control::publisher::Publisher;
 use control::world::{Hub, Phase, World};
@@ -45,7 +45,7 @@ use admin_listener::AdminTask;
 use shell::{Shell, Upgrading};
 use signals::Signals;
 use state_file::StateFile;
-use upgrade::{Invocation, Predecessor};
+use upgrade::{Following, Invocation, Predecessor};
 use watching::Watching;
 
 /// Threads of the runtime beside traffic.
@@ -274,16 +274,8 @@ async fn start(
         buffer_bytes_max = parts.hub.memory.max(),
         "started"
     );
-    let drains = Arc::new(AtomicBool::new(false));
-    if let Some(predecessor) = predecessor {
-        // It is gone: then this is the process that serves, all the more.
-        if let Err(why) = predecessor.ready(&sockets.left()) {
-            tracing::warn!("{why}");
-        }
-        predecessor.follow(parts.console.clone(), drains.clone());
-    } else {
-        activation::warn_of(&sockets.left());
-    }
+    let room = (parts.console.clone(), parts.sender.clone());
+    let following = follow(predecessor, &sockets.left(), &mut parts.publisher, room);
     drop(sockets);
     let start = |listener| AdminTask::start(listener, &parts.console);
     let admin = match parts.admin.map(start).transpose() {
@@ -326,8 +318,33 @@ async fn start(
         reloads: reload::Reloads::default(),
         ending: None,
         cut: 0,
-        upgrading: Upgrading::new(config.options.upgrades.then_some(config.invocation), drains),
+        upgrading: Upgrading::new(
+            config.options.upgrades.then_some(config.invocation),
+            following,
+        ),
     })
+}
+
+/// Says that this process serves: from here on the one before it, if there is one, drains.
+fn follow(
+    predecessor: Option<Predecessor>,
+    left: &BTreeSet<Bind>,
+    publisher: &mut Publisher,
+    (console, sender): (Console, UnboundedSender<Message>),
+) -> Option<Following> {
+    let Some(predecessor) = predecessor else {
+        activation::warn_of(left);
+        return None;
+    };
+    // It is gone: then this is the process that serves, all the more.
+    if let Err(why) = predecessor.ready(left) {
+        tracing::warn!("{why}");
+    }
+    let following = predecessor.follow(console, sender);
+    if following.obeys() {
+        publisher.follow_predecessor();
+    }
+    Some(following)
 }
 
 /// Everything that can fail, made and not yet visible.

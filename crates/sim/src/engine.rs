@@ -370,8 +370,12 @@ impl<'a> Engine<'a> {
                 }
                 Action::Reply(reply, answer) => reply(answer),
                 Action::AskAgent(probe) => self.ask_agent(&probe),
-                // No config here has a name, and no story a drill.
-                Action::Resolve(_) | Action::CloseIdle(_) | Action::Sever(_) => {}
+                // No config here has a name, and no story a drill or an upgrade.
+                Action::Resolve(_)
+                | Action::CloseIdle(_)
+                | Action::Sever(_)
+                | Action::Forward(_)
+                | Action::Obeyed(_) => {}
             }
         }
         while let Ok(answer) = self.answers.1.try_recv() {

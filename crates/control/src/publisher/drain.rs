@@ -9,9 +9,11 @@ use std::time::Duration;
 use balance::{OnDrain, State};
 
 use super::handover::millis;
+use super::predecessor::{Elsewhere, Predecessor};
 use super::{Action, Notice, Publisher};
+use crate::handover::{LiveDrain, Word};
 use crate::live::Member;
-use crate::message::{Answer, Cut, Receipt, Reply};
+use crate::message::{Answer, Receipt, Reply};
 use handed::Carried;
 
 pub(super) use handed::EndedDrain;
@@ -49,6 +51,10 @@ pub(super) struct PendingDrain {
     is_handed_over: bool,
     /// Requests in use when another word ended it.
     left: Option<u64>,
+    /// Its part in the process before this one, where that drains, too.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// The number of the word by which the process after this one asked for it.
+    pub(super) asked_by: Option<u64>,
     pub(super) look_at: Duration,
 }
 
@@ -88,55 +94,75 @@ impl Publisher {
         reply: Reply,
         now: Duration,
     ) {
-        let Some(entry) = self.pools.get(pool) else {
-            self.actions.push_back(Action::Reply(
-                reply,
-                Answer::NotFound(format!("no pool `{pool}`")),
-            ));
-            return;
+        let (pool, members) = match self.named(pool, server) {
+            Ok(known) => known,
+            Err(why) => {
+                self.actions
+                    .push_back(Action::Reply(reply, Answer::NotFound(why)));
+                return;
+            }
         };
-        let name = entry.state.name.clone();
-        let timeout = timeout.or(entry.config.drain_timeout);
+        let own = self.pools.get(&pool).and_then(|it| it.config.drain_timeout);
+        let timeout = timeout.or(own);
+        let word = Word {
+            drain: Some(LiveDrain {
+                left_ms: timeout.map(millis),
+                ..LiveDrain::default()
+            }),
+            ..Word::default()
+        };
+        let number = self.forward(&pool, &members, word);
         let deadline = timeout.map(|timeout| now.saturating_add(timeout));
-        let named = entry.slots.iter().filter(|slot| slot.answers_to(server));
-        let again: Vec<u32> = named.map(|slot| slot.member.id).collect();
-        self.forget_ended_drains(&again);
-        self.follow_later_word(&again, deadline, now);
-        let Some(entry) = self.pools.get_mut(&name) else {
-            return;
-        };
-        let affinity = entry.config.affinity.as_ref();
-        let keeps = affinity.is_some_and(|it| it.on_drain == OnDrain::Keep);
-        let mut members = Vec::new();
-        for slot in entry
-            .slots
-            .iter_mut()
-            .filter(|slot| slot.answers_to(server))
-        {
-            slot.word = Some(State::Drain);
-            slot.member.set_cut(false);
-            slot.member.set_drained(!keeps);
-            members.push(Held::new(slot.member.clone(), keeps.then_some(now)));
-            self.actions.push_back(Action::CloseIdle(slot.member.id));
-            self.actions.push_back(Action::Log(Notice::Operator {
-                pool: name.clone(),
-                server: slot.member.name.clone(),
-                what: "drain".to_owned(),
-            }));
-        }
-        if members.is_empty() {
-            let why = format!("no server `{server}` in pool `{pool}`");
-            self.actions
-                .push_back(Action::Reply(reply, Answer::NotFound(why)));
-            return;
-        }
-        self.words_version += 1;
-        self.drains.push(PendingDrain {
+        let drain = PendingDrain {
             replies: vec![reply],
+            elsewhere: number.map(Elsewhere::Awaited),
+            ..self.begin_drain((&pool, &members), deadline, false, now)
+        };
+        self.go_on_with(drain, &pool, now);
+    }
+
+    /// From here on nothing is picked but by clients that are bound to them and may stay. `move_at_once`: they may not,
+    /// whatever the pool says.
+    pub(super) fn begin_drain(
+        &mut self,
+        (pool, members): (&Arc<str>, &[u32]),
+        deadline: Option<Duration>,
+        move_at_once: bool,
+        now: Duration,
+    ) -> PendingDrain {
+        self.forget_ended_drains(members);
+        self.follow_later_word(members, deadline, now);
+        let mut all = Vec::new();
+        if let Some(entry) = self.pools.get_mut(pool) {
+            let affinity = entry.config.affinity.as_ref();
+            let keeps = affinity.is_some_and(|it| it.on_drain == OnDrain::Keep) && !move_at_once;
+            for slot in entry
+                .slots
+                .iter_mut()
+                .filter(|slot| members.contains(&slot.member.id))
+            {
+                slot.word = Some(State::Drain);
+                slot.member.set_cut(false);
+                slot.member.set_drained(!keeps);
+                all.push(Held::new(slot.member.clone(), keeps.then_some(now)));
+                self.actions.push_back(Action::CloseIdle(slot.member.id));
+                self.actions.push_back(Action::Log(Notice::Operator {
+                    pool: pool.clone(),
+                    server: slot.member.name.clone(),
+                    what: "drain".to_owned(),
+                }));
+            }
+        }
+        PendingDrain {
             deadline,
-            ..PendingDrain::new(members, now)
-        });
-        self.mark_dirty(&name, now);
+            ..PendingDrain::new(all, now)
+        }
+    }
+
+    pub(super) fn go_on_with(&mut self, drain: PendingDrain, pool: &Arc<str>, now: Duration) {
+        self.words_version += 1;
+        self.drains.push(drain);
+        self.mark_dirty(pool, now);
         self.build_due_views(now);
         self.look_at_drains(now);
     }
@@ -161,14 +187,39 @@ impl Publisher {
         }
     }
 
+    fn drains_and_ends(&mut self) -> (&mut Vec<PendingDrain>, Ends<'_>) {
+        let ends = Ends {
+            actions: &mut self.actions,
+            ended: &mut self.ended_drains,
+            predecessor: &mut self.predecessor,
+        };
+        (&mut self.drains, ends)
+    }
+
+    /// The process ends, or all that it holds is cut now: the process after this one hears what its drains have come to.
+    pub fn conclude_drains(&mut self, now: Duration) {
+        let (drains, mut ends) = self.drains_and_ends();
+        drains.retain_mut(|drain| {
+            if drain.asked_by.is_none() {
+                return true;
+            }
+            for held in &mut drain.members {
+                held.note_picks();
+                held.cut = held.cut.max(u64::from(held.member.cell.in_use()));
+            }
+            ends.end(drain, now);
+            false
+        });
+    }
+
     pub(super) fn look_at_drains(&mut self, now: Duration) {
-        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
+        let (drains, mut ends) = self.drains_and_ends();
         // Who waits for a server that lets nobody in any more is to hear of it.
         let mut closed = Vec::new();
         let mut close = |drain: &PendingDrain| {
             closed.extend(drain.members.first().map(|held| held.member.pool.clone()));
         };
-        self.drains.retain_mut(|drain| {
+        drains.retain_mut(|drain| {
             if drain.look_at > now {
                 return true;
             }
@@ -190,14 +241,15 @@ impl Publisher {
                     .iter_mut()
                     .all(|held| held.is_done(closed, now));
             if idle || drain.cutting.as_ref().is_some_and(|it| it.until <= now) {
-                end(drain, actions, ended, now);
+                ends.end(drain, now);
                 close(drain);
                 return false;
             }
             if let Some(cutting) = &mut drain.cutting {
                 if cutting.again_at <= now {
                     cutting.again_at = now.saturating_add(CUT_AGAIN);
-                    actions.extend(drain.members.iter().filter_map(Held::cut_again));
+                    ends.actions
+                        .extend(drain.members.iter().filter_map(Held::cut_again));
                 }
             } else if drain.deadline.is_some_and(|deadline| deadline <= now) {
                 drain.cutting = Some(Cutting {
@@ -207,9 +259,9 @@ impl Publisher {
                 for held in &mut drain.members {
                     held.cut = u64::from(held.member.cell.in_use());
                     held.member.set_cut(true);
-                    actions.push_back(Action::Cut(held.member.id));
+                    ends.actions.push_back(Action::Cut(held.member.id));
                     if held.cut > 0 {
-                        actions.push_back(Action::Log(Notice::Cut {
+                        ends.actions.push_back(Action::Log(Notice::Cut {
                             pool: held.member.pool.clone(),
                             server: held.member.name.clone(),
                             count: held.cut,
@@ -229,8 +281,8 @@ impl Publisher {
     /// A server that drains is drained once more: how long that may take is for the later word to say. What was to be
     /// cut by then has been.
     fn follow_later_word(&mut self, members: &[u32], deadline: Option<Duration>, now: Duration) {
-        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
-        self.drains.retain_mut(|drain| {
+        let (drains, mut ends) = self.drains_and_ends();
+        drains.retain_mut(|drain| {
             let is_one = |held: &&mut Held| members.contains(&held.member.id);
             let mut same = drain.members.iter_mut().filter(is_one).peekable();
             if same.peek().is_none() {
@@ -240,7 +292,7 @@ impl Publisher {
                 *last = now;
             }
             if drain.cutting.is_some() {
-                end(drain, actions, ended, now);
+                ends.end(drain, now);
                 return false;
             }
             (drain.deadline, drain.deadline_set) = (deadline, now);
@@ -252,8 +304,8 @@ impl Publisher {
     /// Ends the drains of a server that is about to be given another word.
     pub(super) fn end_drains(&mut self, members: &[u32], now: Duration) {
         self.forget_ended_drains(members);
-        let (actions, ended) = (&mut self.actions, &mut self.ended_drains);
-        self.drains.retain_mut(|drain| {
+        let (drains, mut ends) = self.drains_and_ends();
+        drains.retain_mut(|drain| {
             let same = drain
                 .members
                 .iter()
@@ -261,27 +313,41 @@ impl Publisher {
             if same {
                 let in_use = |held: &Held| u64::from(held.member.cell.in_use());
                 drain.left = Some(drain.members.iter().map(in_use).sum());
-                end(drain, actions, ended, now);
+                ends.end(drain, now);
             }
             !same
         });
     }
 }
 
-/// From here on its servers let in nobody who was bound to them, either. Tells all who wait, or may ask yet.
-fn end(
-    drain: &mut PendingDrain,
-    actions: &mut VecDeque<Action>,
-    ended: &mut Vec<EndedDrain>,
-    now: Duration,
-) {
-    for held in &drain.members {
-        held.member.set_drained(true);
-    }
-    let receipt = drain.receipt(now);
-    actions.extend(drain.answer(&receipt));
-    if drain.carried.is_some() {
-        ended.push(EndedDrain::new(drain, receipt));
+/// Where what a drain has come to goes.
+struct Ends<'a> {
+    actions: &'a mut VecDeque<Action>,
+    ended: &'a mut Vec<EndedDrain>,
+    predecessor: &'a mut Predecessor,
+}
+
+impl Ends<'_> {
+    /// From here on its servers let in nobody who was bound to them, either. Tells all who wait, or may ask yet.
+    fn end(&mut self, drain: &mut PendingDrain, now: Duration) {
+        for held in &drain.members {
+            held.member.set_drained(true);
+        }
+        let receipt = drain.receipt(now);
+        if let Some(number) = drain.asked_by {
+            self.actions
+                .push_back(Action::Obeyed(receipt.obeyed(number)));
+        }
+        if drain.carried.is_some() {
+            self.ended.push(EndedDrain::new(drain, receipt.clone()));
+        }
+        let number = match drain.elsewhere {
+            Some(Elsewhere::Awaited(number)) => Some(number),
+            Some(Elsewhere::Done(_)) | None => None,
+        };
+        let replies = std::mem::take(&mut drain.replies);
+        let answer = (replies, Answer::Drained(receipt));
+        self.predecessor.answer(number, answer, self.actions, now);
     }
 }
 
@@ -298,6 +364,8 @@ impl PendingDrain {
             carried: None,
             is_handed_over: false,
             left: None,
+            elsewhere: None,
+            asked_by: None,
             look_at: now,
         }
     }
@@ -327,20 +395,11 @@ impl PendingDrain {
             held.add_to(&mut receipt);
             cut += held.cut;
         }
-        if cut > 0 {
-            receipt.cut.push(Cut {
-                reason: "deadline",
-                count: cut,
-            });
+        receipt.add_cut(cut);
+        if let Some(Elsewhere::Done(other)) = &self.elsewhere {
+            receipt.add(other);
         }
         receipt
-    }
-
-    /// Tells all who wait.
-    fn answer(&mut self, receipt: &Receipt) -> impl Iterator<Item = Action> {
-        let replies = std::mem::take(&mut self.replies).into_iter();
-        let receipt = receipt.clone();
-        replies.map(move |reply| Action::Reply(reply, Answer::Drained(receipt.clone())))
     }
 }
 

@@ -10,7 +10,7 @@ use balance::health::{Cause, Verdict};
 use config::{Address, Pool, Snapshot};
 
 use super::pools::{PoolEntry, Slot, words_of_names};
-use super::{Publisher, RESOLVE_MIN, verdict_word};
+use super::{Publisher, RESOLVE_MIN, WEIGHT_MAX, verdict_word};
 use crate::handover::{Live, LiveHealth, LiveLearnt, LiveName, LiveServer};
 use crate::live::Endpoint;
 
@@ -185,7 +185,7 @@ impl Publisher {
         let ago = now.saturating_sub(self.given.at);
         self.resume_drain((pool, slot), given.drain, now, ago);
         if given.file_weight == Some(slot.file_weight) {
-            slot.weight_word = given.weight.filter(|weight| *weight <= 1000);
+            slot.weight_word = given.weight.filter(|weight| *weight <= WEIGHT_MAX);
         }
         let nanos = |nanos: Option<u64>| nanos.map(Duration::from_nanos);
         slot.member.cell.restore_latency(

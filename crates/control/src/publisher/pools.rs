@@ -367,6 +367,7 @@ impl Publisher {
                             slot.take_words(words);
                         }
                         self.take_given(pool, &mut slot, now);
+                        self.forward_addition(&slot);
                         slot
                     }
                 };
@@ -544,6 +545,7 @@ impl Publisher {
         if let Some(due) = slot.own.due {
             self.agents.remove(&(due, slot.member.id));
         }
+        self.forward_removal(slot, timeout);
         let member = slot.member.clone();
         let in_use = member.cell.in_use();
         let leaving = self.leaving.entry(member.pool.clone()).or_default();

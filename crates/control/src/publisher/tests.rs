@@ -10,6 +10,7 @@ use balance::State;
 use balance::health::{Cause, Outcome};
 
 use super::{Action, Changes, Notice, Probe, Publisher};
+use crate::handover::{Obeyed, Word};
 use crate::live::{Member, PoolView};
 use crate::message::{Answer, Event, Receipt, Reply};
 use crate::world::World;
@@ -29,6 +30,7 @@ mod names;
 mod outlier;
 mod own_words;
 mod places;
+mod predecessors;
 mod reloads;
 mod subsets;
 
@@ -45,6 +47,10 @@ struct Scene {
     cuts: Vec<u32>,
     idle_closed: Vec<u32>,
     severed: Vec<u32>,
+    /// What the process before this one was told.
+    forwarded: Vec<Word>,
+    /// What the process after this one was told.
+    obeyed: Vec<Obeyed>,
     /// What the agent of each server says; without a line it does not answer.
     lines: BTreeMap<String, Result<String, Arc<str>>>,
     agents_asked: usize,
@@ -112,6 +118,8 @@ impl Scene {
             cuts: Vec::new(),
             idle_closed: Vec::new(),
             severed: Vec::new(),
+            forwarded: Vec::new(),
+            obeyed: Vec::new(),
             lines: BTreeMap::new(),
             agents_asked: 0,
         };
@@ -231,6 +239,8 @@ impl Scene {
                 Action::Sever(member) => self.severed.push(member),
                 Action::Log(notice) => self.log.push(told(&notice)),
                 Action::Reply(reply, answer) => reply(answer),
+                Action::Forward(word) => self.forwarded.push(word),
+                Action::Obeyed(obeyed) => self.obeyed.push(obeyed),
             }
         }
     }

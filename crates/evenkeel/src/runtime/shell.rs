@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agents::{Acme, Agents};
 use config::Snapshot;
-use control::message::{Answer, Command, Message, ReloadReport, Reply};
+use control::message::{Answer, Command, Event, Message, ReloadReport, Reply};
 use control::publisher::{Action, Changes, Publisher};
 use control::world::{Hub, Phase};
 use proxy::Engine;
@@ -177,6 +177,8 @@ impl Shell {
                 Some(Action::CloseIdle(member)) => self.engine.close_idle_to(member),
                 Some(Action::Log(notice)) => logging::notice(&notice),
                 Some(Action::Reply(reply, answer)) => reply(answer),
+                Some(Action::Forward(word)) => self.upgrading.forward(word),
+                Some(Action::Obeyed(obeyed)) => self.upgrading.send_obeyed(obeyed),
                 // The agents take these.
                 Some(Action::Probe(_) | Action::AskAgent(_) | Action::Resolve(_)) => {}
             }
@@ -206,7 +208,12 @@ impl Shell {
             Message::Command(command, reply) => self.obey(command, reply, now),
             // They are looked after next.
             Message::WorkerEnded => {}
-            Message::Event(event) => self.publisher.handle_event(event, now),
+            Message::Event(event) => {
+                if matches!(event, Event::PredecessorEnded) {
+                    self.upgrading.forget_predecessor();
+                }
+                self.publisher.handle_event(event, now);
+            }
         }
     }
 
@@ -318,9 +325,9 @@ impl Shell {
         }
         self.hub.set_reloaded(report);
         notify(&[NotifyState::Ready]);
-        for reply in finished.replies {
-            reply(result.clone());
-        }
+        let now = self.now();
+        self.publisher
+            .answer_when_all_obeyed(finished.replies, result, now);
         self.start_reload();
     }
 
@@ -443,9 +450,10 @@ impl Shell {
             Step::CloseIdle => self.engine.close_idle(),
             Step::Cut => {
                 self.cut = active;
+                self.publisher.conclude_drains(now);
                 self.engine.cut_all();
             }
-            Step::Stop => {}
+            Step::Stop => self.publisher.conclude_drains(now),
         }
         Some(step)
     }

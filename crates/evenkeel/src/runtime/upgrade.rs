@@ -8,6 +8,8 @@
 //!  |                        <-  "ready"  | until here the old one goes on if the new one fails
 //!  | stops accepting; Update         ->  | probes, admin, state file are its own from here on
 //!  | drains; an Update each second   ->  | totals grow by what the old one still counts
+//!  |                     <-  Word        | what operators and reloads say of servers
+//!  | obeys; Update                   ->  | who waits for that is answered
 //! ```
 //!
 //! `successor` is the old one's side, `predecessor` the new one's. Who decides is the shell.
@@ -24,7 +26,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub(super) use document::{AdminSocket, Hello, Sockets, State, Tickets};
-pub(super) use predecessor::Predecessor;
+pub(super) use predecessor::{Following, Predecessor};
 pub(super) use successor::{Event, Plan, Ready, Successor};
 
 /// Tells a new process that it is one, and where its predecessor is heard: on its standard input.

@@ -87,4 +87,5 @@ mod top;
 mod upgrade;
 mod upgrade_carried;
 mod upgrade_parent;
+mod upgrade_words;
 mod websockets;

@@ -158,7 +158,7 @@ fn no_total_of_the_api_begins_anew() {
 }
 
 /// The command, in the background, once the server drains.
-fn drain(evenkeel: &Evenkeel, name: &str, timeout: &str) -> JoinHandle<Finished> {
+pub(crate) fn drain(evenkeel: &Evenkeel, name: &str, timeout: &str) -> JoinHandle<Finished> {
     let url = evenkeel.admin_url().expect("an address");
     let folder = evenkeel.dir().path().to_owned();
     let (server_name, timeout) = (name.to_owned(), timeout.to_owned());
@@ -175,7 +175,7 @@ fn drain(evenkeel: &Evenkeel, name: &str, timeout: &str) -> JoinHandle<Finished>
 }
 
 /// What it printed; it fails if anything was cut.
-fn receipt(command: JoinHandle<Finished>) -> Value {
+pub(crate) fn receipt(command: JoinHandle<Finished>) -> Value {
     let finished = command.join().expect("a thread");
     let (text, errors) = (finished.text(), finished.stderr);
     let receipt: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{errors}"));

@@ -55,7 +55,9 @@ impl Publisher {
                 handed_over: left,
                 ..drain.receipt(now)
             };
-            self.actions.extend(drain.answer(&receipt));
+            let replies = std::mem::take(&mut drain.replies).into_iter();
+            let told = replies.map(|reply| Action::Reply(reply, Answer::Drained(receipt.clone())));
+            self.actions.extend(told);
         }
     }
 

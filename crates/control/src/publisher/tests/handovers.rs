@@ -26,6 +26,8 @@ pub(super) fn succeed(live: Live, config: &str) -> Scene {
         cuts: Vec::new(),
         idle_closed: Vec::new(),
         severed: Vec::new(),
+        forwarded: Vec::new(),
+        obeyed: Vec::new(),
     };
     scene.take_actions();
     scene

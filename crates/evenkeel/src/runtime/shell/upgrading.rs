@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use admin::Console;
 use config::{Bind, Shutdown};
+use control::handover::{Obeyed, Word};
 use control::message::{Answer, Reply};
 use sd_notify::NotifyState;
 
 use super::super::ending::Ending;
 use super::super::parent;
 use super::super::upgrade::{
-    AdminSocket, Event, Hello, Invocation, Plan, Ready, Sockets, State, Successor, Tickets,
+    AdminSocket, Event, Following, Hello, Invocation, Plan, Ready, Sockets, State, Successor,
+    Tickets,
 };
 use super::{Shell, answer, notify};
 
@@ -27,8 +27,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub(in crate::runtime) struct Upgrading {
     /// `None`: this process cannot be upgraded.
     invocation: Option<Invocation>,
-    /// Whether the process before this one still drains.
-    predecessor_drains: Arc<AtomicBool>,
+    /// The process before this one, until it has ended.
+    predecessor: Option<Following>,
     stage: Stage,
 }
 
@@ -51,11 +51,11 @@ enum Stage {
 impl Upgrading {
     pub(in crate::runtime) fn new(
         invocation: Option<Invocation>,
-        predecessor_drains: Arc<AtomicBool>,
+        predecessor: Option<Following>,
     ) -> Self {
         Self {
             invocation,
-            predecessor_drains,
+            predecessor,
             stage: Stage::None,
         }
     }
@@ -63,8 +63,10 @@ impl Upgrading {
     /// What the new process has to say; for ever if there is none. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Event {
         match &mut self.stage {
-            Stage::Starting { successor, .. } => successor.next().await,
-            Stage::None | Stage::HandedOver { .. } => std::future::pending().await,
+            Stage::Starting { successor, .. } | Stage::HandedOver { successor, .. } => {
+                successor.next().await
+            }
+            Stage::None => std::future::pending().await,
         }
     }
 
@@ -82,6 +84,25 @@ impl Upgrading {
         match &self.stage {
             Stage::HandedOver { adopted, .. } => Some(adopted),
             Stage::None | Stage::Starting { .. } => None,
+        }
+    }
+
+    /// Tells the process before this one.
+    pub(super) fn forward(&self, word: Word) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.send(word);
+        }
+    }
+
+    /// There is nobody to tell any more.
+    pub(super) fn forget_predecessor(&mut self) {
+        self.predecessor = None;
+    }
+
+    /// Tells the process after this one.
+    pub(super) fn send_obeyed(&self, obeyed: Obeyed) {
+        if let Stage::HandedOver { successor, .. } = &self.stage {
+            successor.send_obeyed(obeyed);
         }
     }
 
@@ -120,7 +141,8 @@ impl Shell {
         binary: Option<&str>,
         timeout: Duration,
     ) -> Result<Successor, String> {
-        let drains = || self.upgrading.predecessor_drains.load(Relaxed);
+        let predecessor = self.upgrading.predecessor.as_ref();
+        let drains = || predecessor.is_some_and(Following::drains);
         let invocation = self.upgrading.invocation.as_ref();
         let why = match &self.upgrading.stage {
             Stage::Starting { .. } => "an upgrade is under way already",
@@ -167,12 +189,8 @@ impl Shell {
 
     pub(super) fn take_upgrade(&mut self, event: Event) {
         let stage = std::mem::replace(&mut self.upgrading.stage, Stage::None);
-        let Stage::Starting { successor, reply } = stage else {
-            self.upgrading.stage = stage;
-            return;
-        };
-        match event {
-            Event::Prepared => {
+        match (event, stage) {
+            (Event::Prepared, Stage::Starting { successor, reply }) => {
                 successor.send_state(State {
                     live: self.publisher.live(self.now()),
                     totals: self.console.freeze(),
@@ -180,11 +198,19 @@ impl Shell {
                 });
                 self.upgrading.stage = Stage::Starting { successor, reply };
             }
-            Event::Ready(ready) => self.hand_over(successor, ready, reply),
-            Event::Failed(errors) => {
+            (Event::Ready(ready), Stage::Starting { successor, reply }) => {
+                self.hand_over(successor, ready, reply);
+            }
+            (Event::Failed(errors), Stage::Starting { successor, reply }) => {
                 self.console.thaw();
                 successor.end();
                 not_upgraded(reply, errors);
+            }
+            (event, stage) => {
+                self.upgrading.stage = stage;
+                if let Event::Word(word) = event {
+                    self.publisher.handle_word(&word, self.now());
+                }
             }
         }
     }

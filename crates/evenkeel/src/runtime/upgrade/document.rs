@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use admin::Totals;
 use config::Bind;
-use control::handover::Live;
+use control::handover::{Live, Obeyed};
 use serde::{Deserialize, Serialize};
 
 /// The protocol that is spoken here.
@@ -32,6 +32,8 @@ pub(crate) struct Hello {
     pub(crate) admin: Option<AdminSocket>,
     /// What is known at this moment; [`State`] brings it up to date.
     pub(crate) live: Live,
+    /// Whether it obeys words of the new process while it drains.
+    pub(crate) obeys: bool,
 }
 
 /// The sockets of one address.
@@ -83,12 +85,16 @@ impl std::fmt::Debug for Tickets {
     }
 }
 
-/// What the old process still counts; the first one says that it no longer accepts, probes or writes.
+/// What the old process still counts, or what came of a word of the new one. The first one says that it no longer
+/// accepts, probes or writes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Update {
-    /// Totals by series, all of them.
+    /// Totals by series, all of them; empty: they are as they were said.
     pub(crate) totals: Totals,
+    /// What it has done of what it was told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) obeyed: Vec<Obeyed>,
     /// Whether it has drained.
     pub(crate) ended: bool,
 }
@@ -117,6 +123,7 @@ impl Hello {
             sockets,
             admin,
             live,
+            obeys: true,
         }
     }
 
@@ -186,6 +193,7 @@ mod tests {
     fn the_hello_of_the_first_version_is_understood() {
         let hello: Hello = serde_json::from_str(FIRST).expect("it works");
         hello.judge().expect("it works");
+        assert!(!hello.obeys, "it knew no words");
         let binds: Vec<_> = hello.sockets.iter().map(Sockets::bind).collect();
         assert_eq!(
             binds,

@@ -1,18 +1,22 @@
 //! The new process's side of an upgrade: what it is given, and what it answers.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use admin::Console;
 use config::Bind;
+use control::handover::Word;
+use control::message::{Event, Message};
 use proxy::{HandedOver, Inherited};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::VARIABLE;
 use super::channel::{Channel, Patience};
@@ -20,11 +24,27 @@ use super::document::{Answer, Hello, State, Update};
 
 /// The old process says everything at once.
 const HELLO_MAX: Duration = Duration::from_secs(10);
+/// While it drains it says something each second.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// The process that hands over to this one.
 pub(crate) struct Predecessor {
     channel: Channel,
     pub(crate) hello: Hello,
+}
+
+/// The same while it drains.
+pub(crate) struct Following {
+    follow: Arc<Follow>,
+    /// To be obeyed there; `None`: it obeys none.
+    words: Option<mpsc::Sender<Word>>,
+}
+
+struct Follow {
+    predecessor: Predecessor,
+    console: Console,
+    report: UnboundedSender<Message>,
+    drains: AtomicBool,
 }
 
 /// The sockets that it had.
@@ -111,44 +131,23 @@ impl Predecessor {
     }
 
     /// Waits for its first update, then takes in further ones on a thread of its own until the old process has ended.
-    /// `drains` is true until then.
-    pub(crate) fn follow(self, console: Console, drains: Arc<AtomicBool>) {
-        let pid = self.hello.pid;
-        self.take_update(&console, Some(HELLO_MAX));
-        drains.store(true, Relaxed);
-        let follow = {
-            let drains = drains.clone();
-            move || {
-                while self.take_update(&console, None) {}
-                drains.store(false, Relaxed);
-                tracing::info!(predecessor = pid, "the process before this one has drained");
-            }
-        };
-        let thread = std::thread::Builder::new().name("predecessor".to_owned());
-        if let Err(error) = thread.spawn(follow) {
-            drains.store(false, Relaxed);
+    pub(crate) fn follow(self, console: Console, report: UnboundedSender<Message>) -> Following {
+        let obeys = self.hello.obeys;
+        let follow = Arc::new(Follow {
+            predecessor: self,
+            console,
+            report,
+            drains: AtomicBool::new(true),
+        });
+        follow.take_update(&Patience::for_(HELLO_MAX));
+        let (words, to_tell) = mpsc::channel();
+        if let Err(error) = follow.start(to_tell) {
+            follow.end();
             tracing::warn!(%error, "what the process before this one still counts is lost");
         }
-    }
-
-    /// False once there is no more.
-    fn take_update(&self, console: &Console, within: Option<Duration>) -> bool {
-        let patience = match within {
-            Some(within) => Patience::for_(within),
-            None => Patience {
-                until: None,
-                is_over: &|| false,
-            },
-        };
-        match self.channel.receive::<Update>(&patience) {
-            Ok(update) => {
-                if !update.totals.is_empty() {
-                    console.carry(update.totals);
-                }
-                !update.ended
-            }
-            // A part that is not understood is passed over.
-            Err(error) => error.kind() == ErrorKind::InvalidData,
+        Following {
+            follow,
+            words: obeys.then_some(words),
         }
     }
 
@@ -159,6 +158,91 @@ impl Predecessor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adopted,
         })
+    }
+}
+
+impl Following {
+    /// Whether it has yet to end.
+    pub(crate) fn drains(&self) -> bool {
+        self.follow.drains.load(Relaxed)
+    }
+
+    /// Whether it obeys what it is told.
+    pub(crate) fn obeys(&self) -> bool {
+        self.words.is_some()
+    }
+
+    /// Tells it; it may be gone.
+    pub(crate) fn send(&self, word: Word) {
+        if let Some(words) = &self.words {
+            let _ = words.send(word);
+        }
+    }
+}
+
+impl Follow {
+    fn start(self: &Arc<Self>, words: mpsc::Receiver<Word>) -> std::io::Result<()> {
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let (hears, tells) = (self.clone(), self.clone());
+        thread("words").spawn(move || tells.tell(words))?;
+        thread("predecessor").spawn(move || hears.hear())?;
+        Ok(())
+    }
+
+    fn hear(&self) {
+        let heard = Cell::new(Instant::now());
+        let patience = Patience {
+            until: None,
+            is_over: &|| {
+                if heard.get().elapsed() > SILENT_AFTER {
+                    heard.set(Instant::now());
+                    self.report(Event::PredecessorSilent);
+                }
+                false
+            },
+        };
+        while self.take_update(&patience) {
+            heard.set(Instant::now());
+        }
+        self.end();
+        let pid = self.predecessor.hello.pid;
+        tracing::info!(predecessor = pid, "the process before this one has drained");
+    }
+
+    /// Its end is heard of elsewhere.
+    fn tell(&self, words: mpsc::Receiver<Word>) {
+        for word in words {
+            if self.predecessor.channel.send(&word).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// False once there is no more.
+    fn take_update(&self, patience: &Patience<'_>) -> bool {
+        match self.predecessor.channel.receive::<Update>(patience) {
+            Ok(update) => {
+                if !update.totals.is_empty() {
+                    self.console.carry(update.totals);
+                }
+                for obeyed in update.obeyed {
+                    self.report(Event::Obeyed(obeyed));
+                }
+                !update.ended
+            }
+            // A part that is not understood is passed over.
+            Err(error) => error.kind() == ErrorKind::InvalidData,
+        }
+    }
+
+    fn end(&self) {
+        self.report(Event::PredecessorEnded);
+        self.drains.store(false, Relaxed);
+    }
+
+    fn report(&self, event: Event) {
+        // Fails only when the loop has ended, and with it the process.
+        let _ = self.report.send(Message::Event(event));
     }
 }
 

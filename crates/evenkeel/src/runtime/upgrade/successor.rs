@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use admin::Totals;
 use config::Bind;
+use control::handover::{Obeyed, Word};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::channel::{Channel, Patience};
@@ -40,6 +41,8 @@ pub(crate) enum Event {
     Ready(Ready),
     /// It does not, and is gone.
     Failed(Vec<String>),
+    /// It serves, and says this of servers.
+    Word(Word),
 }
 
 /// The process that took over.
@@ -99,7 +102,22 @@ impl Successor {
 
     /// Tells it what is still counted here; it may be gone.
     pub(crate) fn send_totals(&self, totals: Totals, ended: bool) {
-        let update = Update { totals, ended };
+        self.send_update(Update {
+            totals,
+            ended,
+            ..Update::default()
+        });
+    }
+
+    /// Tells it what came of its word; it may be gone.
+    pub(crate) fn send_obeyed(&self, obeyed: Obeyed) {
+        self.send_update(Update {
+            obeyed: vec![obeyed],
+            ..Update::default()
+        });
+    }
+
+    fn send_update(&self, update: Update) {
         let _ = self.outgoing.send(Outgoing::Update(update));
     }
 
@@ -154,7 +172,7 @@ fn run(
             // Its own copies are to be the only ones that keep an address open.
             drop(plan);
             let _ = report.send(Event::Ready(ready));
-            forward(&channel, messages);
+            converse(&channel, messages, report);
         }
         Err(broken) => {
             let errors = explain(broken, &mut child, &plan, is_given_up.load(Relaxed));
@@ -231,7 +249,41 @@ fn talk(
     said("ready")
 }
 
-/// Passes on what is still counted, until the process ends.
+/// Both ways at once, until this process ends or the other one is gone.
+fn converse(
+    channel: &Channel,
+    messages: &mpsc::Receiver<Outgoing>,
+    report: &UnboundedSender<Event>,
+) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("successor".to_owned());
+        let hearing = thread.spawn_scoped(scope, || hear(channel, report, &is_over));
+        if let Err(error) = hearing {
+            tracing::error!(%error, "what the process that took over says of servers is not heard");
+        }
+        forward(channel, messages);
+        is_over.store(true, Relaxed);
+    });
+}
+
+/// Reports what it says of servers.
+fn hear(channel: &Channel, report: &UnboundedSender<Event>, is_over: &AtomicBool) {
+    let patience = Patience {
+        until: None,
+        is_over: &|| is_over.load(Relaxed),
+    };
+    loop {
+        match channel.receive(&patience) {
+            Ok(word) => drop(report.send(Event::Word(word))),
+            // A word that is not understood is passed over.
+            Err(error) if error.kind() == ErrorKind::InvalidData => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Passes on what is still counted and what was obeyed, until the process ends.
 fn forward(channel: &Channel, messages: &mpsc::Receiver<Outgoing>) {
     for message in messages {
         if let Outgoing::Update(update) = message
