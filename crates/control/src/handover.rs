@@ -4,6 +4,7 @@
 //! it too. How it travels, and in which text form, is the binary's matter.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub struct LiveServer {
     /// The operator's word: `ready`, `drain` or `disabled`; `None`: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// The drain that is under way, or over; `None`: there is none that ends. Never in the state file.
+    /// The drain that is under way, or over; `None`: there is none that ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<LiveDrain>,
     /// The operator's weight (0-1000); `None`: the config's.
@@ -111,6 +112,19 @@ pub struct LiveDrain {
     /// Milliseconds until what still runs is cut; `None`: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
+}
+
+impl LiveDrain {
+    /// The same so much later.
+    #[must_use]
+    pub fn after(self, passed: Duration) -> Self {
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            is_over: self.is_over,
+            age_ms: self.age_ms.saturating_add(passed),
+            left_ms: self.left_ms.map(|left| left.saturating_sub(passed)),
+        }
+    }
 }
 
 /// How many requests a server may have at once, as its latency answers to them.

@@ -273,6 +273,8 @@ impl Publisher {
             drain.look_at = now.saturating_add(LOOK_EVERY);
             true
         });
+        // How far a drain is belongs to what is kept over a restart.
+        self.words_version += u64::from(!closed.is_empty());
         for pool in closed {
             self.mark_dirty(&pool, now);
         }

@@ -72,7 +72,7 @@ impl Publisher {
     /// What the next process is to know.
     #[must_use]
     pub fn live(&self, now: Duration) -> Live {
-        let mut live = self.words();
+        let mut live = self.words(now);
         let mut servers: BTreeMap<Key, LiveServer> = live
             .servers
             .drain(..)
@@ -83,7 +83,6 @@ impl Publisher {
                 let words = slot_words(entry, slot);
                 let server = servers.entry(key(&words)).or_insert(words);
                 slot_measures(slot, now, server);
-                server.drain = self.tell_drain(slot, now);
             }
         }
         let names = self.names.iter().filter(|(_, it)| !it.addresses.is_empty());
@@ -99,9 +98,9 @@ impl Publisher {
         live
     }
 
-    /// Operators' words alone: what a state file keeps.
+    /// Operators' words alone, with how far the drains are: what a state file keeps.
     #[must_use]
-    pub fn words(&self) -> Live {
+    pub fn words(&self, now: Duration) -> Live {
         let mut servers = Vec::new();
         for entry in self.pools.values() {
             let of_names = words_of_names(&entry.slots);
@@ -116,19 +115,32 @@ impl Publisher {
                         state: words.state.map(|state| state.to_string()),
                         weight: words.weight,
                         file_weight: words.weight.map(|_| words.file_weight),
+                        drain: words.state.and_then(|_| {
+                            let mut slots = entry.slots.iter();
+                            let slot = slots.find(|slot| slot.configured == server.name);
+                            slot.and_then(|slot| self.tell_drain(slot, now))
+                        }),
                         pool,
                         server: name,
                         ..LiveServer::default()
                     },
                     // It has no address yet.
                     None => match self.given.servers.get(&(pool, name, None)) {
-                        Some(given) => given.clone(),
+                        Some(given) => LiveServer {
+                            drain: given
+                                .drain
+                                .map(|it| it.after(now.saturating_sub(self.given.at))),
+                            ..given.clone()
+                        },
                         None => continue,
                     },
                 };
                 servers.push(words);
             }
-            servers.extend(entry.slots.iter().map(|slot| slot_words(entry, slot)));
+            servers.extend(entry.slots.iter().map(|slot| LiveServer {
+                drain: self.tell_drain(slot, now),
+                ..slot_words(entry, slot)
+            }));
         }
         servers.retain(LiveServer::has_words);
         servers.sort_by_cached_key(key);
@@ -212,6 +224,28 @@ impl Publisher {
             self.unschedule(slot);
             self.schedule(slot);
         }
+    }
+}
+
+impl LiveServer {
+    /// Whether an operator can have said this.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn check_words(&self) -> Result<(), String> {
+        let why = match (&self.state, self.weight) {
+            (Some(state), _) if parse_state(state).is_none() => {
+                format!("`{state}` is no state: ready, drain or disabled")
+            }
+            (_, Some(weight)) if weight > WEIGHT_MAX => format!("a weight of {weight}"),
+            (_, Some(_)) if self.file_weight.is_none() => "a weight without file_weight".to_owned(),
+            (None, None) => "nothing is said".to_owned(),
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "server `{}` of pool `{}`: {why}",
+            self.server, self.pool
+        ))
     }
 }
 

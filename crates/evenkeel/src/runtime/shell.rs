@@ -163,7 +163,7 @@ impl Shell {
         self.publisher.handle_timeout(self.now());
         self.publisher.measure(self.now());
         self.tell_successor();
-        self.state_file.tell(&self.publisher);
+        self.state_file.tell(&self.publisher, self.now());
         while let Some(action) = self.publisher.poll_action() {
             // Probes and look-ups are another process's now.
             let is_foreign = matches!(action, Action::Probe(_) | Action::Resolve(_));

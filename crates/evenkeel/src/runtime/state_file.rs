@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use control::handover::Live;
+use control::handover::{Live, LiveServer};
 use control::publisher::Publisher;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,8 @@ const VERSION: u32 = 1;
 #[serde(default)]
 struct Document {
     version: u32,
+    /// When it was written, in milliseconds since the Unix epoch: what is left of a drain counts from then.
+    wall_ms: u64,
     #[serde(flatten)]
     words: Live,
 }
@@ -42,17 +44,21 @@ pub(super) fn load(path: &str) -> Result<Live, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Live::default()),
         Err(error) => return Err(format!("state_file: cannot read {path}: {error}")),
     }
+    let wall = wall();
     let why = match serde_json::from_slice::<Document>(&text) {
-        Ok(document) if document.version == VERSION => return Ok(document.words),
+        Ok(document) if document.version == VERSION => {
+            let mut servers = document.words.servers.iter();
+            match servers.try_for_each(LiveServer::check_words) {
+                Ok(()) => return Ok(document.words_at(wall)),
+                Err(why) => format!("damaged ({why})"),
+            }
+        }
         Ok(Document { version: 0, .. }) => "damaged (it has no version)".to_owned(),
         Ok(Document { version, .. }) => {
             format!("of version {version}, and this evenkeel reads {VERSION}")
         }
         Err(error) => format!("damaged ({error})"),
     };
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     let aside = format!("{path}.damaged-{}", wall.as_secs());
     match fs::rename(path, &aside) {
         Ok(()) => tracing::error!(
@@ -69,6 +75,24 @@ pub(super) fn load(path: &str) -> Result<Live, String> {
     Ok(Live::default())
 }
 
+impl Document {
+    fn words_at(self, wall: Duration) -> Live {
+        let passed = wall.saturating_sub(Duration::from_millis(self.wall_ms));
+        let mut words = self.words;
+        for server in &mut words.servers {
+            server.drain = server.drain.map(|drain| drain.after(passed));
+        }
+        words
+    }
+}
+
+/// Since the Unix epoch.
+fn wall() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
 /// Whether a file can be written there.
 ///
 /// # Errors
@@ -82,7 +106,7 @@ pub(super) fn probe(path: &str) -> Result<(), String> {
 /// The writer, and what it was told last.
 #[derive(Default)]
 pub(super) struct StateFile {
-    writer: Option<(Sender<Live>, JoinHandle<()>)>,
+    writer: Option<(Sender<Document>, JoinHandle<()>)>,
     path: Option<String>,
     version: Option<u64>,
     told: Live,
@@ -110,7 +134,7 @@ impl StateFile {
     }
 
     /// Has the words written if they are others than before.
-    pub(super) fn tell(&mut self, publisher: &Publisher) {
+    pub(super) fn tell(&mut self, publisher: &Publisher, now: Duration) {
         let Some((sender, _)) = &self.writer else {
             return;
         };
@@ -118,10 +142,14 @@ impl StateFile {
         if self.version == version {
             return;
         }
-        let words = publisher.words();
+        let words = publisher.words(now);
         if self.version.is_none() || self.told != words {
             // The thread ends only when this end is dropped.
-            let _ = sender.send(words.clone());
+            let _ = sender.send(Document {
+                version: VERSION,
+                wall_ms: u64::try_from(wall().as_millis()).unwrap_or(u64::MAX),
+                words: words.clone(),
+            });
             self.told = words;
         }
         self.version = version;
@@ -140,8 +168,8 @@ impl StateFile {
 }
 
 /// Writes the newest words: those that came while it wrote are passed over but for the last.
-fn run(path: &Path, words: &Receiver<Live>) {
-    let mut waiting: Option<Live> = None;
+fn run(path: &Path, words: &Receiver<Document>) {
+    let mut waiting: Option<Document> = None;
     let mut failed = false;
     loop {
         let next = match &waiting {
@@ -172,12 +200,8 @@ fn run(path: &Path, words: &Receiver<Live>) {
 }
 
 /// Replaces the file: whoever reads it, also after a crash of the machine, finds all of the old or all of the new.
-fn write(path: &Path, words: &Live) -> io::Result<()> {
-    let document = Document {
-        version: VERSION,
-        words: words.clone(),
-    };
-    let mut text = serde_json::to_vec_pretty(&document)?;
+fn write(path: &Path, document: &Document) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(document)?;
     text.push(b'\n');
     let new = beside(path, "new");
     let mut file = File::create(&new)?;

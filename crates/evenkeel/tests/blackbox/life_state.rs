@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use testkit::{Evenkeel, Origin, reply, wait_until};
 
+use crate::affinity::{self, Browser};
 use crate::command::BINARY;
-use crate::life_support::{SOON, ask, server, site, start, wait_all};
+use crate::life_support::{SOON, ask, server, site, start, wait_all, web};
 use crate::upgrade::upgrade;
+use crate::upgrade_carried;
 
 fn origins<const N: usize>() -> [Origin; N] {
     std::array::from_fn(|_| Origin::http(|_| reply(200, "here")).expect("an origin"))
@@ -87,6 +89,58 @@ fn a_state_file_of_no_use_is_set_aside_and_told() {
         &format!("{{{words}}}"),
         "the state file is damaged (it has no version)",
     );
+    // Words that nobody can have said.
+    for (said, told) in [
+        ("\"state\": \"disable\"", "`disable` is no state"),
+        ("\"weight\": 5", "a weight without file_weight"),
+        ("\"weight\": 99999, \"file_weight\": 1", "a weight of 99999"),
+        ("\"wieght\": 5", "nothing is said"),
+    ] {
+        let words = format!("{{\"pool\": \"site\", \"server\": \"a\", {said}}}");
+        set_aside(
+            &format!("{{\"version\": 1, \"servers\": [{words}]}}"),
+            &format!("`: {told}"),
+        );
+    }
+}
+
+/// Its clients come back to a server that drains, and no longer once that is over.
+#[test]
+fn a_drain_is_over_after_a_restart_too() {
+    let servers = affinity::origins(["a", "b"]);
+    let [a, b] = servers.each_ref().map(Origin::address);
+    let dir = testkit::TempDir::new("state").expect("a folder");
+    let path = dir.path().join("state.json");
+    let config = format!(
+        "state_file: '{}'\nsecret_file: '{}'\n{}",
+        path.display(),
+        dir.write("secret", "s".repeat(64))
+            .expect("written")
+            .display(),
+        affinity::config("affinity: { cookie: S }", &[("a", a, ""), ("b", b, "")])
+    );
+    let mut evenkeel = start(&config);
+    let mut browser = Browser::new(web(&evenkeel));
+    let home = browser.server("/");
+    let command = upgrade_carried::drain(&evenkeel, &home, "3s");
+    evenkeel.stop(SOON).expect("exit 0");
+    command.join().expect("a thread");
+
+    // The deadline holds over a restart.
+    let restart = |jar: Vec<String>| {
+        let evenkeel = start(&config);
+        let mut browser = Browser::new(web(&evenkeel));
+        browser.jar = jar;
+        (evenkeel, browser)
+    };
+    let jar = browser.jar.clone();
+    let (mut evenkeel, mut browser) = restart(jar.clone());
+    wait_until("the drain ends", SOON, || browser.server("/") != home).expect("an end");
+    evenkeel.stop(SOON).expect("exit 0");
+
+    let (mut evenkeel, mut browser) = restart(jar);
+    assert_ne!(browser.server("/"), home);
+    evenkeel.stop(SOON).expect("exit 0");
 }
 
 #[track_caller]

@@ -137,13 +137,14 @@ impl Publisher {
             drain.members.push(held);
             return;
         }
+        let given = given.after(ago);
         let left = given.left_ms.map(Duration::from_millis);
-        let deadline = left.map(|left| now.saturating_add(left.saturating_sub(ago)));
+        let deadline = left.map(|left| now.saturating_add(left));
         self.drains.push(PendingDrain {
             deadline,
             carried: Some(Carried {
                 server: slot.configured.clone(),
-                age: Duration::from_millis(given.age_ms).saturating_add(ago),
+                age: Duration::from_millis(given.age_ms),
             }),
             ..PendingDrain::new(vec![held], now)
         });

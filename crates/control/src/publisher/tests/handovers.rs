@@ -92,12 +92,12 @@ fn the_next_process_knows_what_the_one_before_knew() {
 fn a_weight_of_the_config_that_changed_ends_the_operators() {
     let mut scene = Scene::running(&site(TWO));
     set(&mut scene, "b", Some(State::Disabled), Some(7));
-    let words = scene.publisher.words();
+    let words = scene.publisher.words(scene.now);
     let next = succeed(words, &site(&TWO.replace("weight: 4", "weight: 5")));
     assert!(standings(&next)[1].starts_with("b unknown disabled 5"));
     assert!(
         next.publisher
-            .words()
+            .words(next.now)
             .servers
             .iter()
             .all(|it| it.weight.is_none())
@@ -108,10 +108,10 @@ fn a_weight_of_the_config_that_changed_ends_the_operators() {
 fn words_of_a_server_that_the_config_lets_go_of_end() {
     let mut scene = Scene::running(&site(TWO));
     set(&mut scene, "b", Some(State::Drain), None);
-    let words = scene.publisher.words();
+    let words = scene.publisher.words(scene.now);
     let one = site("servers: ['10.0.0.1:80']");
     let mut next = succeed(words, &one);
-    assert!(next.publisher.words().servers.is_empty());
+    assert!(next.publisher.words(next.now).servers.is_empty());
     next.reload(&site(TWO));
     assert!(standings(&next)[1].starts_with("b unknown ready 4"));
 }
@@ -124,7 +124,7 @@ fn words_on_a_name_wait_for_its_addresses() {
     )
     .unwrap();
     let mut next = succeed(live.clone(), &config);
-    assert_eq!(next.publisher.words(), live);
+    assert_eq!(next.publisher.words(next.now), live);
     next.publisher.handle_event(
         Event::Resolved {
             name: "api.internal".into(),

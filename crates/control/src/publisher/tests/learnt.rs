@@ -140,7 +140,7 @@ fn the_next_process_knows_what_was_learnt() {
     scene.pass(60_000);
     let live = scene.publisher.live(scene.now);
     assert!(
-        scene.publisher.words().learnt.is_empty(),
+        scene.publisher.words(scene.now).learnt.is_empty(),
         "no state file has it"
     );
     assert!(!format!("{live:?}").contains(&live.learnt[0].secret.0));
