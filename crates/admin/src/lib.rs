@@ -143,10 +143,21 @@ impl Console {
         metrics::thaw(&self.0);
     }
 
+    /// What servers hold now, by the series that shows it.
+    #[must_use]
+    pub fn active(&self) -> Totals {
+        metrics::active(&self.0)
+    }
+
     /// What the process before this one has counted is added to every total from now on, in place of what was given
-    /// before.
+    /// before; what its servers hold to what they hold here.
     pub fn carry(&self, totals: Totals) {
         metrics::carry(&self.0, totals);
+    }
+
+    /// The process before this one is gone: its servers hold nothing there.
+    pub fn forget_active(&self) {
+        metrics::forget_active(&self.0);
     }
 }
 

@@ -33,6 +33,8 @@ use crate::process::Process;
 use crate::{Admin, Shared, shape};
 use text::Text;
 
+/// What a server holds. No total, and yet the process before adds to it while it drains.
+pub(crate) const ACTIVE: &str = "evenkeel_active_connections";
 /// Buckets of a histogram, the one without bound included.
 const BUCKETS: usize = BUCKETS_US.len() + 1;
 
@@ -75,6 +77,28 @@ pub(crate) fn thaw(admin: &Arc<Admin>) {
 
 pub(crate) fn carry(admin: &Arc<Admin>, totals: Totals) {
     lock(&admin.carried).before = Arc::new(totals);
+}
+
+/// Of each server that holds something.
+pub(crate) fn active(admin: &Admin) -> Totals {
+    let world = admin.hub.world();
+    let mut active = Totals::new();
+    for pool in &world.pools {
+        for standing in &pool.view().standings {
+            let member = &standing.member;
+            let labels = [("pool", &*member.pool), ("server", &*member.name)];
+            let in_use = member.cell.in_use();
+            if in_use > 0 {
+                active.insert(text::series(ACTIVE, &labels), in_use.into());
+            }
+        }
+    }
+    active
+}
+
+pub(crate) fn forget_active(admin: &Admin) {
+    let before = &mut lock(&admin.carried).before;
+    Arc::make_mut(before).retain(|series, _| !series.starts_with(ACTIVE));
 }
 
 /// What the process before this one has counted.
@@ -163,7 +187,7 @@ struct ServerRow {
     name: Arc<str>,
     /// Of [`server_totals`].
     totals: Vec<u64>,
-    active: u32,
+    active: u64,
     sockets: u32,
     limit: u32,
     half_open: bool,
@@ -198,7 +222,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
                 pool: member.pool.clone(),
                 name: member.name.clone(),
                 totals: ledger.servers.read(key, member, server_totals),
-                active: member.cell.in_use(),
+                active: u64::from(member.cell.in_use()) + text.before(ACTIVE, member),
                 sockets,
                 limit: member.connections_max().unwrap_or(0),
                 half_open: member.is_half_open(),
@@ -227,7 +251,7 @@ fn servers(text: &mut Text, ledger: &mut Ledger, world: &World) {
     each("evenkeel_picks_total", &|row| {
         row.totals.get(Classes::LABELS.len()).copied().unwrap_or(0)
     });
-    each("evenkeel_active_connections", &|row| row.active.into());
+    each(ACTIVE, &|row| row.active);
     each("evenkeel_server_sockets", &|row| row.sockets.into());
     each("evenkeel_server_limit", &|row| row.limit.into());
     each("evenkeel_server_half_open", &|row| row.half_open.into());

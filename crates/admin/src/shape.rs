@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::Addresses;
 use crate::carried::Totals;
-use crate::metrics::total_before;
+use crate::metrics::{ACTIVE, total_before};
 
 type LabelMap = BTreeMap<Arc<str>, Arc<str>>;
 
@@ -40,7 +40,7 @@ pub(crate) struct Server {
     pub(crate) weight: u32,
     /// What it gets by, for now: the weight, less what traffic takes off; 0 while it may not be picked.
     effective_weight: f64,
-    pub(crate) active: u32,
+    pub(crate) active: u64,
     /// Requests that it may hold at once, and what that comes from.
     limit: Option<u32>,
     limited_by: Option<&'static str>,
@@ -65,6 +65,8 @@ impl Server {
         now: Duration,
     ) -> Self {
         let Standing { member, .. } = standing;
+        let labels = [("pool", &*member.pool), ("server", &*member.name)];
+        let before = |family| total_before(before, family, &labels);
         Self {
             pool: member.pool.clone(),
             name: member.name.clone(),
@@ -77,15 +79,10 @@ impl Server {
             labels: label_map(&standing.labels),
             weight: standing.weight,
             effective_weight: effective_weight(standing),
-            active: member.cell.in_use(),
+            active: u64::from(member.cell.in_use()) + before(ACTIVE),
             limit: member.connections_max(),
             limited_by: member.limited_by().map(control::live::LimitedBy::name),
-            picks: member.cell.picks()
-                + total_before(
-                    before,
-                    "evenkeel_picks_total",
-                    &[("pool", &member.pool), ("server", &member.name)],
-                ),
+            picks: member.cell.picks() + before("evenkeel_picks_total"),
             usable: is_usable(standing, view),
             traffic: (standing.traffic * 1e4).round() / 1e4,
             drill_left_ms: standing.drilled_until.map(|until| {
@@ -194,7 +191,8 @@ impl Pool {
             fairness: state.fairness().map(|fairness| (*fairness).clone()),
             active: standings
                 .map(|standing| u64::from(standing.member.cell.in_use()))
-                .sum(),
+                .sum::<u64>()
+                + before(ACTIVE),
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
+use control::live::Member;
 use control::metrics::BUCKETS_US;
 use serde_json::Number;
 
 use super::families::{Family, Kind};
-use super::{FAMILIES, Totals};
+use super::{FAMILIES, Totals, total_before};
 use crate::carried::add;
 
 /// A text that grows by family.
@@ -97,6 +98,12 @@ impl Text {
         if let Some(totals) = &mut self.totals {
             totals.insert(series, sum);
         }
+    }
+
+    /// What the process before this one told of a server.
+    pub(crate) fn before(&self, family: &str, member: &Member) -> u64 {
+        let labels = [("pool", &*member.pool), ("server", &*member.name)];
+        total_before(&self.before, family, &labels)
     }
 
     /// The text, and every total in it.

@@ -218,6 +218,11 @@ impl Shell {
     }
 
     fn obey(&mut self, command: Command, reply: Reply, now: Duration) {
+        if self.upgrading.is_told() && says_more(&command) {
+            let why = "an upgrade is under way: try again when it is over".to_owned();
+            reply(Answer::Refused(vec![why]));
+            return;
+        }
         if let Some(why) = self.publisher.objection(&command) {
             reply(Answer::NeedsForce(why));
             return;
@@ -497,6 +502,17 @@ fn cut_text(cut: u64) -> String {
 fn wall_ms() -> u64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether it changes what a process that takes over was told.
+fn says_more(command: &Command) -> bool {
+    match command {
+        Command::Set { .. }
+        | Command::Drain { .. }
+        | Command::Drill { .. }
+        | Command::Forget { .. } => true,
+        Command::Reload | Command::Upgrade { .. } | Command::DrainWait { .. } => false,
+    }
 }
 
 fn refused_at_the_end() -> Answer {

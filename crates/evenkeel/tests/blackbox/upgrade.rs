@@ -158,13 +158,13 @@ fn an_admin_connection_is_answered_across_an_upgrade() {
 }
 
 /// A copy of the binary that a test may break.
-fn own_binary(evenkeel: &Path) -> PathBuf {
+pub(crate) fn own_binary(evenkeel: &Path) -> PathBuf {
     let path = evenkeel.join("evenkeel");
     std::fs::copy(BINARY, &path).expect("a copy");
     path
 }
 
-fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let beside = path.with_extension("new");
     std::fs::write(&beside, text).expect("written");

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 
-use testkit::{Evenkeel, Foreign, Origin, Raw, reply, wait_until};
+use testkit::{Evenkeel, Foreign, Origin, Raw, Signal, missing, reply, wait_until};
 
-use crate::life_support::{SOON, ask, connect, list, reload, start, wait_all, web};
-use crate::upgrade::upgrade;
+use crate::life_support::{SOON, ask, connect, list, metric, reload, server, start, wait_all, web};
+use crate::upgrade::{own_binary, put, upgrade};
 use crate::upgrade_carried::{drain, receipt};
 
 /// A server that says its name; whoever asks for `/slow` waits until the gate is gone.
@@ -115,6 +115,10 @@ fn a_drain_waits_for_what_the_old_process_holds() {
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", stage.evenkeel.log()));
     assert!(!command.is_finished());
+    let shown = server(&stage.evenkeel, "site", &stage.first());
+    assert_eq!(shown["active"], 2, "{shown}");
+    let held = metric(&stage.evenkeel, "evenkeel_active_connections{");
+    assert!(held > 5.0, "{held}");
     stage.answer();
     let receipt = receipt(command);
     assert_eq!(
@@ -180,4 +184,68 @@ fn a_drain_ends_with_the_old_process() {
     stage.evenkeel.kill();
     let receipt = receipt(command);
     assert_eq!(receipt["cut"].as_array().map(Vec::len), Some(0));
+    let held = metric(&stage.evenkeel, "evenkeel_active_connections{");
+    assert!(held < 1.0, "{held}");
+}
+
+/// Takes what is known, and then neither serves nor ends.
+const HALF_WAY: &str = r#"#!/usr/bin/env python3
+import json, os, socket, struct, time
+
+old = socket.socket(fileno=0)
+
+def read(count):
+    data = b""
+    while len(data) < count:
+        data += old.recv(count - len(data)) or os._exit(1)
+    return data
+
+def hear():
+    return json.loads(read(struct.unpack(">I", read(4))[0]))
+
+hello = hear()
+left = sum(it["count"] for it in hello["sockets"]) + bool(hello["admin"])
+while left > 0:
+    for _, _, sockets in old.recvmsg(1, socket.CMSG_SPACE(64 * 4))[1]:
+        left -= len(sockets) // 4
+prepared = json.dumps({"stage": "prepared"}).encode()
+old.sendall(struct.pack(">I", len(prepared)) + prepared)
+hear()
+with open("TOLD.new", "w") as told:
+    told.write(str(os.getpid()))
+os.rename("TOLD.new", "TOLD")
+time.sleep(60)
+"#;
+
+#[test]
+fn what_the_new_process_would_not_hear_of_is_refused() {
+    if missing("python3") {
+        return;
+    }
+    let (origin, _gate) = origin("a");
+    let dir = testkit::TempDir::new("half-way").expect("a folder");
+    let binary = own_binary(dir.path());
+    let config = config(&[origin.address()]);
+    let evenkeel = Evenkeel::start(&binary, &config).expect("evenkeel starts");
+    wait_all(&evenkeel, &[origin.address()], "healthy");
+    let told = dir.path().join("told");
+    put(
+        &binary,
+        &HALF_WAY.replace("TOLD", &told.display().to_string()),
+    );
+    let name = origin.address().to_string();
+    let weigh = || ask(&evenkeel, &["server", "weight", "site", &name, "7"]);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| ask(&evenkeel, &["upgrade"]));
+        wait_until("it is told", SOON, || told.exists()).expect("it is told");
+        let refused = weigh();
+        assert_ne!(refused.code, Some(0), "{}", refused.text());
+        let why = "an upgrade is under way";
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+        let pid = std::fs::read_to_string(&told).expect("a pid");
+        let process = Foreign::new(pid.parse().expect("a pid")).expect("it runs");
+        process.signal(Signal::KILL).expect("a signal");
+        assert_eq!(upgrade.join().expect("a thread").code, Some(1));
+    });
+    assert_eq!(weigh().code, Some(0));
 }

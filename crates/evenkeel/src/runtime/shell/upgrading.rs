@@ -37,6 +37,8 @@ enum Stage {
     Starting {
         successor: Successor,
         reply: Option<Reply>,
+        /// Whether it has been told what is known, for the last time.
+        is_told: bool,
     },
     HandedOver {
         successor: Successor,
@@ -73,6 +75,11 @@ impl Upgrading {
     /// Whether a new process is starting or serves.
     pub(super) fn is_under_way(&self) -> bool {
         !matches!(self.stage, Stage::None)
+    }
+
+    /// Whether a new process has taken what is known, and does not serve yet.
+    pub(super) fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Starting { is_told: true, .. })
     }
 
     pub(super) fn has_handed_over(&self) -> bool {
@@ -112,7 +119,7 @@ impl Upgrading {
             Stage::None => {}
             Stage::Starting { successor, .. } => successor.end(),
             Stage::HandedOver { successor, .. } => {
-                successor.send_totals(console.totals(), true);
+                successor.send_totals(console, true);
                 successor.end();
             }
         }
@@ -131,7 +138,13 @@ impl Shell {
         reply: Option<Reply>,
     ) {
         match self.start_successor(binary, timeout) {
-            Ok(successor) => self.upgrading.stage = Stage::Starting { successor, reply },
+            Ok(successor) => {
+                self.upgrading.stage = Stage::Starting {
+                    successor,
+                    reply,
+                    is_told: false,
+                };
+            }
             Err(why) => not_upgraded(reply, vec![why]),
         }
     }
@@ -190,18 +203,37 @@ impl Shell {
     pub(super) fn take_upgrade(&mut self, event: Event) {
         let stage = std::mem::replace(&mut self.upgrading.stage, Stage::None);
         match (event, stage) {
-            (Event::Prepared, Stage::Starting { successor, reply }) => {
+            (
+                Event::Prepared,
+                Stage::Starting {
+                    successor, reply, ..
+                },
+            ) => {
                 successor.send_state(State {
                     live: self.publisher.live(self.now()),
                     totals: self.console.freeze(),
                     tickets: Tickets(self.engine.ticket_secrets()),
                 });
-                self.upgrading.stage = Stage::Starting { successor, reply };
+                self.upgrading.stage = Stage::Starting {
+                    successor,
+                    reply,
+                    is_told: true,
+                };
             }
-            (Event::Ready(ready), Stage::Starting { successor, reply }) => {
+            (
+                Event::Ready(ready),
+                Stage::Starting {
+                    successor, reply, ..
+                },
+            ) => {
                 self.hand_over(successor, ready, reply);
             }
-            (Event::Failed(errors), Stage::Starting { successor, reply }) => {
+            (
+                Event::Failed(errors),
+                Stage::Starting {
+                    successor, reply, ..
+                },
+            ) => {
                 self.console.thaw();
                 successor.end();
                 not_upgraded(reply, errors);
@@ -246,7 +278,7 @@ impl Shell {
         // Written to the last, before the new process writes it.
         self.state_file.end();
         if let Stage::HandedOver { successor, .. } = &self.upgrading.stage {
-            successor.send_totals(self.console.totals(), false);
+            successor.send_totals(&self.console, false);
         }
         tracing::info!(
             pid,
@@ -265,7 +297,7 @@ impl Shell {
             && told.elapsed() >= TELL_EVERY
         {
             *told = Instant::now();
-            successor.send_totals(self.console.totals(), false);
+            successor.send_totals(&self.console, false);
         }
     }
 
@@ -284,7 +316,10 @@ impl Shell {
     /// This process ends: it hands over to nobody.
     pub(super) fn give_up_upgrade(&mut self) {
         let stage = std::mem::replace(&mut self.upgrading.stage, Stage::None);
-        if let Stage::Starting { successor, reply } = stage {
+        if let Stage::Starting {
+            successor, reply, ..
+        } = stage
+        {
             successor.give_up();
             successor.end();
             self.console.thaw();

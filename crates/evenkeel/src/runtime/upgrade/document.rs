@@ -92,6 +92,9 @@ impl std::fmt::Debug for Tickets {
 pub(crate) struct Update {
     /// Totals by series, all of them; empty: they are as they were said.
     pub(crate) totals: Totals,
+    /// What its servers hold, by series; comes with totals.
+    #[serde(skip_serializing_if = "Totals::is_empty")]
+    pub(crate) active: Totals,
     /// What it has done of what it was told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) obeyed: Vec<Obeyed>,

@@ -223,7 +223,8 @@ impl Follow {
         match self.predecessor.channel.receive::<Update>(patience) {
             Ok(update) => {
                 if !update.totals.is_empty() {
-                    self.console.carry(update.totals);
+                    let all = update.totals.into_iter().chain(update.active);
+                    self.console.carry(all.collect());
                 }
                 for obeyed in update.obeyed {
                     self.report(Event::Obeyed(obeyed));
@@ -236,6 +237,7 @@ impl Follow {
     }
 
     fn end(&self) {
+        self.console.forget_active();
         self.report(Event::PredecessorEnded);
         self.drains.store(false, Relaxed);
     }

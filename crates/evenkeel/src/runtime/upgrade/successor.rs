@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use admin::Totals;
+use admin::Console;
 use config::Bind;
 use control::handover::{Obeyed, Word};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -101,9 +101,10 @@ impl Successor {
     }
 
     /// Tells it what is still counted here; it may be gone.
-    pub(crate) fn send_totals(&self, totals: Totals, ended: bool) {
+    pub(crate) fn send_totals(&self, console: &Console, ended: bool) {
         self.send_update(Update {
-            totals,
+            totals: console.totals(),
+            active: console.active(),
             ended,
             ..Update::default()
         });
