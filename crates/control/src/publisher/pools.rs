@@ -372,8 +372,7 @@ impl Publisher {
                     }
                 };
                 slot.text = names.of(&slot.member.name);
-                let other = slot.other_name(server, alone).map(|name| names.of(name));
-                slot.alias = other;
+                slot.alias = slot.other_name(server, alone).map(|it| names.of(it));
                 slot.take_outlier(pool.outlier_detection.as_ref(), now);
                 slot.file_room = server.connections_max;
                 slot.take_adaptive(pool.adaptive_concurrency.as_ref(), now);

@@ -366,3 +366,89 @@ fn requests_that_are_none_are_a_flood_when_there_are_many() {
     })
     .expect("it is counted");
 }
+
+#[test]
+fn streams_that_are_given_up_while_a_server_works_on_them_are_a_flood() {
+    let server = Origin::start(|conn| {
+        conn.read_request()?;
+        conn.hang(SOON);
+        Ok(())
+    });
+    let server = server.expect("it listens");
+    for (trusted, floods) in [("[]", true), ("['127.0.0.1']", false)] {
+        let settings = format!("web: {{ http2: {{ resets: 10 }}, trusted_proxies: {trusted},");
+        let text = site(&[server.address()], "health_check: off").replace("web: {", &settings);
+        let evenkeel = start(&text);
+        let mut client = Frames::connect(web(&evenkeel));
+        for batch in 0..3 {
+            let streams = (0..8).map(|number| 16 * batch + 2 * number + 1);
+            for stream in streams.clone() {
+                client.request(stream, GET, true);
+            }
+            wait_until("the server has them", SOON, || {
+                metric(&evenkeel, "evenkeel_active_connections") >= 8.0
+            })
+            .expect("the server has them");
+            for stream in streams {
+                client.send(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+            }
+            wait_until("they are over", SOON, || {
+                metric(&evenkeel, "evenkeel_active_connections") == 0.0
+            })
+            .expect("they are over");
+            if batch > 0 && floods {
+                break;
+            }
+        }
+        if floods {
+            let told = client.find(|it| it.kind == GOAWAY).expect("a word");
+            assert_eq!(told.code(), ENHANCE_YOUR_CALM);
+        } else {
+            client.send(PING, 0, 0, &[7; 8]);
+            let answer = client.find(|it| matches!(it.kind, PING | GOAWAY));
+            assert_eq!(answer.expect("an answer").kind, PING);
+        }
+    }
+}
+
+/// A server that takes ten requests on a connection, and then closes it without a word.
+fn closes_on_ten() -> Origin {
+    let origin = Origin::start(|conn| {
+        conn.greet(&[])?;
+        let mut requests = 0;
+        while let Some(frame) = conn.next_frame()? {
+            requests += u32::from(frame.kind == kind::HEADERS);
+            if requests == 10 {
+                return conn.close();
+            }
+        }
+        Ok(())
+    });
+    origin.expect("it listens")
+}
+
+#[test]
+fn a_connection_that_a_server_closes_is_one_failure_however_many_shared_it() {
+    let servers = [closes_on_ten(), closes_on_ten()];
+    let addresses = servers.each_ref().map(Origin::address);
+    let settings = "health_check: off, http: 2, retries: { attempts: 0 },
+        outlier_detection: { consecutive_gateway_errors: 3 }";
+    let evenkeel = in_front(&addresses, settings);
+    let mut client = Frames::connect(web(&evenkeel));
+    let mut fields = GET.to_vec();
+    fields[0].1 = "POST";
+    for number in 0..20 {
+        client.request(2 * number + 1, &fields, true);
+    }
+    wait_until("all have failed", SOON, || {
+        metric(&evenkeel, "evenkeel_requests_total{listener=\"web\"") >= 20.0
+    })
+    .expect("all have failed");
+    assert!(
+        !evenkeel.log().contains("server is ejected"),
+        "{}",
+        evenkeel.log()
+    );
+    let failed = metric(&evenkeel, "evenkeel_server_failed_total");
+    assert!((1.0..=2.0).contains(&failed), "{failed}");
+}
