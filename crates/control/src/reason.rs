@@ -369,7 +369,8 @@ impl Reason {
 pub fn reference() -> String {
     let mut text = String::from(
         "# Reasons\n\n\
-         Every answer that Evenkeel makes itself carries `x-evenkeel-reason`, the access log has the same word, and\n\
+         Every answer that Evenkeel makes itself carries `x-evenkeel-reason` (those of the filters `respond` and `redirect` are as they are\n\
+         written, and only the log says `filter`), the access log has the same word, and\n\
          `evenkeel_errors_total{reason}` counts it. The body is text, or by `Accept` JSON:\n\
          `{\"status\":503,\"reason\":\"no_usable_server\",\"request_id\":\"…\"}`. Neither names a server or pool to the\n\
          client; the log says for each server why it could not be used. A call of gRPC is answered by 200 with the status of\n\

@@ -140,7 +140,7 @@ b       199.9      400.0     31
 
     #[test]
     fn without_traffic_nothing_is_said_of_picks() {
-        for (in_vain, expected) in [(0, "no request tried it"), (2, "never: it was picked")] {
+        for (in_vain, expected) in [(0, "no traffic to judge by"), (2, "never: it was picked")] {
             let text = report_text(&json!({ "in_vain": in_vain, "unpicked_ms": null }));
             assert!(text.contains(&format!("unpicked  {expected}")), "{text}");
         }

@@ -164,10 +164,11 @@ fn a_process_is_read_signalled_and_ended() -> Result<()> {
 fn evenkeel_is_asked_for_its_ports() -> Result<()> {
     let dir = TempDir::new("stand-in")?;
     let script = "#!/bin/sh\ntest \"$1\" = run && cat \"$2\" || exit 2\n\
+        trap 'exit 0' TERM\n\
         echo 'INFO listening listener=web address=127.0.0.1:4001' >&2\n\
         echo '{\"message\":\"listening\",\"listener\":\"pg\",\"address\":\"0.0.0.0:4002\"}' >&2\n\
         echo 'INFO admin address=127.0.0.1:4003' >&2\necho 'INFO ready' >&2\n\
-        trap 'exit 0' TERM; while :; do sleep 0.05; done\n";
+        while :; do sleep 0.05; done\n";
     let binary = dir.write("stand-in", script)?;
     std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755))?;
 

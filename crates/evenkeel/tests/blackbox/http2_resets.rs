@@ -376,7 +376,7 @@ fn streams_that_are_given_up_while_a_server_works_on_them_are_a_flood() {
     });
     let server = server.expect("it listens");
     for (trusted, floods) in [("[]", true), ("['127.0.0.1']", false)] {
-        let settings = format!("web: {{ http2: {{ resets: 10 }}, trusted_proxies: {trusted},");
+        let settings = format!("web: {{ http2: {{ resets: 1 }}, trusted_proxies: {trusted},");
         let text = site(&[server.address()], "health_check: off").replace("web: {", &settings);
         let evenkeel = start(&text);
         let mut client = Frames::connect(web(&evenkeel));

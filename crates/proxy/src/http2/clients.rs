@@ -33,9 +33,9 @@ use crate::worker::{Active, Worker};
 pub(crate) const CONNECTION_TAG: u32 = u32::MAX - 2;
 /// Frames that carry nothing, within [`CONTROL_WINDOW`].
 const CONTROL_FRAMES_MAX: u32 = 10_000;
-/// Streams that h2 rejects count for so much less than those that are given up: they cost little, and an honest client may
-/// open too many before it knows how many it may.
-const REJECTED_FACTOR: u32 = 10;
+/// Streams that count for so much less than those that are given up at once. Those that h2 rejects cost little, and an honest
+/// client may open too many before it knows how many it may; those that a server works on may be what a map no longer shows.
+const LESSER_FACTOR: u32 = 10;
 /// Bytes of a response that h2 holds for one stream while the socket is full.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// How long nothing may move at a connection's end, which the client has its part in.
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
     let unread = Rc::<Unread>::default();
     let carrier = Carrier::new(stream, first, watch, unread.clone());
     let resets_max = limits.http2.resets.unwrap_or(u32::MAX);
-    let rejections_max = resets_max.saturating_mul(REJECTED_FACTOR);
+    let lesser_max = resets_max.saturating_mul(LESSER_FACTOR);
     let link = Rc::new(Link {
         carrier: Rc::downgrade(&carrier),
         worker,
@@ -80,6 +80,7 @@ pub(crate) async fn serve(
         passed: Passed::default(),
         open: Cell::new(0),
         resets: RefCell::new(Rate::new(resets_max, CONTROL_WINDOW)),
+        cancelled: RefCell::new(Rate::new(lesser_max, CONTROL_WINDOW)),
         resets_flood: Cell::new(false),
         waker: RefCell::new(Waker::noop().clone()),
     });
@@ -106,7 +107,7 @@ pub(crate) async fn serve(
                 flood: None,
                 accepted: 0,
                 rejected: 0,
-                rejections: Rate::new(rejections_max, CONTROL_WINDOW),
+                rejections: Rate::new(lesser_max, CONTROL_WINDOW),
                 finishing: None,
             };
             task.pings = task.connection.ping_pong();
@@ -285,6 +286,8 @@ pub(super) struct Link {
     open: Cell<u32>,
     /// Streams that were given up by the client, or made to fail.
     resets: RefCell<Rate>,
+    /// Those that were given up while a server worked on them.
+    cancelled: RefCell<Rate>,
     resets_flood: Cell<bool>,
     /// The connection's task.
     waker: RefCell<Waker>,
@@ -319,7 +322,16 @@ impl Link {
 
     /// A client gave a stream up, or made it fail.
     pub(super) fn count_reset(&self) {
-        if self.resets.borrow_mut().count(1, net::now()) && !self.resets_flood.replace(true) {
+        self.count(&self.resets);
+    }
+
+    /// A client gave a stream up while its request was served.
+    pub(super) fn count_cancelled(&self) {
+        self.count(&self.cancelled);
+    }
+
+    fn count(&self, rate: &RefCell<Rate>) {
+        if rate.borrow_mut().count(1, net::now()) && !self.resets_flood.replace(true) {
             self.wake();
         }
     }

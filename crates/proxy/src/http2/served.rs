@@ -141,7 +141,9 @@ impl Served {
 
     /// Nothing more of the response will come. In the middle of one that is a failure.
     pub(crate) fn end(&self) {
-        self.count_if_given_up();
+        if self.was_given_up() {
+            self.link.count_cancelled();
+        }
         let mut outgoing = self.outgoing.borrow_mut();
         if !outgoing.sender.end() {
             outgoing.give_up(Reason::INTERNAL_ERROR);
@@ -158,13 +160,6 @@ impl Served {
         self.outgoing.borrow_mut().give_up(Reason::INTERNAL_ERROR);
     }
 
-    /// Counts a stream that its client gave up; once, since what follows ends it from here too.
-    fn count_if_given_up(&self) {
-        if self.was_given_up() {
-            self.link.count_reset();
-        }
-    }
-
     /// Whether the client gave the stream up, or broke its rules, before it had its answer.
     fn was_given_up(&self) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
@@ -179,8 +174,8 @@ impl Drop for Served {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.reset();
-        } else {
-            self.count_if_given_up();
+        } else if self.was_given_up() {
+            self.link.count_reset();
         }
     }
 }
