@@ -13,8 +13,8 @@ use crate::net::Conduit;
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Size of a buffer for a stream that fills the usual one: fewer system calls for each byte.
 const BULK_BYTES: usize = 128 * 1024;
-/// Buffers kept for the next user; what is over is freed.
-const KEPT_MAX: usize = 256;
+/// Buffers kept for the next user; what is over is freed. Those that nobody needed for a second are not kept.
+const KEPT_MAX: usize = 1024;
 /// Large buffers in use by one worker; further streams do with the usual ones.
 const BULK_MAX: usize = 64;
 /// Large buffers kept.
@@ -47,6 +47,13 @@ impl Buffer {
             level: memory::level(),
             ..Self::default()
         }
+    }
+
+    /// One that holds a copy of `bytes`, and has room for no more.
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        let mut buffer = Self::fresh(bytes.len());
+        buffer.fill(bytes);
+        buffer
     }
 
     pub(crate) fn filled(&self) -> &[u8] {
@@ -334,6 +341,18 @@ mod tests {
         assert_eq!(buffer.room().len(), 20_000);
         buffers.give(buffer);
         assert!(buffers.usual.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn one_that_holds_a_head_takes_no_more_memory_than_that_and_is_not_kept() {
+        let before = memory::held();
+        let mut buffer = Buffer::holding(b"GET / HTTP/1.1");
+        assert_eq!(memory::held(), before + 14);
+        assert_eq!(buffer.filled(), b"GET / HTTP/1.1");
+        assert!(buffer.room().is_empty());
+        let buffers = Buffers::default();
+        buffers.give(buffer);
+        assert_eq!(memory::held(), before);
     }
 
     #[test]

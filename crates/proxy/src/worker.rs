@@ -27,8 +27,8 @@ use crate::sys;
 use crate::tls::{self, Tls};
 use crate::upstream::Idle;
 
-/// Exchange blocks kept for the next request of any connection.
-const BLOCKS_MAX: usize = 256;
+/// Exchange blocks kept for the next request of any connection: a few connections of HTTP/2 have hundreds at once.
+const BLOCKS_MAX: usize = 1024;
 /// New connections that are waited for, after one whose request had not come with it.
 const FIRST_READS_UNTRIED: u8 = 31;
 
@@ -202,10 +202,16 @@ impl Worker {
             .set(if found { 0 } else { FIRST_READS_UNTRIED });
     }
 
+    /// With a buffer for what the client's socket says.
     pub(crate) fn take_block(&self) -> Box<Block> {
-        let mut block = self.blocks.take().unwrap_or_default();
+        let mut block = self.take_bare_block();
         block.client_in = self.buffers.take();
         block
+    }
+
+    /// Without any buffer.
+    pub(crate) fn take_bare_block(&self) -> Box<Block> {
+        self.blocks.take().unwrap_or_default()
     }
 
     /// Gives the exchange its second buffer, when it first needs it; a later try finds it empty.

@@ -83,11 +83,22 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Has `write` write a request's head, and puts that where one is read from a socket.
-    pub(crate) fn take_head<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    /// Has `write` write a request's head, and puts that where one is read from a socket. `room` says by what it gave
+    /// whether there is a buffer for more to come: a head alone needs no more than its own size.
+    pub(crate) fn take_head<T>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+        room: impl FnOnce(&T) -> Option<Buffer>,
+    ) -> T {
         self.request_out.clear();
         let out = write(&mut self.request_out);
-        self.client_in.fill(&self.request_out);
+        self.client_in = match room(&out) {
+            Some(mut buffer) => {
+                buffer.fill(&self.request_out);
+                buffer
+            }
+            None => Buffer::holding(&self.request_out),
+        };
         out
     }
 

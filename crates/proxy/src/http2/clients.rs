@@ -619,8 +619,8 @@ async fn serve_stream(
         return;
     }
     let (head, body) = request.into_parts();
-    let mut block = link.worker.take_block();
-    let (encoded, accept) = block.take_head(|out| {
+    let mut block = link.worker.take_bare_block();
+    let write = |out: &mut Vec<u8>| {
         let encoded = fields::request(out, &head, &body);
         let accept = (encoded == Ok(Body::Tunnel)).then(|| {
             let protocol = head.extensions.get::<h2::ext::Protocol>();
@@ -629,6 +629,10 @@ async fn serve_stream(
             websocket::finish(out, protocol.as_bytes(), random)
         });
         (encoded, accept)
+    };
+    let (encoded, accept) = block.take_head(write, |(encoded, _)| {
+        let is_alone = matches!(encoded, Ok(Body::None));
+        (!is_alone).then(|| link.worker.buffers.take())
     });
     let stream = Served::new(Parts {
         body,
