@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use balance::State as Word;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::client::segment;
 use crate::error::ApiError;
 use crate::{Admin, ExplainRequest, Shared, certificates, metrics, shape};
 
@@ -115,7 +116,8 @@ async fn timed(
     Ok(asked)
 }
 
-/// `POST …/drain?timeout=30s&force=true`; answers the receipt when the drain has ended, or 409 with why it needs force.
+/// `POST …/drain?timeout=30s&force=true`; answers the receipt when the drain has ended, 409 with why it needs force, or 307
+/// to `…/drain/wait` where another process has taken the drain over.
 pub(crate) async fn drain(
     State(admin): Shared,
     Path((pool, server)): Path<(String, String)>,
@@ -123,20 +125,18 @@ pub(crate) async fn drain(
     body: Body,
 ) -> Answered {
     let asked = timed(&admin, (&pool, &server), query.as_deref(), "timeout", body).await?;
+    let wait = wait_path(&pool, &server);
     let command = Command::Drain {
         pool,
         server,
         timeout: asked.time,
         force: asked.force,
     };
-    match ask(&admin.hub, command, None).await? {
-        Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
-        other => Err(unexpected(other)),
-    }
+    drained(ask(&admin.hub, command, None).await?, &wait)
 }
 
 /// `POST …/drain/wait`: the receipt of a drain that began in the process before this one, when it has ended; 404 if there
-/// is none.
+/// is none, 307 as above.
 pub(crate) async fn drain_wait(
     State(admin): Shared,
     Path((pool, server)): Path<(String, String)>,
@@ -144,8 +144,28 @@ pub(crate) async fn drain_wait(
 ) -> Answered {
     expect_nothing(&read(body).await?)?;
     show(&admin, &pool, &server)?;
-    match ask(&admin.hub, Command::DrainWait { pool, server }, None).await? {
+    let wait = wait_path(&pool, &server);
+    let command = Command::DrainWait { pool, server };
+    drained(ask(&admin.hub, command, None).await?, &wait)
+}
+
+/// Where the process that goes on with a drain is asked for its receipt.
+fn wait_path(pool: &str, server: &str) -> String {
+    let (pool, server) = (segment(pool), segment(server));
+    format!("/api/v1/pools/{pool}/servers/{server}/drain/wait")
+}
+
+fn drained(answer: Answer, wait: &str) -> Answered {
+    match answer {
         Answer::Drained(receipt) => Ok(Json(receipt).into_response()),
+        Answer::GoesOnElsewhere => {
+            let why =
+                "another process goes on with the drain since an upgrade, and has the receipt";
+            // Over a connection of its own: this one is the old process's.
+            let headers = [(header::LOCATION, wait), (header::CONNECTION, "close")];
+            let error = ApiError::new(307, why);
+            Ok((headers, error).into_response())
+        }
         other => Err(unexpected(other)),
     }
 }

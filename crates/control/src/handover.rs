@@ -284,6 +284,9 @@ pub struct Word {
     /// They drain, whatever `state` says; where that is over, clients that were bound to them move from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<LiveDrain>,
+    /// That drain is the one which was handed over: it does not begin anew, and what it comes to counts from its beginning.
+    #[serde(skip_serializing_if = "is_default")]
+    pub goes_on: bool,
 }
 
 /// What came of a [`Word`], once it is done; of a drain what its receipt says.
@@ -307,6 +310,9 @@ pub struct Obeyed {
     /// Requests in use when another word ended the drain; `None`: it ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
+    /// The process before that one ended without saying what it had of the drain.
+    #[serde(skip_serializing_if = "is_default")]
+    pub partial: bool,
 }
 
 impl LiveServer {

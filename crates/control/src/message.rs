@@ -123,7 +123,10 @@ pub enum Event {
     /// The process before this one drains and says nothing: who waits for it waits in vain.
     PredecessorSilent,
     /// The process before this one has ended.
-    PredecessorEnded,
+    PredecessorEnded {
+        /// Whether it said so, and before that what its drains came to.
+        in_order: bool,
+    },
 }
 
 /// What an operator wants.
@@ -223,6 +226,8 @@ pub enum Answer {
     },
     /// A drain has ended.
     Drained(Receipt),
+    /// Another process goes on with a drain, since an upgrade: that one will have the receipt.
+    GoesOnElsewhere,
     /// A drill has ended.
     Drilled(DrillReport),
     /// So many bindings were forgotten.
@@ -266,10 +271,9 @@ pub struct Receipt {
     /// Another word ended the drain, with so many requests still in use; absent when it ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
-    /// Another process goes on with the drain since an upgrade: so many requests were in use in this one, and end here.
-    /// Absent when it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handed_over: Option<u64>,
+    /// What the process before an upgrade had of it is not counted: that one ended without a word. Absent when all is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// How long it took.
     pub took_ms: u64,
 }
@@ -283,6 +287,7 @@ impl Receipt {
         self.add_cut(other.cut.iter().map(|cut| cut.count).sum());
         let left = self.left.into_iter().chain(other.left);
         self.left = left.reduce(u64::saturating_add);
+        self.partial |= other.partial;
     }
 
     /// Adds what was cut at the deadline.

@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use admin::{AdminState, Console};
 use agents::{Acme, Agents, Resolver, Watch};
@@ -275,7 +275,12 @@ async fn start(
         "started"
     );
     let room = (parts.console.clone(), parts.sender.clone());
-    let following = follow(predecessor, &sockets.left(), &mut parts.publisher, room);
+    let following = follow(
+        predecessor,
+        &sockets.left(),
+        (&mut parts.publisher, now),
+        room,
+    );
     drop(sockets);
     let start = |listener| AdminTask::start(listener, &parts.console);
     let admin = match parts.admin.map(start).transpose() {
@@ -329,22 +334,19 @@ async fn start(
 fn follow(
     predecessor: Option<Predecessor>,
     left: &BTreeSet<Bind>,
-    publisher: &mut Publisher,
+    (publisher, now): (&mut Publisher, Duration),
     (console, sender): (Console, UnboundedSender<Message>),
 ) -> Option<Following> {
     let Some(predecessor) = predecessor else {
         activation::warn_of(left);
         return None;
     };
+    let words = publisher.follow_predecessor(predecessor.hello.obeys, now);
     // It is gone: then this is the process that serves, all the more.
-    if let Err(why) = predecessor.ready(left) {
+    if let Err(why) = predecessor.ready(left, words) {
         tracing::warn!("{why}");
     }
-    let following = predecessor.follow(console, sender);
-    if following.obeys() {
-        publisher.follow_predecessor();
-    }
-    Some(following)
+    Some(predecessor.follow(console, sender))
 }
 
 /// Everything that can fail, made and not yet visible.

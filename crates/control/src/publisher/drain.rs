@@ -340,13 +340,14 @@ impl Ends<'_> {
             self.actions
                 .push_back(Action::Obeyed(receipt.obeyed(number)));
         }
-        if drain.carried.is_some() {
-            self.ended.push(EndedDrain::new(drain, receipt.clone()));
-        }
         let number = match drain.elsewhere {
             Some(Elsewhere::Awaited(number)) => Some(number),
-            Some(Elsewhere::Done(_)) | None => None,
+            Some(Elsewhere::Done(_) | Elsewhere::Lost) | None => None,
         };
+        if drain.carried.is_some() {
+            let ended = EndedDrain::new(drain, receipt.clone(), number);
+            self.ended.push(ended);
+        }
         let replies = std::mem::take(&mut drain.replies);
         let answer = (replies, Answer::Drained(receipt));
         self.predecessor.answer(number, answer, self.actions, now);
@@ -398,8 +399,10 @@ impl PendingDrain {
             cut += held.cut;
         }
         receipt.add_cut(cut);
-        if let Some(Elsewhere::Done(other)) = &self.elsewhere {
-            receipt.add(other);
+        match &self.elsewhere {
+            Some(Elsewhere::Done(other)) => receipt.add(other),
+            Some(Elsewhere::Lost) => receipt.partial = true,
+            Some(Elsewhere::Awaited(_)) | None => {}
         }
         receipt
     }

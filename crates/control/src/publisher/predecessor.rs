@@ -52,6 +52,8 @@ pub(super) enum Elsewhere {
     /// It has yet to say what came of this word.
     Awaited(u64),
     Done(Receipt),
+    /// It ended without saying.
+    Lost,
 }
 
 impl Predecessor {
@@ -59,10 +61,29 @@ impl Predecessor {
         if !self.hears {
             return None;
         }
-        self.told += 1;
-        let number = self.told;
-        actions.push_back(Action::Forward(Word { number, ..word }));
+        let word = self.numbered(word);
+        let number = word.number;
+        actions.push_back(Action::Forward(word));
         Some(number)
+    }
+
+    /// The word as it is to be told.
+    pub(super) fn numbered(&mut self, word: Word) -> Word {
+        self.told += 1;
+        Word {
+            number: self.told,
+            ..word
+        }
+    }
+
+    pub(super) fn hears(&self) -> bool {
+        self.hears
+    }
+
+    /// Who waits for what comes of this word; `None`: nobody has to any more.
+    pub(super) fn waiting_for(&mut self, number: u64) -> Option<&mut Vec<Reply>> {
+        let awaited = self.awaited.get_mut(&number)?;
+        Some(&mut awaited.replies)
     }
 
     /// Answers once that word has been obeyed; at once where there is none.
@@ -83,16 +104,18 @@ impl Predecessor {
             None => actions.extend(awaited.answer()),
         }
     }
-
-    fn take_awaited(&mut self) -> impl Iterator<Item = Awaited> {
-        std::mem::take(&mut self.awaited).into_values()
-    }
 }
 
 impl Publisher {
-    /// From here on the process before this one drains, and hears what it is told.
-    pub fn follow_predecessor(&mut self) {
-        self.predecessor.hears = true;
+    /// From here on the process before this one drains, and hears what it is told if it `obeys`. What is given is to be
+    /// told as soon as it drains, before anything else: it may end at once.
+    pub fn follow_predecessor(&mut self, obeys: bool, now: Duration) -> Vec<Word> {
+        self.predecessor.hears = obeys;
+        let (drains, predecessor) = (&mut self.drains, &mut self.predecessor);
+        let carried = drains.iter_mut();
+        carried
+            .filter_map(|drain| drain.go_on_elsewhere(predecessor, now))
+            .collect()
     }
 
     /// Says the same of these to the process before this one. `None`: there is nobody to tell.
@@ -159,6 +182,7 @@ impl Publisher {
             if let Answer::Drained(own) = &mut awaited.answer {
                 own.add(&receipt);
                 own.took_ms += millis(now.saturating_sub(awaited.since));
+                self.complete_ended_drain(obeyed.number, own.clone());
             }
             self.actions.extend(awaited.answer());
             return;
@@ -174,20 +198,28 @@ impl Publisher {
     }
 
     pub(super) fn handle_predecessor_silent(&mut self) {
-        let refused = Answer::Refused(vec![SILENT.to_owned()]);
-        for mut awaited in self.predecessor.take_awaited() {
-            awaited.answer = refused.clone();
-            self.actions.extend(awaited.answer());
+        // It may yet say what came of it, to whoever asks then.
+        for awaited in self.predecessor.awaited.values_mut() {
+            let replies = std::mem::take(&mut awaited.replies).into_iter();
+            let refused = || Answer::Refused(vec![SILENT.to_owned()]);
+            self.actions
+                .extend(replies.map(|reply| Action::Reply(reply, refused())));
         }
     }
 
-    pub(super) fn handle_predecessor_ended(&mut self) {
+    /// What it ended before it heard of, in order, concerns nothing that it held.
+    pub(super) fn handle_predecessor_ended(&mut self, in_order: bool) {
         self.predecessor.hears = false;
-        let awaited = self.predecessor.take_awaited();
-        self.actions.extend(awaited.flat_map(Awaited::answer));
+        for (number, mut awaited) in std::mem::take(&mut self.predecessor.awaited) {
+            if let Answer::Drained(own) = &mut awaited.answer {
+                own.partial |= !in_order;
+                self.complete_ended_drain(number, own.clone());
+            }
+            self.actions.extend(awaited.answer());
+        }
         for drain in &mut self.drains {
             if let Some(Elsewhere::Awaited(_)) = drain.elsewhere {
-                drain.elsewhere = None;
+                drain.elsewhere = (!in_order).then_some(Elsewhere::Lost);
             }
         }
     }
@@ -195,6 +227,10 @@ impl Publisher {
     /// Obeys the process after this one. What came of it goes out as an action.
     pub fn handle_word(&mut self, word: &Word, now: Duration) {
         if let Some((pool, members)) = self.meant(word) {
+            if word.goes_on {
+                self.go_on_for_successor(&members, word.number, now);
+                return;
+            }
             if let Some(drain) = word.drain {
                 let left = drain.left_ms.map(Duration::from_millis);
                 let deadline = left.map(|left| now.saturating_add(left));
@@ -240,6 +276,7 @@ impl Receipt {
             finished: self.finished,
             cut: self.cut.iter().map(|cut| cut.count).sum(),
             left: self.left,
+            partial: self.partial,
         }
     }
 }
@@ -251,6 +288,7 @@ impl From<&Obeyed> for Receipt {
             affinity_picks: obeyed.affinity_picks,
             finished: obeyed.finished,
             left: obeyed.left,
+            partial: obeyed.partial,
             ..Self::default()
         };
         receipt.add_cut(obeyed.cut);

@@ -20,6 +20,7 @@ mod affinity;
 mod capacity;
 mod carried;
 mod drains;
+mod drains_over;
 mod drills;
 mod handovers;
 mod health;

@@ -209,7 +209,7 @@ impl Shell {
             // They are looked after next.
             Message::WorkerEnded => {}
             Message::Event(event) => {
-                if matches!(event, Event::PredecessorEnded) {
+                if matches!(event, Event::PredecessorEnded { .. }) {
                     self.upgrading.forget_predecessor();
                 }
                 self.publisher.handle_event(event, now);

@@ -1,13 +1,13 @@
 //! What the new process of an upgrade knows of servers besides their probes: what traffic showed, what was counted.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Evenkeel, Finished, Load, Origin, reply, wait_until};
+use testkit::{Evenkeel, Finished, Foreign, Load, Origin, Raw, reply, wait_until};
 
 use crate::affinity::{Browser, config, origins};
 use crate::command::evenkeel_in;
@@ -223,41 +223,211 @@ fn a_drain_goes_on_to_its_deadline_and_its_command_waits_for_it() {
     assert_ne!(late.server("/"), home);
 }
 
+/// A server that holds three requests; a drain of it is under way, and an upgrade has come.
+struct Held {
+    evenkeel: Evenkeel,
+    _next: Foreign,
+    slow: Origin,
+    _other: Origin,
+    /// Each word lets one of them be answered.
+    go: Sender<()>,
+    clients: Vec<Raw>,
+    command: JoinHandle<Finished>,
+}
+
+impl Held {
+    fn set(timeout: &str) -> Self {
+        let (go, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let slow = Origin::http(move |request| {
+            if request.target == "/slow" {
+                let wait = wait.lock().expect("one at a time");
+                wait.recv_timeout(SOON).ok();
+            }
+            reply(200, "here")
+        });
+        let (slow, other) = (slow.expect("an origin"), moody(&Arc::default()));
+        let addresses = [slow.address(), other.address()];
+        let mut evenkeel = start(&site(&addresses, "balance: round_robin"));
+        wait_all(&evenkeel, &addresses, "healthy");
+        let mut clients: Vec<_> = (0..6).map(|_| connect(web(&evenkeel))).collect();
+        for client in &mut clients {
+            client
+                .send("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                .expect("sent");
+        }
+        wait_until("they are there", SOON, || {
+            let seen = slow.seen();
+            seen.iter().filter(|it| it.target == "/slow").count() == 3
+        })
+        .expect("they are there");
+        let command = drain(&evenkeel, &addresses[0].to_string(), timeout);
+        // One of them ends before the upgrade.
+        go.send(()).expect("sent");
+        let name = addresses[0].to_string();
+        wait_until("it has ended", SOON, || {
+            server(&evenkeel, "site", &name)["active"] == 2
+        })
+        .expect("it has ended");
+        let next = upgrade(&mut evenkeel, &[]);
+        Self {
+            evenkeel,
+            _next: next,
+            slow,
+            _other: other,
+            go,
+            clients,
+            command,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.slow.address().to_string()
+    }
+
+    /// What the command printed. The server dies as soon as that is known: nothing may be lost by it.
+    fn receipt(self) -> Value {
+        let Self {
+            command,
+            mut slow,
+            clients,
+            ..
+        } = self;
+        let receipt = receipt(command);
+        slow.stop();
+        for mut client in clients {
+            assert_eq!(client.response().expect("an answer").status, 200);
+        }
+        receipt
+    }
+}
+
 #[test]
-fn what_a_draining_server_holds_ends_in_the_old_process_and_the_receipt_says_so() {
+fn a_drain_ends_when_the_old_process_holds_nothing_either_and_the_receipt_is_of_both() {
+    let held = Held::set("60s");
+    let name = held.name();
+    // The new process knows of it, and has nothing of its own.
+    wait_until("the old one is counted", SOON, || {
+        server(&held.evenkeel, "site", &name)["active"] == 2
+    })
+    .expect("the old one is counted");
+    assert!(!held.command.is_finished(), "the old process holds two");
+    held.go.send(()).expect("sent");
+    wait_until("one has ended", SOON, || {
+        server(&held.evenkeel, "site", &name)["active"] == 1
+    })
+    .expect("one has ended");
+    assert!(!held.command.is_finished(), "the old process holds one");
+    held.go.send(()).expect("sent");
+    let receipt = held.receipt();
+    let whole = serde_json::json!({
+        "new_picks": 0, "affinity_picks": 0, "finished": 3, "cut": [], "took_ms": receipt["took_ms"]
+    });
+    assert_eq!(receipt, whole);
+}
+
+#[test]
+fn what_the_old_process_holds_of_a_drain_is_cut_at_its_deadline_and_told() {
+    let held = Held::set("6s");
+    let receipt = receipt(held.command);
+    assert_eq!(
+        (&receipt["finished"], &receipt["cut"][0]["count"]),
+        (&1.into(), &2.into()),
+        "{receipt}"
+    );
+}
+
+#[test]
+fn another_command_ends_a_drain_of_both_processes() {
+    let mut held = Held::set("60s");
+    let enable = ["server", "enable", "site", &held.name()];
+    let enabled = crate::life_support::ask(&held.evenkeel, &enable);
+    assert_eq!(enabled.code, Some(0), "{}", enabled.stderr);
+    let finished = held.command.join().expect("a thread");
+    assert_eq!(finished.code, Some(1), "{}", finished.text());
+    let receipt: Value = serde_json::from_str(&finished.text()).expect("a receipt");
+    assert_eq!(
+        (&receipt["finished"], &receipt["left"]),
+        (&1.into(), &2.into()),
+        "{receipt}"
+    );
+    for _ in 0..2 {
+        held.go.send(()).expect("sent");
+    }
+    for client in &mut held.clients {
+        assert_eq!(client.response().expect("an answer").status, 200);
+    }
+}
+
+/// Nobody knows what became of what it held.
+#[test]
+fn the_receipt_says_that_an_old_process_was_killed() {
+    let mut held = Held::set("60s");
+    held.evenkeel.kill();
+    let receipt = receipt(held.command);
+    assert_eq!(
+        (&receipt["partial"], &receipt["finished"]),
+        (&true.into(), &0.into()),
+        "{receipt}"
+    );
+    let gone = "the process before this one is gone before it has drained";
+    held.evenkeel.wait_log(gone, SOON).expect("a line");
+}
+
+#[test]
+fn the_api_sends_who_waits_for_a_drain_to_the_new_process() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let slow = Origin::http(move |request| {
         if request.target == "/slow" {
-            let wait = wait.lock().expect("one at a time");
-            wait.recv_timeout(SOON).ok();
+            wait.lock().expect("one at a time").recv_timeout(SOON).ok();
         }
         reply(200, "here")
     });
-    let (slow, other) = (slow.expect("an origin"), moody(&Arc::default()));
-    let addresses = [slow.address(), other.address()];
-    let mut evenkeel = start(&site(&addresses, "balance: round_robin"));
-    wait_all(&evenkeel, &addresses, "healthy");
-    let mut clients = [(); 2].map(|()| connect(web(&evenkeel)));
-    for client in &mut clients {
-        client
-            .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-            .expect("sent");
-    }
+    let slow = slow.expect("an origin");
+    let mut evenkeel = start(&site(&[slow.address()], ""));
+    wait_all(&evenkeel, &[slow.address()], "healthy");
+    let mut client = connect(web(&evenkeel));
+    client
+        .send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
     wait_until("it is there", SOON, || {
         slow.seen().iter().any(|it| it.target == "/slow")
     })
     .expect("it is there");
-    let command = drain(&evenkeel, &addresses[0].to_string(), "60s");
+    let url = evenkeel.admin_url().expect("an address");
+    let admin = url.trim_start_matches("http://").to_owned();
+    let ask = |path: &str| {
+        let mut asking = connect(admin.parse().expect("an address"));
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n"
+        );
+        asking.send(&head).expect("sent");
+        asking
+    };
+    let path = format!("/api/v1/pools/site/servers/{}/drain", slow.address());
+    let mut asking = ask(&path);
+    wait_until("it drains", SOON, || {
+        server(&evenkeel, "site", &slow.address().to_string())["state"] == "drain"
+    })
+    .expect("it drains");
     let _next = upgrade(&mut evenkeel, &[]);
-    let receipt = receipt(command);
+    let answer = asking.response().expect("an answer");
+    let wait = format!("{path}/wait");
     assert_eq!(
-        (&receipt["handed_over"], &receipt["finished"]),
-        (&1.into(), &0.into()),
-        "{receipt}"
+        (
+            answer.status,
+            answer.header("location"),
+            answer.header("connection")
+        ),
+        (307, Some(&*wait), Some("close")),
+        "{answer}"
     );
+    let mut asking = ask(&wait);
     go.send(()).expect("sent");
-    for client in &mut clients {
-        assert_eq!(client.response().expect("an answer").status, 200);
-    }
+    let answer = asking.response().expect("an answer");
+    assert_eq!(answer.status, 200, "{answer}");
+    let receipt: Value = serde_json::from_str(&answer.text()).expect("a receipt");
+    assert_eq!(receipt["finished"], 1, "{receipt}");
+    assert_eq!(client.response().expect("an answer").status, 200);
 }

@@ -1,7 +1,7 @@
 //! Drains over an upgrade: who waits is told that another process goes on, and that process goes on to the same deadline.
 //!
-//! What a server held in the old process ends there, at the latest when the drain's deadline cuts it. The receipts of
-//! both add up.
+//! What a server held in the old process ends there, at the latest when the drain's deadline cuts it. The new one asks what
+//! that comes to, waits for it, and gives one receipt of both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,10 @@ use config::Pool;
 
 use super::super::handover::millis;
 use super::super::pools::Slot;
+use super::super::predecessor::{Elsewhere, Predecessor};
 use super::super::{Action, Publisher};
 use super::{Held, PendingDrain};
-use crate::handover::LiveDrain;
+use crate::handover::{LiveDrain, Obeyed, Word};
 use crate::live::Member;
 use crate::message::{Answer, Receipt, Reply};
 
@@ -29,35 +30,74 @@ pub(super) struct Carried {
 pub(in crate::publisher) struct EndedDrain {
     members: Vec<u32>,
     receipt: Receipt,
+    /// The word by which that process has yet to say what it had of it.
+    awaited: Option<u64>,
 }
 
 impl EndedDrain {
-    pub(super) fn new(drain: &PendingDrain, receipt: Receipt) -> Self {
+    pub(super) fn new(drain: &PendingDrain, receipt: Receipt, awaited: Option<u64>) -> Self {
         let members = drain.members.iter().map(|held| held.member.id);
         Self {
             members: members.collect(),
             receipt,
+            awaited,
         }
     }
 }
 
 impl Publisher {
-    /// Another process goes on with the drains: who waits for one here is told so, with its receipt so far. What is in
-    /// use here is cut at the deadline still; clients that are bound here stay, as they do there.
-    pub fn hand_drains_over(&mut self, now: Duration) {
+    /// Another process goes on with the drains: who waits for one here is told so. What is in use here is cut at the
+    /// deadline still; clients that are bound here stay, as they do there.
+    pub fn hand_drains_over(&mut self) {
         for drain in &mut self.drains {
             drain.is_handed_over = true;
-            let in_use = |held: &Held| u64::from(held.member.cell.in_use());
-            // One whose deadline has come ends here.
-            let goes_on = drain.cutting.is_none();
-            let left = goes_on.then(|| drain.members.iter().map(in_use).sum());
-            let receipt = Receipt {
-                handed_over: left,
-                ..drain.receipt(now)
-            };
-            let replies = std::mem::take(&mut drain.replies).into_iter();
-            let told = replies.map(|reply| Action::Reply(reply, Answer::Drained(receipt.clone())));
-            self.actions.extend(told);
+            // One whose deadline has come ends here, in a moment.
+            if drain.cutting.is_none() {
+                let replies = std::mem::take(&mut drain.replies).into_iter();
+                let told = replies.map(|reply| Action::Reply(reply, Answer::GoesOnElsewhere));
+                self.actions.extend(told);
+            }
+        }
+    }
+
+    /// Says to the process after this one what a drain comes to that it goes on with, from where that began here.
+    pub(in crate::publisher) fn go_on_for_successor(
+        &mut self,
+        members: &[u32],
+        number: u64,
+        now: Duration,
+    ) {
+        let is_it =
+            |it: &PendingDrain| it.is_handed_over && it.asked_by.is_none() && it.is_of(members);
+        let goes_on = |it: &PendingDrain| is_it(it) && it.cutting.is_none();
+        // One that is being cut was told before that began, or was followed by another.
+        let any = self.drains.iter().any(goes_on);
+        let meant = |it: &mut PendingDrain| if any { goes_on(it) } else { is_it(it) };
+        let found: Vec<_> = self.drains.extract_if(.., meant).collect();
+        match found.into_iter().reduce(PendingDrain::with) {
+            Some(drain) => {
+                self.drains.push(PendingDrain {
+                    asked_by: Some(number),
+                    is_handed_over: false,
+                    look_at: now,
+                    ..drain
+                });
+                self.look_at_drains(now);
+            }
+            // It has ended since it was told.
+            None => self.actions.push_back(Action::Obeyed(Obeyed {
+                number,
+                ..Obeyed::default()
+            })),
+        }
+    }
+
+    /// The process before this one has said what it had of a drain that has ended here, or says it no more.
+    pub(in crate::publisher) fn complete_ended_drain(&mut self, number: u64, receipt: Receipt) {
+        let mut ended = self.ended_drains.iter_mut();
+        if let Some(ended) = ended.find(|it| it.awaited == Some(number)) {
+            ended.awaited = None;
+            ended.receipt = receipt;
         }
     }
 
@@ -73,7 +113,13 @@ impl Publisher {
             return;
         }
         let is_it = |it: &&EndedDrain| it.members.iter().any(|id| members.contains(id));
-        let answer = match self.ended_drains.iter().find(is_it) {
+        let ended = self.ended_drains.iter().find(is_it);
+        let awaited = ended.and_then(|ended| ended.awaited);
+        if let Some(waiting) = awaited.and_then(|it| self.predecessor.waiting_for(it)) {
+            waiting.push(reply);
+            return;
+        }
+        let answer = match ended {
             Some(ended) => Answer::Drained(ended.receipt.clone()),
             None => Answer::NotFound(format!(
                 "no drain of server `{server}` in pool `{pool}` came from the process before this one"
@@ -140,14 +186,20 @@ impl Publisher {
         let given = given.after(ago);
         let left = given.left_ms.map(Duration::from_millis);
         let deadline = left.map(|left| now.saturating_add(left));
-        self.drains.push(PendingDrain {
+        let mut drain = PendingDrain {
             deadline,
             carried: Some(Carried {
                 server: slot.configured.clone(),
                 age: Duration::from_millis(given.age_ms),
             }),
             ..PendingDrain::new(vec![held], now)
-        });
+        };
+        // A server whose name has an address only now.
+        if self.predecessor.hears() {
+            let word = drain.go_on_elsewhere(&mut self.predecessor, now);
+            self.actions.extend(word.map(Action::Forward));
+        }
+        self.drains.push(drain);
     }
 
     /// Another word makes what was kept of earlier drains of these out of date.
@@ -158,6 +210,45 @@ impl Publisher {
 }
 
 impl PendingDrain {
+    /// What the process before this one is to be told of a drain that was carried over: from here on it is waited for.
+    pub(in crate::publisher) fn go_on_elsewhere(
+        &mut self,
+        predecessor: &mut Predecessor,
+        now: Duration,
+    ) -> Option<Word> {
+        let carried = self.carried.as_ref()?;
+        let pool = &self.members.first()?.member.pool;
+        let known_as = |held: &Held| {
+            let endpoint = held.member.endpoint.to_string();
+            (carried.server.to_string(), endpoint)
+        };
+        let left = self.deadline.map(|deadline| deadline.saturating_sub(now));
+        let word = predecessor.numbered(Word {
+            pool: pool.to_string(),
+            servers: self.members.iter().map(known_as).collect(),
+            drain: Some(LiveDrain {
+                left_ms: left.map(millis),
+                ..LiveDrain::default()
+            }),
+            goes_on: true,
+            ..Word::default()
+        });
+        self.elsewhere = Some(Elsewhere::Awaited(word.number));
+        Some(word)
+    }
+
+    /// Both as one: a name's addresses may drain by words of their own, or one of them by two.
+    fn with(mut self, other: Self) -> Self {
+        for held in other.members {
+            if !self.is_of(&[held.member.id]) {
+                self.members.push(held);
+            }
+        }
+        self.replies.extend(other.replies);
+        self.began = self.began.min(other.began);
+        self
+    }
+
     /// Whether one of these drains by it.
     fn is_of(&self, members: &[u32]) -> bool {
         let mut held = self.members.iter();

@@ -3,26 +3,58 @@
 use super::handovers::succeed;
 use super::*;
 
-const TWO: &str =
+pub(super) const TWO: &str =
     "servers: [{ name: a, address: '10.0.0.1:80' }, { name: b, address: '10.0.0.2:80' }]";
 
 /// Both processes of an upgrade, after it.
-struct Two {
-    before: Scene,
-    after: Scene,
+pub(super) struct Two {
+    pub(super) before: Scene,
+    pub(super) after: Scene,
+    /// What somebody hears who asked the one before for something.
+    pub(super) told: Receiver<Answer>,
 }
 
 impl Two {
     fn upgrade(config: &str, after: &str) -> Self {
+        let mut two = Self::before(config, after, |_| reply().1);
+        two.hand_over();
+        two
+    }
+
+    /// The new one has been told what is known after such a story, and does not serve yet.
+    pub(super) fn before(
+        config: &str,
+        after: &str,
+        story: impl FnOnce(&mut Scene) -> Receiver<Answer>,
+    ) -> Self {
         let mut before = Scene::running(config);
-        let mut after = succeed(before.publisher.live(before.now), after);
-        before.publisher.hand_drains_over(before.now);
-        after.publisher.follow_predecessor();
-        Self { before, after }
+        let told = story(&mut before);
+        let live = before.publisher.live(before.now);
+        let mut after = succeed(live.clone(), after);
+        after.publisher.take_over(live, after.now);
+        Self {
+            before,
+            after,
+            told,
+        }
+    }
+
+    /// The new one serves, and the old one drains.
+    pub(super) fn hand_over(&mut self) {
+        let words = self
+            .after
+            .publisher
+            .follow_predecessor(true, self.after.now);
+        self.before.publisher.hand_drains_over();
+        for word in &words {
+            self.before.publisher.handle_word(word, self.before.now);
+        }
+        self.before.take_actions();
+        self.talk();
     }
 
     /// What they have to say to one another arrives.
-    fn talk(&mut self) {
+    pub(super) fn talk(&mut self) {
         for word in std::mem::take(&mut self.after.forwarded) {
             self.before.publisher.handle_word(&word, self.before.now);
             self.before.take_actions();
@@ -32,7 +64,7 @@ impl Two {
         }
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         self.before.pass(millis);
         self.after.pass(millis);
         self.talk();
@@ -48,7 +80,7 @@ impl Two {
     }
 }
 
-fn is_open(answers: &Receiver<Answer>) -> bool {
+pub(super) fn is_open(answers: &Receiver<Answer>) -> bool {
     answers.try_recv().is_err()
 }
 
@@ -161,7 +193,7 @@ fn who_waits_for_a_process_that_is_gone_or_silent_is_answered() {
     assert!(matches!(first.try_recv(), Ok(Answer::Refused(_))));
     let second = two.after.drain("a", 30_000);
     assert!(is_open(&second));
-    two.after.event(Event::PredecessorEnded);
+    two.after.event(Event::PredecessorEnded { in_order: true });
     assert_eq!(receipt(&second).finished, 0);
     // From here on there is one process.
     two.after.forwarded.clear();

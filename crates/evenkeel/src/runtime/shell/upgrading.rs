@@ -253,6 +253,7 @@ impl Shell {
             pid,
             version,
             adopted,
+            words,
         } = ready;
         // Under systemd only the process that it knows may name another.
         notify(&[NotifyState::MainPid(pid)]);
@@ -263,7 +264,11 @@ impl Shell {
         };
         self.ending = Some(Ending::new(shutdown, self.now()));
         self.publisher.end_all_drills(self.now());
-        self.publisher.hand_drains_over(self.now());
+        self.publisher.hand_drains_over();
+        // Before anything can end here that they ask for.
+        for word in &words {
+            self.publisher.handle_word(word, self.now());
+        }
         self.upgrading.stage = Stage::HandedOver {
             successor,
             adopted: adopted.into_iter().collect(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use admin::Totals;
 use config::Bind;
-use control::handover::{Live, Obeyed};
+use control::handover::{Live, Obeyed, Word};
 use serde::{Deserialize, Serialize};
 
 /// The protocol that is spoken here.
@@ -114,6 +114,9 @@ pub(crate) struct Answer {
     pub(crate) version: String,
     /// Which of the hello's sockets it goes on with.
     pub(crate) adopted: Vec<usize>,
+    /// What it has to say of servers by the time that it is ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) words: Vec<Word>,
 }
 
 impl Hello {

@@ -47,6 +47,15 @@ struct Follow {
     drains: AtomicBool,
 }
 
+/// What was heard of it.
+enum Heard {
+    More,
+    /// It has said that it ends.
+    Last,
+    /// It is gone.
+    Nothing,
+}
+
 /// The sockets that it had.
 pub(crate) struct Given {
     pub(crate) sockets: Inherited,
@@ -110,7 +119,7 @@ impl Predecessor {
     /// When the old process goes on by itself, in words for the log.
     pub(crate) fn prepared(&self, is_over: &dyn Fn() -> bool) -> Result<State, String> {
         let gone = |error| format!("the process that hands over is gone: {error}");
-        self.say("prepared", Vec::new()).map_err(gone)?;
+        self.say("prepared", Vec::new(), Vec::new()).map_err(gone)?;
         let patience = Patience {
             until: None,
             is_over,
@@ -118,15 +127,15 @@ impl Predecessor {
         self.channel.receive(&patience).map_err(gone)
     }
 
-    /// Says that this process accepts, at these addresses among others; waits until the old one no longer does.
+    /// Says that this process accepts, at all addresses but these, and what it has to say of servers by then.
     ///
     /// # Errors
     /// When the old process is gone before it heard, in words for the log.
-    pub(crate) fn ready(&self, left: &BTreeSet<Bind>) -> Result<(), String> {
+    pub(crate) fn ready(&self, left: &BTreeSet<Bind>, words: Vec<Word>) -> Result<(), String> {
         let sockets = self.hello.sockets.iter().enumerate();
         let adopted = sockets.filter(|(_, it)| it.bind().is_some_and(|bind| !left.contains(&bind)));
         let adopted = adopted.map(|(at, _)| at).collect();
-        self.say("ready", adopted)
+        self.say("ready", adopted, words)
             .map_err(|error| format!("the process that hands over is gone: {error}"))
     }
 
@@ -142,7 +151,7 @@ impl Predecessor {
         follow.take_update(&Patience::for_(HELLO_MAX));
         let (words, to_tell) = mpsc::channel();
         if let Err(error) = follow.start(to_tell) {
-            follow.end();
+            follow.end(false);
             tracing::warn!(%error, "what the process before this one still counts is lost");
         }
         Following {
@@ -151,12 +160,13 @@ impl Predecessor {
         }
     }
 
-    fn say(&self, stage: &str, adopted: Vec<usize>) -> std::io::Result<()> {
+    fn say(&self, stage: &str, adopted: Vec<usize>, words: Vec<Word>) -> std::io::Result<()> {
         self.channel.send(&Answer {
             stage: stage.to_owned(),
             errors: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             adopted,
+            words,
         })
     }
 }
@@ -165,11 +175,6 @@ impl Following {
     /// Whether it has yet to end.
     pub(crate) fn drains(&self) -> bool {
         self.follow.drains.load(Relaxed)
-    }
-
-    /// Whether it obeys what it is told.
-    pub(crate) fn obeys(&self) -> bool {
-        self.words.is_some()
     }
 
     /// Tells it; it may be gone.
@@ -201,12 +206,23 @@ impl Follow {
                 false
             },
         };
-        while self.take_update(&patience) {
-            heard.set(Instant::now());
-        }
-        self.end();
+        let in_order = loop {
+            match self.take_update(&patience) {
+                Heard::More => heard.set(Instant::now()),
+                Heard::Last => break true,
+                Heard::Nothing => break false,
+            }
+        };
+        self.end(in_order);
         let pid = self.predecessor.hello.pid;
-        tracing::info!(predecessor = pid, "the process before this one has drained");
+        if in_order {
+            tracing::info!(predecessor = pid, "the process before this one has drained");
+        } else {
+            tracing::warn!(
+                predecessor = pid,
+                "the process before this one is gone before it has drained"
+            );
+        }
     }
 
     /// Its end is heard of elsewhere.
@@ -218,8 +234,7 @@ impl Follow {
         }
     }
 
-    /// False once there is no more.
-    fn take_update(&self, patience: &Patience<'_>) -> bool {
+    fn take_update(&self, patience: &Patience<'_>) -> Heard {
         match self.predecessor.channel.receive::<Update>(patience) {
             Ok(update) => {
                 if !update.totals.is_empty() {
@@ -229,16 +244,21 @@ impl Follow {
                 for obeyed in update.obeyed {
                     self.report(Event::Obeyed(obeyed));
                 }
-                !update.ended
+                if update.ended {
+                    Heard::Last
+                } else {
+                    Heard::More
+                }
             }
             // A part that is not understood is passed over.
-            Err(error) => error.kind() == ErrorKind::InvalidData,
+            Err(error) if error.kind() == ErrorKind::InvalidData => Heard::More,
+            Err(_) => Heard::Nothing,
         }
     }
 
-    fn end(&self) {
+    fn end(&self, in_order: bool) {
         self.console.forget_active();
-        self.report(Event::PredecessorEnded);
+        self.report(Event::PredecessorEnded { in_order });
         self.drains.store(false, Relaxed);
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Ready {
     pub(crate) version: String,
     /// Addresses that it goes on with.
     pub(crate) adopted: Vec<Bind>,
+    /// What it has said of servers by then.
+    pub(crate) words: Vec<Word>,
 }
 
 enum Outgoing {
@@ -169,6 +171,7 @@ fn run(
                 pid: child.id(),
                 version: answer.version,
                 adopted: adopted.collect(),
+                words: answer.words,
             };
             // Its own copies are to be the only ones that keep an address open.
             drop(plan);
