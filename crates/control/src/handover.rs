@@ -287,6 +287,9 @@ pub struct Word {
     /// That drain is the one which was handed over: it does not begin anew, and what it comes to counts from its beginning.
     #[serde(skip_serializing_if = "is_default")]
     pub goes_on: bool,
+    /// What they hold may take as long as the config says of whoever is told, whatever `drain` says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub own_timeout: bool,
 }
 
 /// What came of a [`Word`], once it is done; of a drain what its receipt says.

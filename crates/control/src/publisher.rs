@@ -13,6 +13,7 @@ mod fairness;
 mod handover;
 mod health;
 mod learnt;
+mod let_go;
 mod limits;
 mod outlier;
 mod own_word;
@@ -47,6 +48,7 @@ pub use changes::Changes;
 use drain::{EndedDrain, Leaving, PendingDrain};
 use drill::Drill;
 pub use health::word as verdict_word;
+use let_go::Parting;
 use pools::{Place, PoolEntry};
 use predecessor::Predecessor;
 
@@ -269,6 +271,7 @@ pub struct Publisher {
     drains: Vec<PendingDrain>,
     ended_drains: Vec<EndedDrain>,
     predecessor: Predecessor,
+    parting: Vec<Parting>,
     drills: Vec<Drill>,
     /// When pools' loads were looked at last.
     measured: Option<Duration>,
@@ -314,6 +317,7 @@ impl Publisher {
             drains: Vec::new(),
             ended_drains: Vec::new(),
             predecessor: Predecessor::default(),
+            parting: Vec::new(),
             drills: Vec::new(),
             measured: None,
             leaving: BTreeMap::new(),
@@ -460,12 +464,13 @@ impl Publisher {
             .map(|name| name.due)
             .min();
         let drain = self.drains.iter().map(|drain| drain.look_at).min();
+        let parting = self.parting.iter().map(|parting| parting.at).min();
         let pause = self.pauses.poll_timeout();
         let drill = self.drills.iter().map(|drill| drill.look_at).min();
         let (sweep, look) = (self.sweep_at, self.look_at);
         let learnt = self.next_learnt();
         [
-            probe, agent, view, name, drain, drill, sweep, look, pause, learnt,
+            probe, agent, view, name, drain, parting, drill, sweep, look, pause, learnt,
         ]
         .into_iter()
         .flatten()
@@ -477,6 +482,7 @@ impl Publisher {
         self.send_due_probes(now);
         self.ask_due_agents(now);
         self.ask_due_names(now);
+        self.look_at_parting(now);
         self.look_at_drains(now);
         self.look_at_drills(now);
         self.sweep_due_pools(now);
@@ -567,6 +573,7 @@ impl Publisher {
         if state.is_some_and(|state| state != State::Drain) {
             // A new word ends a drain that waits; its receipt says what was so far, and is made before new picks are.
             self.end_drains(members, now);
+            self.keep_from_parting(members);
         }
         if state == Some(State::Ready) {
             self.end_drills(members, now);

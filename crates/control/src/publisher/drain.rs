@@ -131,6 +131,7 @@ impl Publisher {
         now: Duration,
     ) -> PendingDrain {
         self.forget_ended_drains(members);
+        self.keep_from_parting(members);
         self.follow_later_word(members, deadline, now);
         let mut all = Vec::new();
         if let Some(entry) = self.pools.get_mut(pool) {

@@ -18,7 +18,7 @@ use crate::live::Endpoint;
 const SEEN_HOLDS: Duration = Duration::from_secs(60);
 
 /// A server as it is looked for: pool, name in the config, address.
-type Key = (String, String, Option<String>);
+pub(super) type Key = (String, String, Option<String>);
 
 /// What was given of servers that there are none of yet.
 #[derive(Default)]
@@ -41,6 +41,11 @@ impl Given {
         self.servers
             .retain(|(pool, server, _), _| named.contains(&(pool.as_str(), server.as_str())));
         self.retain_learnt(snapshot);
+    }
+
+    /// What nobody was given yet.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &LiveServer)> {
+        self.servers.iter()
     }
 
     /// Whether servers of this pool have served in the process before this one.

@@ -422,7 +422,7 @@ impl Publisher {
     }
 
     /// The members that one configured server stands for.
-    fn expand(&self, server: &Server) -> Vec<(Arc<str>, Endpoint)> {
+    pub(super) fn expand(&self, server: &Server) -> Vec<(Arc<str>, Endpoint)> {
         match &server.address {
             Address::Ip(address) => vec![(server.name.clone(), Endpoint::Ip(*address))],
             Address::Unix(path) => vec![(server.name.clone(), Endpoint::Unix(path.clone()))],

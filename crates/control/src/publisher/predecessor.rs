@@ -3,7 +3,7 @@
 //!
 //! Who waits for an answer waits for both. How words travel is the binary's matter.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use balance::State;
 
 use super::handover::{millis, parse_state};
 use super::pools::Slot;
-use super::{Action, Publisher, WEIGHT_MAX};
+use super::{Action, PendingDrain, Publisher, WEIGHT_MAX};
 use crate::handover::{LiveDrain, Obeyed, Word};
 use crate::message::{Answer, Receipt, Reply};
 
@@ -113,9 +113,10 @@ impl Publisher {
         self.predecessor.hears = obeys;
         let (drains, predecessor) = (&mut self.drains, &mut self.predecessor);
         let carried = drains.iter_mut();
-        carried
-            .filter_map(|drain| drain.go_on_elsewhere(predecessor, now))
-            .collect()
+        let go_on = |drain: &mut PendingDrain| drain.go_on_elsewhere(predecessor, now);
+        let mut words: Vec<Word> = carried.filter_map(go_on).collect();
+        words.extend(self.words_of_gone(now));
+        words
     }
 
     /// Says the same of these to the process before this one. `None`: there is nobody to tell.
@@ -232,12 +233,17 @@ impl Publisher {
                 return;
             }
             if let Some(drain) = word.drain {
+                let own = self.pools.get(&pool).and_then(|it| it.config.drain_timeout);
                 let left = drain.left_ms.map(Duration::from_millis);
-                let deadline = left.map(|left| now.saturating_add(left));
-                let mut pending = self.begin_drain((&pool, &members), deadline, drain.is_over, now);
-                pending.asked_by = Some(word.number);
-                self.go_on_with(pending, &pool, now);
-                return;
+                let left = if word.own_timeout { own } else { left };
+                if !drain.is_over {
+                    let deadline = left.map(|left| now.saturating_add(left));
+                    let mut pending = self.begin_drain((&pool, &members), deadline, false, now);
+                    pending.asked_by = Some(word.number);
+                    self.go_on_with(pending, &pool, now);
+                    return;
+                }
+                self.let_go_for_successor((&pool, &members), left, now);
             }
             let state = word.state.as_deref().and_then(parse_state);
             let weight = word.weight.filter(|weight| *weight <= WEIGHT_MAX);
@@ -252,8 +258,9 @@ impl Publisher {
     /// `None`: it knows none of them.
     fn meant(&self, word: &Word) -> Option<(Arc<str>, Vec<u32>)> {
         let entry = self.pools.get(word.pool.as_str())?;
+        let servers: BTreeSet<_> = word.servers.iter().collect();
         let slots = entry.slots.iter();
-        let meant = slots.filter(|slot| word.servers.contains(&known_as(slot)));
+        let meant = slots.filter(|slot| servers.contains(&known_as(slot)));
         let members: Vec<u32> = meant.map(|slot| slot.member.id).collect();
         (!members.is_empty()).then(|| (entry.state.name.clone(), members))
     }

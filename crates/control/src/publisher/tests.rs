@@ -26,6 +26,7 @@ mod handovers;
 mod health;
 mod homes;
 mod learnt;
+mod let_go;
 mod limits;
 mod names;
 mod outlier;

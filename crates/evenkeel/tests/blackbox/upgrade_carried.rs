@@ -1,5 +1,6 @@
 //! What the new process of an upgrade knows of servers besides their probes: what traffic showed, what was counted.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -237,6 +238,11 @@ struct Held {
 
 impl Held {
     fn set(timeout: &str) -> Self {
+        Self::upgraded_to(timeout, |all| site(all, "balance: round_robin"))
+    }
+
+    /// The new process finds another config than the old one had.
+    fn upgraded_to(timeout: &str, next: impl Fn(&[SocketAddr]) -> String) -> Self {
         let (go, wait) = channel::<()>();
         let wait = Mutex::new(wait);
         let slow = Origin::http(move |request| {
@@ -269,6 +275,7 @@ impl Held {
             server(&evenkeel, "site", &name)["active"] == 2
         })
         .expect("it has ended");
+        evenkeel.write_config(&next(&addresses)).expect("written");
         let next = upgrade(&mut evenkeel, &[]);
         Self {
             evenkeel,
@@ -324,6 +331,18 @@ fn a_drain_ends_when_the_old_process_holds_nothing_either_and_the_receipt_is_of_
         "new_picks": 0, "affinity_picks": 0, "finished": 3, "cut": [], "took_ms": receipt["took_ms"]
     });
     assert_eq!(receipt, whole);
+}
+
+#[test]
+fn a_drain_of_a_server_that_the_new_config_drops_has_its_receipt() {
+    let held = Held::upgraded_to("60s", |all| site(&all[1..], "balance: round_robin"));
+    let shown = || admin_get(&held.evenkeel, "/api/v1/pools/site/servers");
+    assert!(!shown().contains(&held.name()), "{}", shown());
+    assert!(!held.command.is_finished(), "the old process holds two");
+    for _ in 0..2 {
+        held.go.send(()).expect("sent");
+    }
+    assert_eq!(held.receipt()["finished"], 3);
 }
 
 #[test]

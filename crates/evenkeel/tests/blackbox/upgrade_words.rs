@@ -48,6 +48,11 @@ pools:
 
 impl Stage {
     fn set() -> Self {
+        Self::upgraded_to(config)
+    }
+
+    /// The new process finds another config than the old one had.
+    fn upgraded_to(next: impl Fn(&[SocketAddr]) -> String) -> Self {
         let (origins, gates): (Vec<_>, Vec<_>) = ["a", "b", "c"].map(origin).into_iter().unzip();
         let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
         let mut evenkeel = start(&config(&addresses));
@@ -66,6 +71,7 @@ impl Stage {
         for client in &mut idle {
             assert_eq!(client.get("/").expect("an answer").status, 200);
         }
+        evenkeel.write_config(&next(&addresses)).expect("written");
         let next = upgrade(&mut evenkeel, &[]);
         Self {
             evenkeel,
@@ -174,6 +180,39 @@ fn the_old_process_lets_go_of_what_a_reload_removes() {
     reload(&stage.evenkeel, &config(&left));
     stage.assert_spared();
     stage.answer();
+}
+
+#[test]
+fn the_old_process_lets_go_of_what_the_config_of_the_upgrade_drops() {
+    let mut stage = Stage::upgraded_to(|all| {
+        let config = config(&all[1..]);
+        config.replace("site: {", "site: { drain: { timeout: 2s },")
+    });
+    stage.assert_spared();
+    stage
+        .evenkeel
+        .wait_log("the drain's deadline came", SOON)
+        .expect("a line");
+    stage.gates.clear();
+    let mut answers: Vec<_> = stage
+        .slow
+        .iter_mut()
+        .map(|client| client.response().expect("an answer").status)
+        .collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 200, 200, 200, 503, 503]);
+}
+
+/// It knows no others, and what its clients still ask is to be answered.
+#[test]
+fn the_old_process_keeps_its_servers_where_the_config_of_the_upgrade_drops_all() {
+    let (other, _gate) = origin("d");
+    let mut stage = Stage::upgraded_to(|_| config(&[other.address()]));
+    let served = stage.served();
+    assert!(!served.contains(&"d".to_owned()), "{served:?}");
+    stage.answer();
+    let mut new = connect(web(&stage.evenkeel));
+    assert_eq!(new.get("/").expect("an answer").text(), "d");
 }
 
 /// Nothing waits for a process that is gone.

@@ -29,6 +29,8 @@ pub(super) struct Carried {
 /// A drain from the process before this one that has ended: whoever waited for it there may ask yet.
 pub(in crate::publisher) struct EndedDrain {
     members: Vec<u32>,
+    /// Pool and server where this process's config has no such server: then all of it is in that process.
+    gone: Option<(String, String)>,
     receipt: Receipt,
     /// The word by which that process has yet to say what it had of it.
     awaited: Option<u64>,
@@ -39,6 +41,7 @@ impl EndedDrain {
         let members = drain.members.iter().map(|held| held.member.id);
         Self {
             members: members.collect(),
+            gone: None,
             receipt,
             awaited,
         }
@@ -92,6 +95,38 @@ impl Publisher {
         }
     }
 
+    /// What the process before this one is to be told of a drain whose server this one's config does not have: whoever
+    /// waited for that there may wait for it here.
+    pub(in crate::publisher) fn wait_for_gone(
+        &mut self,
+        (pool, server): (String, String),
+        drain: LiveDrain,
+        servers: Vec<(String, String)>,
+        now: Duration,
+    ) -> Word {
+        let word = self.predecessor.numbered(Word {
+            pool: pool.clone(),
+            servers,
+            drain: Some(drain),
+            goes_on: true,
+            ..Word::default()
+        });
+        let receipt = Receipt {
+            took_ms: drain.age_ms,
+            ..Receipt::default()
+        };
+        self.ended_drains.push(EndedDrain {
+            members: Vec::new(),
+            gone: Some((pool, server)),
+            receipt: receipt.clone(),
+            awaited: Some(word.number),
+        });
+        let nobody = (Vec::new(), Answer::Drained(receipt));
+        let (number, actions) = (Some(word.number), &mut self.actions);
+        self.predecessor.answer(number, nobody, actions, now);
+        word
+    }
+
     /// The process before this one has said what it had of a drain that has ended here, or says it no more.
     pub(in crate::publisher) fn complete_ended_drain(&mut self, number: u64, receipt: Receipt) {
         let mut ended = self.ended_drains.iter_mut();
@@ -112,7 +147,11 @@ impl Publisher {
             drain.replies.push(reply);
             return;
         }
-        let is_it = |it: &&EndedDrain| it.members.iter().any(|id| members.contains(id));
+        let is_it = |it: &&EndedDrain| {
+            let mut gone = it.gone.iter();
+            gone.any(|(of, name)| of == pool && name == server)
+                || it.members.iter().any(|id| members.contains(id))
+        };
         let ended = self.ended_drains.iter().find(is_it);
         let awaited = ended.and_then(|ended| ended.awaited);
         if let Some(waiting) = awaited.and_then(|it| self.predecessor.waiting_for(it)) {

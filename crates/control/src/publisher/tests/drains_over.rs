@@ -5,27 +5,27 @@ use super::predecessors::{TWO, Two, is_open};
 use super::*;
 use crate::message::Receipt;
 
-fn acquire(member: &Member, count: usize) {
+pub(super) fn acquire(member: &Member, count: usize) {
     for _ in 0..count {
         member.cell.acquire(None).unwrap();
     }
 }
 
-fn release(member: &Member, count: usize) {
+pub(super) fn release(member: &Member, count: usize) {
     for _ in 0..count {
         member.cell.release();
     }
 }
 
 /// Whoever waited in the process before asks the one after.
-fn wait(scene: &mut Scene, server: &str) -> Receiver<Answer> {
+pub(super) fn wait(scene: &mut Scene, server: &str) -> Receiver<Answer> {
     let (reply, answers) = reply();
     scene.publisher.handle_drain_wait("site", server, reply);
     scene.take_actions();
     answers
 }
 
-fn cut(receipt: &Receipt) -> u64 {
+pub(super) fn cut(receipt: &Receipt) -> u64 {
     receipt.cut.iter().map(|cut| cut.count).sum()
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Two {
 }
 
 impl Two {
-    fn upgrade(config: &str, after: &str) -> Self {
+    pub(super) fn upgrade(config: &str, after: &str) -> Self {
         let mut two = Self::before(config, after, |_| reply().1);
         two.hand_over();
         two
@@ -176,13 +176,19 @@ fn a_server_that_a_reload_removes_is_let_go_of_in_both() {
 #[test]
 fn another_server_of_the_same_name_is_another() {
     let moved = TWO.replace("10.0.0.1", "10.0.0.9");
-    let mut two = Two::upgrade(&site(TWO), &site(&moved));
-    let there = two.hold(1);
+    let mut two = Two::before(&site(TWO), &site(&moved), |before| {
+        before.member("a").cell.acquire(None).unwrap();
+        reply().1
+    });
+    two.hand_over();
+    let there = two.before.member("a");
     let answers = two.after.drain("a", 30_000);
     two.talk();
     two.pass(100);
     assert_eq!(receipt(&answers).finished, 0);
-    assert_eq!(there.cell.state(), State::Ready);
+    // The config has let go of it, and that is all.
+    two.pass(10_000);
+    assert_eq!((there.cell.in_use(), two.before.cuts.len()), (1, 0));
 }
 
 #[test]
