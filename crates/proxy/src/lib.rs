@@ -26,6 +26,7 @@ mod sys;
 mod tcp;
 mod tls;
 mod upstream;
+mod watch;
 mod worker;
 
 pub use engine::{Engine, NotPrepared, Notice, Prepared, Stopped, connection_default_max};

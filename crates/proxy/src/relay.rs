@@ -11,6 +11,7 @@ use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields
 use crate::buffer::{BUFFER_BYTES, Borrowed, Buffer, Buffers};
 use crate::net::{self, Conduit, Deadline, Push, Taken};
 use crate::stream::Stream;
+use crate::watch::Watch;
 
 /// Bytes after which a connection lets others run.
 pub(crate) const YIELD_BYTES: u64 = 256 * 1024;
@@ -113,6 +114,17 @@ pub(crate) fn earliest(after: Option<Duration>, until: Option<Duration>) -> Opti
     }
 }
 
+/// Whether so many bytes are few enough for a connection to take them at once, if nothing is on its way over it.
+pub(crate) fn is_small(stream: &Stream, size: usize) -> bool {
+    // A carried stream's connection gathers what its streams write.
+    size <= STAGED_MAX && !stream.is_carried()
+}
+
+/// Bytes of all parts.
+pub(crate) fn size_of(parts: &[&[u8]; 3]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
+}
+
 /// Writes all parts. `taken` counts what the kernel took, however it ends; where it fails, `parts` is what is left.
 pub(crate) async fn write_all(
     stream: &Stream,
@@ -122,9 +134,8 @@ pub(crate) async fn write_all(
     taken: &mut u64,
     push: Push,
 ) -> Result<(), WriteFault> {
-    let mut size = parts.iter().map(|part| part.len()).sum::<usize>();
-    // A carried stream's connection gathers what its streams write.
-    if size <= STAGED_MAX && !stream.is_carried() {
+    let mut size = size_of(parts);
+    if is_small(stream, size) {
         net::after_ready().await;
     }
     while size > 0 {
@@ -442,6 +453,11 @@ impl<'a> Pipe<'a> {
         }
     }
 
+    /// Whether bytes were read that the receiver has not taken yet.
+    fn holds(&self) -> bool {
+        !self.buffer.is_empty() || self.conduit.is_some()
+    }
+
     /// Moves what can be moved now.
     fn step(&mut self, cx: &mut Context<'_>, buffers: &'a Buffers) -> Step {
         let mut moved = false;
@@ -586,6 +602,7 @@ pub(crate) async fn tunnel(
     let mut down = Pipe::new(server, client, first.1);
     // Bytes that had been carried when others last ran.
     let mut rested_at = 0;
+    let watch = Watch::default();
     deadline.set(times.idle);
     let end = loop {
         let mut starved = false;
@@ -616,6 +633,10 @@ pub(crate) async fn tunnel(
                 }
             }
             rested_at = up.bytes + down.bytes;
+            // Who waits for the server does not read the client; once both were told the end, that is no failure.
+            if up.holds() && !down.done && watch.poll_failed(client, deadline, cx).is_ready() {
+                return Poll::Ready(Some(TunnelEnd::ClientFailed));
+            }
             deadline
                 .poll(cx)
                 .map(|_: net::Elapsed| Some(TunnelEnd::Idle))

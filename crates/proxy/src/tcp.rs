@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::source;
 use crate::stream::Stream;
 use crate::tls;
 use crate::upstream::{self, Lease, NoConnection, ServerStream};
+use crate::watch::unless_gone;
 use crate::worker::{Active, LocalWorld, Worker};
 
 /// TCP keep-alive probes go out after this long without a byte.
@@ -274,22 +276,27 @@ async fn connect(
             .timeouts
             .connect
             .map(|connect| net::now().saturating_add(connect));
-        let connected = upstream::connect(
+        let connecting = upstream::connect(
             worker,
             &lease.member,
             until,
             config.connections_per_server,
             from.deadline,
             world.tls.of_pool(to.pool),
-        )
-        .await;
+        );
+        let connected = unless_gone(from.client, from.deadline, pin!(connecting)).await;
         let (reason, cause) = match connected {
-            Ok(server) => {
+            None => {
+                outcome::ended(worker, &lease.member, Reason::ClientClosed, false);
+                count_failed(worker, pool, Reason::ClientClosed);
+                return Err(Reason::ClientClosed);
+            }
+            Some(Ok(server)) => {
                 outcome::serves(worker, &lease.member);
                 asking.settle(Some(&lease.member), tries);
                 return Ok(Connected::new(server, lease, tcp, counted.take()));
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 if let (Some((_, bond)), NoConnection::Refused) = (&asking.bond, why) {
                     bond.note_refused(lease.member.id);
                 }

@@ -228,7 +228,8 @@ fn retries_can_be_turned_off() -> Outcome {
 }
 
 /// A listening socket whose queue is full, so that connects to it hang, with what fills it.
-fn full() -> anyhow::Result<(SocketAddr, TcpListener, Vec<std::thread::JoinHandle<()>>)> {
+pub(crate) fn full() -> anyhow::Result<(SocketAddr, TcpListener, Vec<std::thread::JoinHandle<()>>)>
+{
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
     let held = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     bind(&held, &SocketAddr::from(([127, 0, 0, 1], 0)))?;

@@ -14,6 +14,7 @@ mod demo;
 mod explain;
 mod explain_bound;
 mod explain_live;
+mod gone;
 mod grpc_calls;
 mod grpc_ends;
 mod grpc_health;

@@ -1,6 +1,9 @@
 //! One try with one server: the request on its way there, and the response back.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use control::live::Member;
@@ -22,6 +25,7 @@ use crate::outcome;
 use crate::relay::{self, Framing, WriteFault};
 use crate::stream::Stream;
 use crate::upstream::{Lease, NoConnection, ServerStream};
+use crate::watch::Watch;
 use crate::worker::Worker;
 
 /// How long the rest of a request is waited for whose answer is sent.
@@ -436,7 +440,20 @@ async fn send(
     deadline: &Deadline,
 ) -> Result<bool, Fault> {
     let mut parts = parts(block, upload);
-    send_parts(cx, &mut parts, server, deadline).await
+    let waits = !relay::is_small(&server.stream, relay::size_of(&parts));
+    let watch = Watch::default();
+    let mut sent = pin!(send_parts(cx, &mut parts, server, deadline));
+    poll_fn(|context| {
+        if let Poll::Ready(sent) = sent.as_mut().poll(context) {
+            return Poll::Ready(sent);
+        }
+        let client = &cx.conn.stream;
+        if waits && watch.poll_failed(client, deadline, context).is_ready() {
+            return Poll::Ready(Err(Fault::Final(Unserved::new(Reason::ClientClosed))));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// What is sent first.

@@ -2,6 +2,7 @@
 //! lost by the first.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::sync::Arc;
 
 use config::{HttpListener, Pool};
@@ -29,6 +30,7 @@ use crate::queue;
 use crate::relay;
 use crate::tls::ClientTls;
 use crate::upstream::{self, Lease, ServerStream};
+use crate::watch::unless_gone;
 use crate::worker::LocalWorld;
 
 /// Connections opened for one request whose server chooses another version each time.
@@ -248,9 +250,17 @@ async fn forward(
         log.pick(&lease.member);
         cx.conn.deadline.tag(lease.member.id);
         let deadline = &cx.conn.deadline;
-        let server = match obtain(cx, &lease, state.only_new(), deadline).await {
-            Ok(server) => server,
-            Err(no_connection) => {
+        let only_new = state.only_new();
+        let client = &cx.conn.stream;
+        let obtained = unless_gone(
+            client,
+            deadline,
+            pin!(obtain(cx, &lease, only_new, deadline)),
+        )
+        .await;
+        let server = match obtained {
+            Some(Ok(server)) => server,
+            Some(Err(no_connection)) => {
                 let failed =
                     not_connected(cx, &mut state, block, &lease.member, no_connection, log);
                 match failed {
@@ -258,6 +268,7 @@ async fn forward(
                     Err(reason) => return Err(Unserved::new(reason)),
                 }
             }
+            None => return Err(client_gone(cx, log)),
         };
         let hedged = match &cx.plan.retries.hedge {
             Some(hedge) if hedge::is_due(cx, upload) => {
@@ -287,12 +298,20 @@ async fn forward(
                 }
                 if let Some(backoff) = cx.plan.retries.backoff
                     && state.was_sent()
+                    && Box::pin(retry::pause(cx, backoff)).await.is_none()
                 {
-                    Box::pin(retry::pause(cx, backoff)).await;
+                    return Err(Unserved::new(Reason::ClientClosed));
                 }
             }
         }
     }
+}
+
+/// The client has left while a connection to its server was made.
+#[cold]
+fn client_gone(cx: &Cx<'_>, log: &Log) -> Unserved {
+    count_end(cx, Reason::ClientClosed, log);
+    Unserved::new(Reason::ClientClosed)
 }
 
 /// Counts that the last server gave no whole answer, for this reason.

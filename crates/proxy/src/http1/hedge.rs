@@ -30,6 +30,7 @@ use crate::net::{self, Deadline};
 use crate::outcome;
 use crate::relay;
 use crate::upstream::{Lease, NoConnection, ServerStream};
+use crate::watch::Watch;
 
 /// Whether a request may have tries side by side: it may be repeated, is there whole, asks for no tunnel, and is bound to
 /// no server, of which another one's answer would rob it.
@@ -126,6 +127,7 @@ struct Race<'r> {
     held: Option<Ready>,
     /// Fires when a further try is due, or one is given up.
     timer: Deadline,
+    watch: Watch,
     /// When the next one starts beside those that run.
     next_at: Option<Duration>,
     /// How much later than the one before.
@@ -166,6 +168,7 @@ async fn race(
         running: Vec::new(),
         held: None,
         timer: Deadline::new(),
+        watch: Watch::default(),
         next_at: Some(net::now().saturating_add(after)),
         after,
         left: hedge.max,
@@ -246,8 +249,10 @@ impl<'r> Race<'r> {
                 return Poll::Ready(News::Ended(at, ended));
             }
         }
-        let client = &cx.conn.stream;
-        if client.is_registered() && client.poll_failed(context).is_ready() {
+        let gone = self
+            .watch
+            .poll_failed(&cx.conn.stream, &self.timer, context);
+        if gone.is_ready() {
             return Poll::Ready(News::ClientGone);
         }
         self.timer.poll(context).map(|net::Elapsed| News::Time)

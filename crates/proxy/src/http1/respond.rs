@@ -27,6 +27,7 @@ use crate::outcome;
 use crate::relay::{self, Framing, Patience, WriteFault, YIELD_BYTES, earliest};
 use crate::stream::Stream;
 use crate::upstream::Lease;
+use crate::watch::Watch;
 
 /// Interim responses (1xx) before a final one.
 const INTERIM_MAX: u32 = 16;
@@ -448,15 +449,13 @@ async fn from_server(
     on: &Responding<'_>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
 ) -> Result<io::Result<usize>, ResponseFault> {
+    let watch = Watch::default();
     let read = poll_fn(|cx| {
         if let Poll::Ready(read) = poll(cx) {
             return Poll::Ready(Ok(read));
         }
-        // A client that was never waited for is not registered, and not worth registering just for this.
-        if on.conn.stream.is_registered() && on.conn.stream.poll_failed(cx).is_ready() {
-            return Poll::Ready(Err(ResponseFault::ClientGone));
-        }
-        Poll::Pending
+        let gone = watch.poll_failed(&on.conn.stream, on.deadline, cx);
+        gone.map(|()| Err(ResponseFault::ClientGone))
     });
     let mut read = pin!(read);
     loop {

@@ -1,5 +1,8 @@
 //! Whether, when and where a request is tried again.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use config::Backoff;
 use control::live::Member;
 use control::reason::Reason;
@@ -8,8 +11,9 @@ use control::tries::{beside as beside_by, note_tried};
 use super::exchange::Cx;
 use super::upload::Upload;
 use crate::bounds::Counted;
-use crate::net;
+use crate::net::{self, Deadline};
 use crate::upstream::Lease;
+use crate::watch::unless_gone;
 
 /// Whether a request that was sent, and got no byte of an answer, may be sent to another server.
 pub(super) fn may_retry(cx: &Cx<'_>, upload: &Upload, reason: Reason) -> Result<(), Reason> {
@@ -79,15 +83,18 @@ fn claim_place(cx: &Cx<'_>) -> bool {
 }
 
 /// Waits before a further try: at random up to a bound that doubles, so that what failed together does not come back
-/// together.
-pub(super) async fn pause(cx: &Cx<'_>, backoff: Backoff) {
+/// together. `None`: the client has left meanwhile.
+pub(super) async fn pause(cx: &Cx<'_>, backoff: Backoff) -> Option<()> {
     let wait = cx.allowance.backoff(backoff, cx.conn.worker.random());
     if cx
         .time
         .until
         .is_some_and(|until| until <= net::now().saturating_add(wait))
     {
-        return;
+        return Some(());
     }
-    net::sleep(wait).await;
+    let deadline = Deadline::new();
+    deadline.set(Some(wait));
+    let over = pin!(poll_fn(|cx| deadline.poll(cx).map(|_: net::Elapsed| ())));
+    unless_gone(&cx.conn.stream, &deadline, over).await
 }

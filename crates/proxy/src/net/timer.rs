@@ -31,6 +31,8 @@ const EXPIRED: u32 = u32::MAX - 1;
 struct Entry {
     /// Tick at which it fires.
     at: u64,
+    /// Tick at which whoever polls it is woken, whether it fires then or not; `NEVER`: not asked for, or over.
+    wake_at: u64,
     /// Tick at which the wheel looks at it next; `NEVER`: it is in no slot.
     armed: u64,
     generation: u32,
@@ -85,6 +87,7 @@ impl Deadline {
             let generation = wheel.generation;
             wheel.entries.insert(Entry {
                 at: NEVER,
+                wake_at: NEVER,
                 armed: NEVER,
                 generation,
                 tag: 0,
@@ -101,7 +104,7 @@ impl Deadline {
 
     /// Fires at a moment of [`now`]'s clock; `None` turns it off.
     pub(crate) fn set_at(&self, at: Option<Duration>) {
-        let at = at.map_or(NEVER, |at| ticks(at).saturating_add(1));
+        let at = at.map_or(NEVER, tick_after);
         WHEEL.with_borrow_mut(|wheel| {
             let Some(entry) = wheel.entries.get_mut(self.key) else {
                 return;
@@ -110,7 +113,22 @@ impl Deadline {
                 return;
             }
             entry.at = at;
-            if at < entry.armed {
+            if entry.next() < entry.armed {
+                wheel.arm(self.key);
+            }
+        });
+    }
+
+    /// Has whoever polls it polled once more at this moment of [`now`]'s clock, whenever it fires, and however often that
+    /// is changed meanwhile. The last moment asked for counts.
+    pub(crate) fn wake_at(&self, at: Duration) {
+        let at = tick_after(at);
+        WHEEL.with_borrow_mut(|wheel| {
+            let Some(entry) = wheel.entries.get_mut(self.key) else {
+                return;
+            };
+            entry.wake_at = at;
+            if entry.next() < entry.armed {
                 wheel.arm(self.key);
             }
         });
@@ -229,6 +247,11 @@ pub(super) fn until_next() -> Option<Duration> {
     Some(at.saturating_sub(clock()).max(Duration::from_millis(1)))
 }
 
+/// The first tick at which that moment has passed.
+fn tick_after(at: Duration) -> u64 {
+    ticks(at).saturating_add(1)
+}
+
 fn ticks(time: Duration) -> u64 {
     const OF_A_SECOND: u64 = 1000 / TICK.as_millis() as u64;
     let of_the_rest = time.subsec_millis() / TICK.as_millis() as u32;
@@ -236,6 +259,13 @@ fn ticks(time: Duration) -> u64 {
     of_seconds
         .saturating_add(u64::from(of_the_rest))
         .min(NEVER - 1)
+}
+
+impl Entry {
+    /// Tick at which something is due.
+    fn next(&self) -> u64 {
+        self.at.min(self.wake_at)
+    }
 }
 
 impl Wheel {
@@ -252,7 +282,9 @@ impl Wheel {
     /// Puts an entry into the slot where it is next looked at: its own tick, or as far as the wheel reaches.
     fn arm(&mut self, key: usize) {
         let entry = &mut self.entries[key];
-        let tick = entry.at.clamp(self.current + 1, self.current + SLOTS - 1);
+        let tick = entry
+            .next()
+            .clamp(self.current + 1, self.current + SLOTS - 1);
         entry.armed = tick;
         let slot = (tick % SLOTS) as usize;
         self.slots[slot].push((key as u32, entry.generation));
@@ -297,11 +329,15 @@ impl Wheel {
                 continue;
             }
             entry.armed = NEVER;
-            if entry.at <= self.current {
-                if let Some(waker) = entry.waker.take() {
-                    waker.wake();
-                }
-            } else if entry.at != NEVER {
+            if entry.next() <= self.current
+                && let Some(waker) = entry.waker.take()
+            {
+                waker.wake();
+            }
+            if entry.wake_at <= self.current {
+                entry.wake_at = NEVER;
+            }
+            if entry.at > self.current && entry.next() != NEVER {
                 self.arm(key);
             }
         }
@@ -339,6 +375,7 @@ mod tests {
         let mut wheel = Wheel::new();
         let key = wheel.entries.insert(Entry {
             at,
+            wake_at: NEVER,
             armed: NEVER,
             generation: 0,
             tag: 0,
@@ -374,6 +411,39 @@ mod tests {
             }
             assert_eq!(wheel.entries[key].armed, NEVER, "at {at} to {to}");
         }
+    }
+
+    #[test]
+    fn who_asks_to_be_woken_before_is_and_the_deadline_stays() {
+        let (mut wheel, key) = wheel_with(10_000);
+        wheel.entries[key].wake_at = 20;
+        wheel.arm(key);
+        wheel.entries[key].waker = Some(Waker::noop().clone());
+        wheel.advance(19);
+        assert!(wheel.entries[key].waker.is_some());
+        wheel.advance(20);
+        assert!(wheel.entries[key].waker.is_none());
+        wheel.entries[key].waker = Some(Waker::noop().clone());
+        while wheel.current < 10_000 {
+            assert!(wheel.entries[key].waker.is_some(), "at {}", wheel.current);
+            let next = wheel.next_tick().expect("armed");
+            wheel.advance(next);
+        }
+        assert!(wheel.entries[key].waker.is_none());
+        assert_eq!(wheel.next_tick(), None);
+    }
+
+    #[test]
+    fn a_wake_asked_for_outlives_the_deadline() {
+        let deadline = Deadline::new();
+        let millis = Duration::from_millis;
+        deadline.set_at(Some(millis(50)));
+        deadline.wake_at(millis(250));
+        WHEEL.with_borrow_mut(|wheel| wheel.advance(ticks(millis(60))));
+        assert!(deadline.is_over());
+        deadline.set_at(None);
+        let next = WHEEL.with_borrow(Wheel::next_tick);
+        assert_eq!(next, Some(tick_after(millis(250))));
     }
 
     #[test]
