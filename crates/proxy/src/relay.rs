@@ -23,9 +23,12 @@ const STAGED_MAX: usize = 8 * 1024;
 
 /// How long bytes are left where they are while there is no memory to read them into.
 const STARVED_WAIT: Duration = Duration::from_millis(20);
-/// What the other side may still send after our last word, and for how long, before the connection is closed on it.
+/// What the other side may still send once it has acknowledged our last word, and for how long, before the connection is
+/// closed on it.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+/// How long it may take to acknowledge that, while it goes on doing so.
+const LINGER_MAX: Duration = Duration::from_secs(30);
 
 /// What must be left of a body for a conduit to carry it, bytes.
 const CONDUIT_MIN: u64 = 128 * 1024;
@@ -319,18 +322,35 @@ pub(crate) async fn read_more(stream: &Stream, buffer: &mut Buffer) -> io::Resul
     Ok(count)
 }
 
-/// Ends our half, then throws away what the other side still sends, so that a reset does not destroy our last word
-/// (RFC 9112 §9.6).
+/// Ends our half, then throws away what the other side still sends, so that a reset does not destroy our last word: at
+/// least until its kernel has acknowledged that (RFC 9112 §9.6).
 pub(crate) async fn linger(stream: &Stream, deadline: &Deadline, buffers: &Buffers) {
     if stream.shutdown_write().is_err() {
         return;
     }
     deadline.tag(0);
     deadline.set(Some(LINGER));
+    let until = net::now().saturating_add(LINGER_MAX);
     let mut left = LINGER_BYTES;
-    while left > 0 {
-        if !matches!(deadline.guard(stream.readable()).await, Ok(Ok(()))) {
+    let mut behind = stream.unacknowledged();
+    loop {
+        let readable = deadline.guard(stream.readable()).await;
+        if matches!(readable, Ok(Err(_))) {
             break;
+        }
+        if left == 0 || readable.is_err() {
+            // Who sends at full speed never waits.
+            net::yield_now().await;
+            let before = std::mem::replace(&mut behind, stream.unacknowledged());
+            let goes_on = behind < before;
+            if behind == 0 || !goes_on && deadline.is_over() || until <= net::now() {
+                break;
+            }
+            if goes_on {
+                deadline.set(Some(LINGER));
+            }
+            left = LINGER_BYTES;
+            continue;
         }
         // Held only while something is there to be read.
         let mut buffer = buffers.take();

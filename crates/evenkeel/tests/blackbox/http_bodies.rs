@@ -103,6 +103,35 @@ fn an_upload_that_fails_while_the_answer_waits_is_not_answered_twice() -> Outcom
     Ok(())
 }
 
+/// A close on bytes that nobody has read is a reset, and takes with it what the client has not taken yet.
+#[test]
+fn an_early_answer_arrives_whole_though_its_client_sends_on() -> Outcome {
+    let body = noise(300_000);
+    let answer = reply(413, &body);
+    let origin = Origin::start(move |conn| {
+        conn.read_head()?;
+        conn.write(&answer)?;
+        conn.read_to_end().map(drop)
+    })?;
+    for framing in ["Content-Length: 100000000", "Transfer-Encoding: chunked"] {
+        let evenkeel = proxy(&[origin.address()])?;
+        let mut client = client(&evenkeel)?;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"))?;
+        wait_until("the answer is there", SOON, || {
+            client.stream().peek(&mut [0]).is_ok_and(|count| count > 0)
+        })?;
+        // A chunk of its own, or bytes like any other.
+        let piece = [b"10000\r\n", &*noise(64 << 10), b"\r\n"].concat();
+        for _ in 0..64 {
+            client.send(&piece)?;
+        }
+        let response = client.response().context(framing)?;
+        ensure!(response.status == 413, "{response}");
+        ensure!(response.body == body, "{} bytes", response.body.len());
+    }
+    Ok(())
+}
+
 #[test]
 fn a_server_may_answer_while_it_reads() -> Outcome {
     let origin = Origin::start(|conn| {
