@@ -18,6 +18,7 @@ mod place;
 mod pool;
 mod probe;
 mod retries;
+mod room;
 mod route;
 mod said;
 mod secured;

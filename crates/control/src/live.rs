@@ -13,6 +13,10 @@ use balance::budget::RetryBudget;
 use balance::outlier::Streak;
 use config::Labels;
 
+mod limit;
+
+pub use limit::{Limit, LimitedBy};
+
 use crate::affinity::Bound;
 use crate::capacity::Outlook;
 use crate::fairness::Fairness;
@@ -59,6 +63,10 @@ pub struct Member {
     pub stats: PerWorker<ServerCells>,
     /// See [`Member::sockets`].
     pub(crate) sockets: AtomicU32,
+    /// See [`Member::sockets_max`].
+    sockets_max: AtomicU32,
+    /// See [`Member::streams_max`].
+    streams_max: AtomicU32,
     /// Its pool's queue.
     pub gate: Arc<Gate>,
     /// The bound of its requests in use; see [`Limit`].
@@ -88,6 +96,10 @@ pub struct Member {
     marks: AtomicU8,
     /// What it has chosen to speak: see [`Self::chose_http2`]; 0: nothing yet.
     chosen: AtomicU8,
+    /// Requests that it wants at once on one connection over HTTP/2.
+    streams: AtomicU32,
+    /// Set by a worker that found either changed, until the publisher has seen it.
+    spoken_told: AtomicBool,
 }
 
 /// A server that may choose has chosen HTTP/1.1.
@@ -124,6 +136,8 @@ impl Member {
             cell: Arc::new(balance::Server::new()),
             stats: PerWorker::new(workers),
             sockets: AtomicU32::new(0),
+            sockets_max: AtomicU32::new(u32::MAX),
+            streams_max: AtomicU32::new(u32::MAX),
             gate,
             limit: AtomicU32::new(0),
             limited_by: AtomicU8::new(0),
@@ -138,6 +152,8 @@ impl Member {
             cut: AtomicBool::new(false),
             marks: AtomicU8::new(0),
             chosen: AtomicU8::new(0),
+            streams: AtomicU32::new(u32::MAX),
+            spoken_told: AtomicBool::new(false),
         }
     }
 
@@ -163,18 +179,60 @@ impl Member {
         }
     }
 
-    /// Notes what it has chosen on a new connection.
-    pub fn note_chosen(&self, http2: bool) {
+    /// Notes what it has chosen on a new connection; true: the publisher is to be told.
+    #[must_use]
+    pub fn note_chosen(&self, http2: bool) -> bool {
         let chosen = if http2 { CHOSE_HTTP2 } else { CHOSE_HTTP1 };
-        if self.chosen.load(Ordering::Relaxed) != chosen {
-            self.chosen.store(chosen, Ordering::Relaxed);
+        if self.chosen.load(Ordering::Relaxed) == chosen {
+            return false;
         }
+        self.chosen.store(chosen, Ordering::Relaxed);
+        !self.spoken_told.swap(true, Ordering::AcqRel)
+    }
+
+    /// Requests that it wants at once on one connection over HTTP/2, as it said last; `u32::MAX` if it did not.
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many requests it wants at once on one connection; true: the publisher is to be told. One relaxed load in
+    /// the common case.
+    #[must_use]
+    pub fn note_streams(&self, streams: u32) -> bool {
+        if self.streams() == streams {
+            return false;
+        }
+        self.streams.store(streams, Ordering::Relaxed);
+        !self.spoken_told.swap(true, Ordering::AcqRel)
+    }
+
+    /// From now on a change is told again; to be called before it is looked at.
+    pub(crate) fn forget_spoken_told(&self) {
+        self.spoken_told.swap(false, Ordering::AcqRel);
     }
 
     /// Sockets open to it, idle ones included, and those about to be.
     #[must_use]
     pub fn sockets(&self) -> u32 {
         self.sockets.load(Ordering::Acquire)
+    }
+
+    /// How many of these there may be, by the config in force: who came before a reload holds to it, too.
+    #[must_use]
+    pub fn sockets_max(&self) -> u32 {
+        self.sockets_max.load(Ordering::Relaxed)
+    }
+
+    /// Requests at once on one of these over HTTP/2, if it wants no fewer; by the config in force.
+    #[must_use]
+    pub fn streams_max(&self) -> u32 {
+        self.streams_max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_sockets_max(&self, sockets: u32, streams: u32) {
+        self.sockets_max.store(sockets, Ordering::Relaxed);
+        self.streams_max.store(streams, Ordering::Relaxed);
     }
 
     /// Requests that it had ever, and those that failed as a gateway error does.
@@ -432,69 +490,6 @@ impl Member {
             self.marks.fetch_or(mark, Ordering::Relaxed);
         } else {
             self.marks.fetch_and(!mark, Ordering::Relaxed);
-        }
-    }
-}
-
-/// What bounds the requests in use of a server: one word, which a pick loads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(u32);
-
-impl Limit {
-    /// Set while its pool has a bound of its own.
-    const IN_POOL: u32 = 1 << 31;
-
-    /// Its own bound; `None` if there is none.
-    #[must_use]
-    pub fn own(self) -> Option<u32> {
-        match self.0 & !Self::IN_POOL {
-            0 => None,
-            max => Some(max),
-        }
-    }
-
-    /// Whether its pool has a bound, too.
-    #[must_use]
-    pub fn in_pool(self) -> bool {
-        self.0 & Self::IN_POOL != 0
-    }
-}
-
-/// What the bound of a server's requests in use comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LimitedBy {
-    /// `limits.connections_per_server` of its pool: each request needs a socket.
-    Sockets,
-    /// Its own `max_connections`.
-    MaxConnections,
-    /// What its agent said.
-    Agent,
-    /// An ejection is over, and no request has succeeded since.
-    HalfOpen,
-    /// How its latency answers to the requests that it has.
-    Latency,
-}
-
-impl LimitedBy {
-    /// Each, in the order of its number.
-    pub const ALL: [Self; 5] = [
-        Self::Sockets,
-        Self::MaxConnections,
-        Self::Agent,
-        Self::HalfOpen,
-        Self::Latency,
-    ];
-
-    /// The word for it in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sockets => "connections_per_server",
-            Self::MaxConnections => "max_connections",
-            Self::Agent => "agent",
-            Self::HalfOpen => "half_open",
-            Self::Latency => "latency",
         }
     }
 }

@@ -52,6 +52,11 @@ pub enum Event {
         /// Which member.
         member: u32,
     },
+    /// It speaks another version of HTTP than before, or wants another number of requests on one connection.
+    Speaks {
+        /// Which member.
+        member: u32,
+    },
     /// So many failures in a row as eject a server have come from real traffic.
     Failing {
         /// Which member.

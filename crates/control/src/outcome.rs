@@ -23,6 +23,8 @@ pub enum NoConnection {
     Handshake,
     /// As many sockets as `limits.connections_per_server`, `limits.max_connections` or this machine allow are open.
     Limit,
+    /// All connections over HTTP/2 that there may be have as many requests as they may.
+    NoPlace,
 }
 
 impl NoConnection {
@@ -37,7 +39,7 @@ impl NoConnection {
                 Some(RetryCause::ServerCertificate),
             ),
             Self::Handshake => (Reason::ServerHandshake, Some(RetryCause::ServerHandshake)),
-            Self::Limit => (Reason::ServerLimit, None),
+            Self::Limit | Self::NoPlace => (Reason::ServerLimit, None),
         }
     }
 }
@@ -77,7 +79,7 @@ pub fn not_connected(member: &Member, worker: usize, why: NoConnection, tell: im
             note(member, worker, Failure::Handshake, tell);
         }
         // Our own bound: it says nothing of the server.
-        NoConnection::Limit => {}
+        NoConnection::Limit | NoConnection::NoPlace => {}
     }
 }
 

@@ -384,6 +384,7 @@ impl Publisher {
         match event {
             Event::Refused { member } => self.handle_refused(member, now),
             Event::Passed { member } => self.handle_passed(member, now),
+            Event::Speaks { member } => self.handle_speaks(member, now),
             Event::Failing {
                 member,
                 streak,

@@ -12,6 +12,7 @@ use control::live::ListenerState;
 use control::world::World;
 
 use crate::engine;
+use crate::http2;
 use crate::net::{Bare, Remote};
 use crate::tls::{Registry, ServerTls};
 
@@ -69,6 +70,8 @@ pub(crate) struct Mailboxes {
     boxes: Box<[Mutex<Mailbox>]>,
     /// What else all of them share: TLS of each world.
     pub(crate) tls: Registry,
+    /// And connections to servers that speak HTTP/2.
+    pub(crate) http2: http2::Registry,
 }
 
 #[derive(Default)]
@@ -83,6 +86,7 @@ impl Mailboxes {
         Self {
             boxes: (0..workers).map(|_| Mutex::default()).collect(),
             tls: Registry::default(),
+            http2: http2::Registry::default(),
         }
     }
 

@@ -113,19 +113,46 @@ impl Counted {
 }
 
 /// Bytes that something else allocated, counted for as long as this lives.
-pub(crate) struct Held(usize);
+pub(crate) struct Held {
+    bytes: usize,
+    is_for_others: bool,
+}
 
 impl Held {
     pub(crate) fn new(bytes: usize) -> Self {
         change(0, bytes);
-        Self(bytes)
+        Self {
+            bytes,
+            is_for_others: false,
+        }
+    }
+
+    /// That another thread may free: told to the process at once, since no thread's meter sees both.
+    pub(crate) fn for_others(bytes: usize) -> Self {
+        tell(0, bytes);
+        Self {
+            bytes,
+            is_for_others: true,
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        change(self.0, 0);
+        if self.is_for_others {
+            tell(self.bytes, 0);
+        } else {
+            change(self.bytes, 0);
+        }
     }
+}
+
+fn tell(less: usize, more: usize) {
+    let _ = METER.try_with(|meter| {
+        if let Some(hub) = meter.hub.get() {
+            hub.memory.handle_held(less as u64, more as u64);
+        }
+    });
 }
 
 impl Drop for Counted {

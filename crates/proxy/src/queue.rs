@@ -1,7 +1,7 @@
 //! The wait of a request, or of a TCP connection, while every server of its pool is full.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use control::affinity::Bond;
 use control::gate::{Lease, Ticket};
 use control::live::PoolState;
 use control::metrics::WaitEnd;
+use control::outcome::NoConnection;
 use control::pick::LocalPool;
 use control::reason::Reason;
 
@@ -105,6 +106,39 @@ async fn wait_in(
         None => (WaitEnd::Full, Err(Reason::QueueFull)),
         Some(ticket) => wait_with(&ticket, waiter).await,
     };
+    note(state, waiter, began, end, waited);
+    result
+}
+
+/// Waits for what brings a place at a server whose slot the request has. A client that hangs up meanwhile is let go.
+///
+/// # Errors
+/// When the time is over, or the client has left.
+pub(crate) async fn wait_for_place<T>(
+    state: &PoolState,
+    waiter: &Waiter<'_>,
+    waited: &mut Duration,
+    place: impl Future<Output = Result<T, NoConnection>>,
+) -> Result<Result<T, NoConnection>, Reason> {
+    let began = net::clock();
+    let gone = poll_fn(|cx| waiter.client.poll_hung_up(cx));
+    let (end, result) = match net::race(place, gone).await {
+        _ if waiter.worker.cuts_all.get() => (WaitEnd::Timeout, Err(Reason::Draining)),
+        First::Left(Err(NoConnection::NoPlace)) => (WaitEnd::Timeout, Err(Reason::QueueTimeout)),
+        First::Left(obtained) => (WaitEnd::Served, Ok(obtained)),
+        First::Right(()) => (WaitEnd::Left, Err(Reason::ClientClosed)),
+    };
+    note(state, waiter, began, end, waited);
+    result
+}
+
+fn note(
+    state: &PoolState,
+    waiter: &Waiter<'_>,
+    began: Duration,
+    end: WaitEnd,
+    waited: &mut Duration,
+) {
     let took = net::clock().saturating_sub(began);
     *waited = waited.saturating_add(took);
     let cells = state.stats.of(waiter.worker.number);
@@ -112,7 +146,6 @@ async fn wait_in(
     if let Some(counter) = cells.waits.get(end as usize) {
         counter.increment();
     }
-    result
 }
 
 async fn wait_with(ticket: &Ticket, waiter: &Waiter<'_>) -> (WaitEnd, Result<Lease, Reason>) {

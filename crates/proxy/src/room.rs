@@ -19,10 +19,20 @@ use crate::worker::Worker;
 /// A worker that has not answered by then is not waited for.
 const ANSWER_WAIT: Duration = Duration::from_millis(100);
 
+/// What room is wanted for, and where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    pub(crate) member: &'a Arc<Member>,
+    pub(crate) full: Full,
+    /// The number of the TLS whose connections over HTTP/2 to this server stay: whoever asks would share one.
+    pub(crate) kept: Option<u32>,
+}
+
 /// What is asked of the other workers.
 struct Asked {
     member: Arc<Member>,
     full: Full,
+    kept: Option<u32>,
     /// Workers that have not answered.
     left: AtomicUsize,
     closed: AtomicBool,
@@ -32,8 +42,12 @@ struct Asked {
 impl Asked {
     /// Runs on each of them.
     fn answer(&self) {
-        let worker = engine::here();
-        if worker.is_some_and(|worker| close_here(&worker, &self.member, self.full)) {
+        let room = Room {
+            member: &self.member,
+            full: self.full,
+            kept: self.kept,
+        };
+        if engine::here().is_some_and(|worker| room.close_here(&worker)) {
             self.closed.store(true, Ordering::SeqCst);
         }
         let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
@@ -43,64 +57,65 @@ impl Asked {
     }
 }
 
-/// Has an idle socket closed, if there is one. Given up at `until`, on [`net::now`]'s clock.
-pub(crate) async fn make(
-    worker: &Worker,
-    member: &Arc<Member>,
-    full: Full,
-    until: Duration,
-    deadline: &Deadline,
-) {
-    if !has_idle(member, full) || close_here(worker, member, full) {
-        return;
-    }
-    let answered_by = net::now().saturating_add(ANSWER_WAIT);
-    deadline.set_at(Some(until.min(answered_by)));
-    let mut asked: Option<Arc<Asked>> = None;
-    let answers = poll_fn(|cx| {
-        let asked = asked.get_or_insert_with(|| ask(worker, member, full, cx.waker()));
-        if asked.closed.load(Ordering::SeqCst) || asked.left.load(Ordering::SeqCst) == 0 {
-            return Poll::Ready(());
+impl Room<'_> {
+    /// Has an idle socket closed, if there is one. Given up at `until`, on [`net::now`]'s clock.
+    pub(crate) async fn make(self, worker: &Worker, until: Duration, deadline: &Deadline) {
+        if !self.has_idle(worker) || self.close_here(worker) {
+            return;
         }
-        Poll::Pending
-    });
-    // Who does not answer in time has nothing to give.
-    let _ = deadline.guard(answers).await;
-}
+        let answered_by = net::now().saturating_add(ANSWER_WAIT);
+        deadline.set_at(Some(until.min(answered_by)));
+        let mut asked: Option<Arc<Asked>> = None;
+        let answers = poll_fn(|cx| {
+            let asked = asked.get_or_insert_with(|| self.ask(worker, cx.waker()));
+            if asked.closed.load(Ordering::SeqCst) || asked.left.load(Ordering::SeqCst) == 0 {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        });
+        // Who does not answer in time has nothing to give.
+        let _ = deadline.guard(answers).await;
+    }
 
-fn ask(worker: &Worker, member: &Arc<Member>, full: Full, waker: &Waker) -> Arc<Asked> {
-    let others = (0..worker.hub.worker_count).filter(|number| *number != worker.number);
-    let asked = Arc::new(Asked {
-        member: member.clone(),
-        full,
-        left: AtomicUsize::new(others.clone().count()),
-        closed: AtomicBool::new(false),
-        waker: waker.clone(),
-    });
-    for number in others {
-        let job = asked.clone();
-        if !worker.mailboxes.run(number, move || job.answer()) {
-            asked.left.fetch_sub(1, Ordering::SeqCst);
+    fn ask(self, worker: &Worker, waker: &Waker) -> Arc<Asked> {
+        let others = (0..worker.hub.worker_count).filter(|number| *number != worker.number);
+        let asked = Arc::new(Asked {
+            member: self.member.clone(),
+            full: self.full,
+            kept: self.kept,
+            left: AtomicUsize::new(others.clone().count()),
+            closed: AtomicBool::new(false),
+            waker: waker.clone(),
+        });
+        for number in others {
+            let job = asked.clone();
+            if !worker.mailboxes.run(number, move || job.answer()) {
+                asked.left.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        asked
+    }
+
+    /// Whether there are more sockets than requests that use them, which may share one over HTTP/2; who asks holds a
+    /// request, and no socket.
+    pub(crate) fn has_idle(self, worker: &Worker) -> bool {
+        let member = self.member;
+        match self.full {
+            Full::Server => {
+                let busy = member.cell.in_use().saturating_sub(1);
+                member.sockets() > busy || worker.mailboxes.http2.has_idle(member.id, self.kept)
+            }
+            Full::Pool => member.gate.sockets() >= member.gate.in_use(),
         }
     }
-    asked
-}
 
-/// Whether there are more sockets than requests that use them; who asks holds a request, and no socket.
-pub(crate) fn has_idle(member: &Member, full: Full) -> bool {
-    match full {
-        Full::Server => {
-            let busy = member.cell.in_use().saturating_sub(1);
-            member.sockets() > busy
-        }
-        Full::Pool => member.gate.sockets() >= member.gate.in_use(),
+    fn close_here(self, worker: &Worker) -> bool {
+        let matches = |of: &Member| match self.full {
+            Full::Server => of.id == self.member.id,
+            Full::Pool => Arc::ptr_eq(&of.gate, &self.member.gate),
+        };
+        let stays =
+            |of: &Member, transport| of.id == self.member.id && Some(transport) == self.kept;
+        worker.idle.close_one(matches) || worker.http2.close_one(matches, stays)
     }
-}
-
-fn close_here(worker: &Worker, member: &Arc<Member>, full: Full) -> bool {
-    let matches = |of: &Member| match full {
-        Full::Server => of.id == member.id,
-        Full::Pool => Arc::ptr_eq(&of.gate, &member.gate),
-    };
-    worker.idle.close_one(matches) || worker.http2.close_one(matches)
 }

@@ -280,9 +280,9 @@ async fn connect(
             worker,
             &lease.member,
             until,
-            config.connections_per_server,
             from.deadline,
             world.tls.of_pool(to.pool),
+            false,
         );
         let connected = unless_gone(from.client, from.deadline, pin!(connecting)).await;
         let (reason, cause) = match connected {

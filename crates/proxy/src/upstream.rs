@@ -10,10 +10,10 @@ pub(crate) use control::gate::Lease;
 use control::live::{Endpoint, Member};
 pub(crate) use control::outcome::NoConnection;
 use control::pick::LocalPool;
-use control::sockets::{Full, SocketLease};
+use control::sockets::SocketLease;
 
 use crate::net::{self, ConnectError};
-use crate::room;
+use crate::room::Room;
 use crate::stream::Stream;
 use crate::tls::{self, Broken, ClientTls};
 use crate::worker::Worker;
@@ -78,24 +78,31 @@ impl Socket {
     }
 }
 
-/// Opens a connection; given up at `until`, on [`net::now`]'s clock.
+/// Opens a connection; given up at `until`, on [`net::now`]'s clock. `shares`: whoever asks does as well with one of its
+/// kind that is shared, so that none of these is closed for it.
 pub(crate) async fn connect(
     worker: &Worker,
     member: &Arc<Member>,
     until: Option<Duration>,
-    sockets_max: u32,
     deadline: &net::Deadline,
     tls: Option<&Arc<ClientTls>>,
+    shares: bool,
 ) -> Result<ServerStream, NoConnection> {
     if member.is_crashed() {
         worker.report_refused(member);
         return Err(NoConnection::Refused);
     }
-    let lease = match SocketLease::take(member, sockets_max) {
+    let lease = match SocketLease::take(member, member.sockets_max()) {
         Ok(lease) => lease,
         // Cold: boxed, so that other requests do not carry its state.
         Err(full) => {
-            let room = take_room(worker, member, full, until, sockets_max, deadline);
+            let transport = tls.map_or(0, |tls| tls.number);
+            let room = Room {
+                member,
+                full,
+                kept: shares.then_some(transport),
+            };
+            let room = take_room(worker, room, until, deadline);
             Box::pin(room).await.ok_or(NoConnection::Limit)?
         }
     };
@@ -149,23 +156,25 @@ pub(crate) async fn connect(
 /// As [`SocketLease::take`], once an idle socket was closed for it.
 async fn take_room(
     worker: &Worker,
-    member: &Arc<Member>,
-    mut full: Full,
+    mut room: Room<'_>,
     until: Option<Duration>,
-    sockets_max: u32,
     deadline: &net::Deadline,
 ) -> Option<SocketLease> {
     let mut pause = ROOM_PAUSE;
     let until = until.unwrap_or_else(|| net::now().saturating_add(ROOM_WAIT));
     loop {
-        room::make(worker, member, full, until, deadline).await;
+        room.make(worker, until, deadline).await;
         // Another one may have been quicker.
-        match SocketLease::take(member, sockets_max) {
+        match SocketLease::take(room.member, room.member.sockets_max()) {
             Ok(lease) => return Some(lease),
-            Err(still) => full = still,
+            Err(still) => room.full = still,
         }
-        // A connection whose server has done, while its client still reads, is neither in use nor idle yet.
-        if !room::has_idle(member, full) || net::now().saturating_add(pause) >= until {
+        // A connection whose server has done, while its client still reads, is neither in use nor idle yet. Who shares one
+        // waits for a place on any.
+        if room.kept.is_some()
+            || !room.has_idle(worker)
+            || net::now().saturating_add(pause) >= until
+        {
             return None;
         }
         net::sleep(pause).await;

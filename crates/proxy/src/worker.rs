@@ -188,6 +188,14 @@ impl Worker {
         }
     }
 
+    /// Notes which version of HTTP a server has chosen that may choose.
+    pub(crate) fn note_chosen(&self, member: &Member, http2: bool) {
+        if member.note_chosen(http2) {
+            let member = member.id;
+            self.hub.send(Message::Event(Event::Speaks { member }));
+        }
+    }
+
     /// Whether to look for a new connection's request before waiting for it. Where clients are a round trip away it has
     /// mostly not come yet, and looking costs a system call: then only one in so many connections is tried.
     pub(crate) fn tries_first_read(&self) -> bool {

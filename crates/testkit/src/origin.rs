@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -258,6 +258,27 @@ impl Conn {
         if stream > self.newest {
             self.newest = stream;
             self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something of the peer, or its end, has come or comes within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is reset.
+    pub fn comes_within(&self, limit: Duration) -> Result<bool> {
+        if !self.reader.early.is_empty() {
+            return Ok(true);
+        }
+        self.stream().set_read_timeout(Some(limit))?;
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_read_timeout(Some(TIMEOUT))?;
+        match peeked {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -13,6 +13,7 @@ use super::http::compile_http;
 use super::outlier::compile_outlier;
 use super::probe::{self, Kinds};
 use super::retries::compile_retries;
+use super::room::warn_of_room;
 use super::tls::Keys;
 use super::{address_error, check_unique, place, said, section_or_absent, wait_or_off};
 use crate::address::parse_server;
@@ -99,7 +100,8 @@ fn compile_pool(
     let timeouts = section_or_absent!(raw.timeouts, RawPoolTimeouts);
     let limits = section_or_absent!(raw.limits, RawPoolLimits);
     let drain = section_or_absent!(raw.drain, RawDrain);
-    Pool {
+    let sockets_at = limits.connections_per_server.as_ref().map(|n| n.key);
+    let pool = Pool {
         name: name.into(),
         servers,
         balance: compile_balance(raw.balance),
@@ -134,7 +136,9 @@ fn compile_pool(
             time.value.on().map(|time| time.0)
         }),
         name_ttl: defaults::NAME_TTL,
-    }
+    };
+    warn_of_room(&pool, sockets_at.unwrap_or(key), report);
+    pool
 }
 
 /// Servers choose within the TLS handshake only.

@@ -16,7 +16,7 @@ section! {
     RawHttpMap "pool http" {
         /// 1; 2: over TLS agreed by ALPN, else spoken from the first byte on (h2c with prior knowledge); `auto`: what each server chooses by ALPN, over TLS.
         "version" version: HttpVersion = required(),
-        /// Requests at once on one connection; a server that wants fewer gets fewer. HTTP/2 only.
+        /// Requests at once on one connection; a server that wants fewer gets fewer. With `limits.connections_per_server` it bounds the requests at a server. HTTP/2 only.
         "streams" streams: Whole<1, 10_000> = or(defaults::SERVER_HTTP2_STREAMS),
         /// A server that was sent something and has said nothing for this long is asked whether it is there (PING). HTTP/2 only.
         "ping_after" ping_after: Off<Wait> = or(show_duration(defaults::SERVER_HTTP2_PING_AFTER)),

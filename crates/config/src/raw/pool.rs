@@ -99,7 +99,7 @@ section! {
 section! {
     /// Server-side bounds.
     RawPoolLimits "pool limits" {
-        /// Sockets open to one server, idle ones included.
+        /// Sockets open to one server, idle ones included. Each carries one request, or over HTTP/2 as many as `http.streams` and the server allow.
         "connections_per_server" connections_per_server: Whole<1, 1_000_000> = or(defaults::CONNECTIONS_PER_SERVER),
         /// Requests that wait while every server is full (elsewhere: max_pending); `off`: they are answered 503 at once.
         "queue" queue: Off<Whole<1, 1_000_000>> = or(defaults::QUEUE),

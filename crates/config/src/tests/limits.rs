@@ -1,6 +1,6 @@
 //! Bounds: of the process, of pools.
 
-use super::Given;
+use super::{Given, check};
 
 const REST: &str =
     "listeners: { l: { bind: \":1\", pool: p } }\npools: { p: { servers: [10.0.0.1:1] } }\n";
@@ -127,5 +127,36 @@ fn mistakes_in_the_bounds_of_a_pool_have_their_place() {
     assert!(
         found.iter().any(|found| found.contains(expected)),
         "{found:?}"
+    );
+}
+
+#[test]
+fn a_bound_that_sockets_keep_from_being_reached_is_warned_of() {
+    let check_pool = |keys: &str, expected: &[&str]| {
+        let servers = "servers: [{ name: a, address: \"10.0.0.1:80\", max_connections: 500 }]";
+        let yaml = format!(
+            "listeners: {{ l: {{ bind: \":1\", pool: p }} }}\npools: {{ p: {{ health_check: tcp, {servers},\n {keys} }} }}\n"
+        );
+        check(&yaml, expected);
+    };
+    check_pool("limits: { connections_per_server: 500 }", &[]);
+    check_pool(
+        "limits: { connections_per_server: 4 }",
+        &[
+            "3:12: warning[conflict]: `max_connections` of the server `a` (500) is above `limits.connections_per_server` (4): it is never reached",
+        ],
+    );
+    check_pool("limits: { connections_per_server: 4 }, http: 2", &[]);
+    check_pool(
+        "limits: { connections_per_server: 4 }, http: { version: 2, streams: 100 }",
+        &[
+            "3:12: warning[conflict]: `max_connections` of the server `a` (500) is above `limits.connections_per_server` (4) and `http.streams` (100), by which a server has at most 400 requests at once: it is never reached",
+        ],
+    );
+    check_pool(
+        "limits: { connections_per_server: 500 }, adaptive_concurrency: { min: 501 }",
+        &[
+            "3:12: warning[conflict]: the least limit of `adaptive_concurrency` (501) is above `limits.connections_per_server` (500): it never bounds anything",
+        ],
     );
 }

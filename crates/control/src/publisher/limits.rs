@@ -111,9 +111,14 @@ impl Slot {
 
     /// Brings the bound of requests in use up to all that bounds them.
     pub(super) fn apply_limit(&self, pool: &Pool) {
-        // Each request in use needs a socket, so that a server with all its sockets in use is full.
+        let streams = pool.http2.map_or(u32::MAX, |http2| http2.streams);
+        self.member
+            .set_sockets_max(pool.connections_per_server, streams);
+        // Each request in use needs its place on a socket, so that a server with all of those in use is full.
+        let places = pool.connections_per_server;
+        let places = places.saturating_mul(requests_of_socket(&self.member, pool));
         let bounds = [
-            Some((pool.connections_per_server, LimitedBy::Sockets)),
+            Some((places, LimitedBy::Sockets)),
             self.file_room.map(|max| (max, LimitedBy::MaxConnections)),
             self.own
                 .connections_max()
@@ -132,6 +137,18 @@ impl Slot {
         let settings = pool.outlier_detection.as_ref()?;
         self.outlier.is_half_open().then_some(settings.half_open)
     }
+}
+
+/// Requests that one socket carries at once, as the server is spoken to now.
+fn requests_of_socket(member: &Member, pool: &Pool) -> u32 {
+    let Some(http2) = &pool.http2 else {
+        return 1;
+    };
+    if http2.auto && member.chose_http2() != Some(true) {
+        return 1;
+    }
+    // One that wants none for a while will want some again.
+    http2.streams.min(member.streams()).max(1)
 }
 
 impl Publisher {
@@ -161,6 +178,14 @@ impl Publisher {
         if slot.outlier.handle_success() {
             self.open(id, now);
         }
+    }
+
+    /// What a socket of a server carries has changed.
+    pub(super) fn handle_speaks(&mut self, id: u32, now: Duration) {
+        if let Some((slot, _)) = Place::find(&self.places, &mut self.pools, id) {
+            slot.member.forget_spoken_told();
+        }
+        self.open(id, now);
     }
 
     /// A server may hold more than before.

@@ -12,7 +12,7 @@ use config::{
 };
 use control::affinity;
 use control::decide::{self, Against, WouldPick};
-use control::live::{LimitedBy, PoolState, Standing};
+use control::live::{LimitedBy, Member, PoolState, Standing};
 use control::message::Event;
 use control::publisher::{Action, Publisher};
 use control::world::World;
@@ -249,7 +249,8 @@ fn why(standing: &Standing, said: Option<Against>, live: Option<&LiveServer>) ->
                 standing.member.connections_max(),
             );
             let max = max.map_or_else(|| "no bound".to_owned(), |max| max.to_string());
-            let by = standing.member.limited_by().map_or("", by_what);
+            let by = standing.member.limited_by();
+            let by = by.map_or(String::new(), |by| by_what(by, &standing.member));
             noted(format!("at its limit: {in_use} of {max} in use{by}"))
         }
         Some(Against::Refused(refused)) => noted(refused.to_string()),
@@ -267,12 +268,21 @@ fn why(standing: &Standing, said: Option<Against>, live: Option<&LiveServer>) ->
 }
 
 /// What a limit comes from, where that is more than a number of the file.
-fn by_what(by: LimitedBy) -> &'static str {
+fn by_what(by: LimitedBy, member: &Member) -> String {
     match by {
-        LimitedBy::Sockets | LimitedBy::MaxConnections => "",
-        LimitedBy::Agent => ", as its agent says",
-        LimitedBy::HalfOpen => ", until one succeeds",
-        LimitedBy::Latency => ", as its latency allows",
+        LimitedBy::Sockets => {
+            let (max, sockets) = (member.connections_max(), member.sockets_max());
+            match max.and_then(|max| max.checked_div(sockets)) {
+                Some(each) if each > 1 => {
+                    format!(", as {sockets} connections of {each} requests allow")
+                }
+                _ => String::new(),
+            }
+        }
+        LimitedBy::MaxConnections => String::new(),
+        LimitedBy::Agent => ", as its agent says".to_owned(),
+        LimitedBy::HalfOpen => ", until one succeeds".to_owned(),
+        LimitedBy::Latency => ", as its latency allows".to_owned(),
     }
 }
 

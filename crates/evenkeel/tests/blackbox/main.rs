@@ -29,6 +29,7 @@ mod http2_memory;
 mod http2_resets;
 mod http2_servers;
 mod http2_servers_odd;
+mod http2_sockets;
 mod http2_support;
 mod http_bodies;
 mod http_bulk;

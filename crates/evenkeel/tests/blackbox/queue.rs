@@ -321,6 +321,24 @@ fn a_reload_that_raises_the_limit_lets_in_who_waits() {
     assert_eq!(held.most.load(SeqCst), 3);
 }
 
+/// Who waits was let in by the bound of before, and needs a socket by that of now.
+#[test]
+fn a_reload_that_raises_the_bound_of_sockets_lets_in_who_waits() {
+    let held = Held::new();
+    let config = |sockets: u32| {
+        let settings = format!("limits: {{ connections_per_server: {sockets} }}");
+        format!("workers: 2\n{}", site(&[held.address()], &settings))
+    };
+    let evenkeel = running(&config(1), &[&held]);
+    let mut clients = line_up(&evenkeel, &held, 4);
+    reload(&evenkeel, &config(3));
+    held.wait_targets(3);
+    held.go(5);
+    for client in &mut clients {
+        assert_served(client);
+    }
+}
+
 #[test]
 fn who_waits_for_a_pool_that_a_reload_removes_is_served_all_the_same() {
     let (old, new) = (Held::new(), Held::new());

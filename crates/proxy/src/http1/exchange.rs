@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{HttpListener, Pool};
 use control::affinity::Bond;
@@ -21,7 +22,7 @@ use super::log::Log;
 use super::plan::{self, Plan, Refused};
 
 use super::upload::Upload;
-use super::{Block, Conn, Next, affinity, encode, hedge, retry};
+use super::{Block, Conn, Next, affinity, encode, hedge, place, retry};
 use crate::bounds::Counted;
 use crate::http2::{self, Obtained};
 use crate::net::{self, Deadline};
@@ -255,9 +256,18 @@ async fn forward(
         let obtained = unless_gone(
             client,
             deadline,
-            pin!(obtain(cx, &lease, only_new, deadline)),
+            pin!(obtain(cx, &lease, only_new, None, deadline)),
         )
         .await;
+        let (lease, obtained) = match obtained {
+            Some(Err(NoConnection::NoPlace)) => {
+                // Cold: boxed, so that other requests do not carry its state.
+                let found = place::find(cx, lease, only_new, &block.tried, log);
+                let (lease, found) = Box::pin(found).await.map_err(Unserved::new)?;
+                (lease, Some(found))
+            }
+            obtained => (lease, obtained),
+        };
         let server = match obtained {
             Some(Ok(server)) => server,
             Some(Err(no_connection)) => {
@@ -421,7 +431,7 @@ impl Cx<'_> {
         }
     }
 
-    fn waiter<'w>(&'w self, tried: &'w [u32]) -> queue::Waiter<'w> {
+    pub(super) fn waiter<'w>(&'w self, tried: &'w [u32]) -> queue::Waiter<'w> {
         queue::Waiter {
             worker: &self.conn.worker,
             client: &self.conn.stream,
@@ -468,16 +478,18 @@ async fn queue_up(
     queue::wait(cx.pool, queue, cx.waiter(tried), &mut log.waited).await
 }
 
-/// An idle connection, or a new one. What may not be retried takes one that was used within the last second.
+/// An idle connection, or a new one. What may not be retried takes one that was used within the last second. `until`: a
+/// place on a connection that is shared is waited for until then, in turn; `None`: it is not.
 pub(super) async fn obtain(
     cx: &Cx<'_>,
     lease: &Lease,
     only_new: bool,
+    until: Option<Duration>,
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
     if let Some(http2) = &cx.config.http2 {
         // Cold against its size: boxed.
-        return Box::pin(obtain_http2(cx, *http2, lease, only_new, deadline)).await;
+        return Box::pin(obtain_http2(cx, *http2, lease, only_new, until, deadline)).await;
     }
     if let Some(server) = take_idle(cx, cx.tls, lease, only_new) {
         return Ok(server);
@@ -491,6 +503,7 @@ async fn obtain_http2(
     http2: config::Http2,
     lease: &Lease,
     only_new: bool,
+    until: Option<Duration>,
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
     let (worker, member) = (&cx.conn.worker, &lease.member);
@@ -499,7 +512,6 @@ async fn obtain_http2(
         http2,
         tls: cx.tls,
         until: relay::earliest(cx.config.timeouts.connect, cx.time.until),
-        sockets_max: cx.config.connections_per_server,
         keep_alive: cx.config.timeouts.keep_alive,
         only_new,
     };
@@ -511,7 +523,14 @@ async fn obtain_http2(
     };
     for _ in 0..CHOICES_MAX {
         if !only_http1 && (!http2.auto || member.chose_http2() != Some(false)) {
-            match http2::obtain(worker, wanted, deadline).await? {
+            let connect = cx.config.timeouts.connect;
+            let obtained = match until {
+                None => http2::obtain(worker, wanted, deadline).await?,
+                Some(until) => {
+                    http2::obtain_in_turn(worker, wanted, connect, until, deadline).await?
+                }
+            };
+            match obtained {
                 Obtained::Http2(server) => return Ok(server),
                 Obtained::Http1(Some(server)) => return Ok(server),
                 // Another request has had it.
@@ -526,7 +545,7 @@ async fn obtain_http2(
             return Ok(server);
         }
         let chose_http2 = server.stream.speaks_http2();
-        member.note_chosen(chose_http2);
+        worker.note_chosen(member, chose_http2);
         if !chose_http2 {
             return Ok(server);
         }
@@ -558,7 +577,6 @@ async fn connect(
     deadline: &Deadline,
 ) -> Result<ServerStream, NoConnection> {
     let until = relay::earliest(cx.config.timeouts.connect, cx.time.until);
-    let sockets_max = cx.config.connections_per_server;
     let worker = &cx.conn.worker;
-    upstream::connect(worker, &lease.member, until, sockets_max, deadline, tls).await
+    upstream::connect(worker, &lease.member, until, deadline, tls, false).await
 }

@@ -428,7 +428,7 @@ async fn run(
     deadline.tag(lease.member.id);
     let server = match server {
         Some(server) => server,
-        None => exchange::obtain(cx, &lease, false, &deadline)
+        None => exchange::obtain(cx, &lease, false, None, &deadline)
             .await
             .map_err(no_connection)?,
     };

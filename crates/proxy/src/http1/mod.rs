@@ -12,6 +12,7 @@ mod exchange;
 mod grpc;
 mod hedge;
 mod log;
+mod place;
 mod plan;
 mod respond;
 mod retry;

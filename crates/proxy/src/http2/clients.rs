@@ -558,7 +558,7 @@ impl Task<'_> {
     /// Whether anything of answers has gone since this was asked last. Whatever else a client says, and is answered, keeps
     /// no connection from its end.
     fn have_answers_gone(&mut self) -> bool {
-        let (passed, left) = (self.link.passed.0.get(), self.carrier.left());
+        let (passed, left) = (self.link.passed.get(), self.carrier.left());
         let have_gone = passed != self.passed || left < self.left;
         self.passed = passed;
         self.left = self.left.min(left);

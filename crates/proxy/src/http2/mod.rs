@@ -20,10 +20,13 @@ mod websocket;
 
 pub(crate) use clients::{CONNECTION_TAG, serve, starts_http2};
 pub(crate) use served::Served;
-pub(crate) use servers::{Connections, Exchange, Fault, Obtained, Wanted, adopt, obtain};
+pub(crate) use servers::{
+    Connections, Exchange, Fault, Obtained, Registry, Wanted, adopt, obtain, obtain_in_turn,
+};
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Buf, Bytes};
 
@@ -38,12 +41,33 @@ pub(crate) struct Piece {
 
 /// Bytes of bodies that h2 has passed on, of all streams of a connection.
 #[derive(Clone, Default)]
-struct Passed(Rc<Cell<u64>>);
+struct Passed {
+    bytes: Arc<AtomicU64>,
+    /// Whether another thread does it.
+    elsewhere: bool,
+}
+
+impl Passed {
+    fn elsewhere() -> Self {
+        Self {
+            elsewhere: true,
+            ..Self::default()
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+}
 
 impl Piece {
     fn new(bytes: Bytes, passed: Passed) -> Self {
         Self {
-            _held: Held::new(bytes.len()),
+            _held: if passed.elsewhere {
+                Held::for_others(bytes.len())
+            } else {
+                Held::new(bytes.len())
+            },
             passed,
             bytes,
         }
@@ -60,8 +84,9 @@ impl Buf for Piece {
     }
 
     fn advance(&mut self, count: usize) {
-        let Passed(passed) = &self.passed;
-        passed.set(passed.get().saturating_add(count as u64));
+        // Only one connection's task passes it on.
+        let passed = self.passed.get().saturating_add(count as u64);
+        self.passed.bytes.store(passed, Relaxed);
         self.bytes.advance(count);
     }
 }

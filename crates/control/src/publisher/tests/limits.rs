@@ -68,6 +68,87 @@ fn the_least_of_all_bounds_holds() {
     assert_eq!(scene.limit("a"), (Some(5), Some(LimitedBy::Sockets)));
 }
 
+/// Over HTTP/2 each socket carries as many requests as the pool lets it, and its server wants.
+#[test]
+fn a_socket_over_http2_carries_many_requests() {
+    let config = |http: &str| {
+        let tls = if http.contains("auto") {
+            "tls: on, "
+        } else {
+            ""
+        };
+        let limits = "limits: { connections_per_server: 4 }";
+        site(&format!("{TWO}, {tls}http: {http}, {limits}"))
+    };
+    let sockets = |max: u32| (Some(max), Some(LimitedBy::Sockets));
+    let mut scene = Scene::running(&config("1"));
+    assert_eq!(scene.limit("a"), sockets(4));
+    scene.reload(&config("{ version: 2, streams: 100 }"));
+    assert_eq!(scene.limit("a"), sockets(400));
+    let speaks = |scene: &mut Scene, server: &str| {
+        let member = scene.member(server).id;
+        scene.event(Event::Speaks { member });
+    };
+    let member = scene.member("a");
+    assert!(member.note_streams(10));
+    assert!(!member.note_streams(7), "it is told once");
+    speaks(&mut scene, "a");
+    assert_eq!(
+        (scene.limit("a"), scene.limit("b")),
+        (sockets(28), sockets(400))
+    );
+    // One that wants none for a while.
+    assert!(member.note_streams(0));
+    speaks(&mut scene, "a");
+    assert_eq!(scene.limit("a"), sockets(4));
+    assert!(member.note_streams(u32::MAX));
+    speaks(&mut scene, "a");
+    scene.reload(&config("{ version: 2, streams: 10000 }"));
+    assert_eq!(scene.limit("a"), sockets(40_000));
+
+    // Until it has chosen each takes a socket.
+    scene.reload(&config("{ version: auto, streams: 100 }"));
+    assert_eq!(scene.limit("a"), sockets(4));
+    for (http2, max) in [(true, 400), (false, 4), (true, 400)] {
+        assert!(member.note_chosen(http2) && !member.note_chosen(http2));
+        speaks(&mut scene, "a");
+        assert_eq!(scene.limit("a"), sockets(max));
+    }
+}
+
+#[test]
+fn over_http2_the_least_of_all_bounds_holds_too() {
+    let http2 = "http: { version: 2, streams: 10 }, limits: { connections_per_server: 2 }";
+    let mut scene = back_from_ejection(http2);
+    assert_eq!(scene.limit("a"), (Some(1), Some(LimitedBy::HalfOpen)));
+    assert_eq!(scene.limit("b"), (Some(20), Some(LimitedBy::Sockets)));
+    let adaptive = |max: u32| {
+        let adaptive = format!("adaptive_concurrency: {{ max: {max} }}");
+        site(&format!("{TWO}, {http2}, {adaptive}"))
+    };
+    scene.reload(&adaptive(1000));
+    assert_eq!(scene.limit("b"), (Some(20), Some(LimitedBy::Sockets)));
+    scene.reload(&adaptive(15));
+    assert_eq!(scene.limit("b"), (Some(15), Some(LimitedBy::Latency)));
+    let full = TWO.replace("2:80'", "2:80', max_connections: 5");
+    scene.reload(&site(&format!("{full}, {http2}")));
+    assert_eq!(scene.limit("b"), (Some(5), Some(LimitedBy::MaxConnections)));
+}
+
+/// Whoever came before a reload holds to what it says.
+#[test]
+fn a_reload_says_how_many_sockets_there_may_be() {
+    let mut scene = Scene::running(&site(TWO));
+    let member = scene.member("a");
+    assert_eq!(
+        (member.sockets_max(), member.streams_max()),
+        (10_000, u32::MAX)
+    );
+    let http2 = "http: { version: 2, streams: 10 }, limits: { connections_per_server: 2 }";
+    scene.reload(&site(&format!("{TWO}, {http2}")));
+    assert_eq!((member.sockets_max(), member.streams_max()), (2, 10));
+}
+
 #[test]
 fn a_reload_that_lets_more_in_ends_the_wait_of_the_oldest() {
     let mut scene = Scene::running(&one_each(""));

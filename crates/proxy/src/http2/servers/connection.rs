@@ -1,6 +1,7 @@
 //! One connection to a server over HTTP/2, and the task that keeps it going.
 //!
-//! Requests are opened on it by [`super::exchange`]; which connection a request gets is [`super::Connections`]'.
+//! Requests are opened on it by [`super::exchange`]; which connection a request gets is [`super::Connections`]'. What other
+//! workers see of it is [`Shared`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -22,6 +23,7 @@ use super::super::io::{Carrier, Io};
 use super::super::receive::Unread;
 use super::super::{Passed, Piece};
 use super::Wanted;
+use super::shared::{Claim, Places, Shared};
 use crate::net::{self, Deadline, Taken};
 use crate::tls::ClientTls;
 use crate::upstream::{self, ServerStream};
@@ -41,9 +43,11 @@ const FORGOTTEN_MAX: usize = 1000;
 enum State {
     /// Until the server's first words.
     Opening,
-    Open(SendRequest<Piece>),
+    Open,
     /// It takes no further request, and ends when those that it has are over.
     Leaving,
+    /// Another worker keeps it going.
+    Lent,
     Failed(NoConnection),
     /// The server has chosen HTTP/1.1; the connection, until a request takes it.
     Http1(Option<ServerStream>),
@@ -59,35 +63,24 @@ enum Order {
     Cut,
 }
 
-/// One connection of a worker to a server.
+/// One connection to a server: a worker's own, or what it uses of another's for one request.
 pub(super) struct Connection {
     pub(super) member: Arc<Member>,
-    /// The number of the TLS that it was made under; 0: plain.
-    pub(super) transport: u32,
+    pub(super) shared: Arc<Shared>,
+    /// Whether another worker keeps it going.
+    is_lent: bool,
     state: RefCell<State>,
     /// As the pool that used it last has them.
     settings: Cell<Http2>,
     keep_alive: Cell<Duration>,
-    /// Requests on it.
-    streams: Cell<u32>,
     /// Requests that wait until it is open.
     reserved: Cell<u32>,
-    /// Whether it ever had a request.
-    carried: Cell<bool>,
-    /// Whether a request on it was refused: whoever asks for a new one gets another.
-    tired: Cell<bool>,
-    /// When it had a request last.
-    used_at: Cell<Duration>,
-    /// Since when the server was sent something and has said nothing.
-    unheard_since: Cell<Option<Duration>>,
-    pinged_at: Cell<Option<Duration>>,
+    pinged_at: Cell<Duration>,
     order: Cell<Order>,
     task: RefCell<Option<Waker>>,
     /// Once it is open.
     carrier: RefCell<Weak<Carrier>>,
-    /// A request has been charged to its server for its end.
-    charged: Cell<bool>,
-    /// Who waits until it is open, or for a place on it.
+    /// Who waits until it is open.
     waiting: RefCell<Vec<Waker>>,
     pub(super) scratch: RefCell<RequestHead>,
     /// Bodies that have come and wait in h2.
@@ -96,34 +89,45 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(wanted: &Wanted<'_>) -> Rc<Self> {
+    pub(super) fn new(wanted: &Wanted<'_>, places: Arc<Places>) -> Rc<Self> {
+        let shared = Shared::new(wanted.transport(), places);
+        Self::of(wanted, shared, State::Opening)
+    }
+
+    /// Another worker's, of which a place was claimed.
+    pub(super) fn lent(wanted: &Wanted<'_>, shared: Arc<Shared>) -> Rc<Self> {
+        Self::of(wanted, shared, State::Lent)
+    }
+
+    fn of(wanted: &Wanted<'_>, shared: Arc<Shared>, state: State) -> Rc<Self> {
+        let is_lent = matches!(state, State::Lent);
+        let passed = if is_lent {
+            Passed::elsewhere()
+        } else {
+            Passed::default()
+        };
         Rc::new(Self {
             member: wanted.member.clone(),
-            transport: wanted.transport(),
-            state: RefCell::new(State::Opening),
+            shared,
+            is_lent,
+            state: RefCell::new(state),
             settings: Cell::new(wanted.http2),
             keep_alive: Cell::new(wanted.keep_alive),
-            streams: Cell::new(0),
             reserved: Cell::new(0),
-            carried: Cell::new(false),
-            tired: Cell::new(false),
-            used_at: Cell::new(net::now()),
-            unheard_since: Cell::new(None),
-            pinged_at: Cell::new(None),
+            pinged_at: Cell::default(),
             order: Cell::new(Order::Nothing),
             task: RefCell::default(),
             carrier: RefCell::default(),
-            charged: Cell::new(false),
             waiting: RefCell::default(),
             scratch: RefCell::default(),
             unread: Rc::default(),
-            passed: Passed::default(),
+            passed,
         })
     }
 
     /// Whether its server is spoken to through TLS.
     pub(super) fn is_secure(&self) -> bool {
-        self.transport != 0
+        self.shared.transport != 0
     }
 
     /// Where a stream has counted what waits to be read of it.
@@ -150,40 +154,33 @@ impl Connection {
 
     /// Whether it is open, though it may be full.
     pub(super) fn is_open(&self) -> bool {
-        matches!(*self.state.borrow(), State::Open(_))
-    }
-
-    pub(super) fn is_tired(&self) -> bool {
-        self.tired.get()
+        matches!(*self.state.borrow(), State::Open)
     }
 
     /// Has it be taken for one that refuses requests, until it answers one.
     pub(super) fn tire(&self) {
-        self.tired.set(true);
+        self.shared.set_tired(true);
     }
 
     /// A request was answered on it.
     pub(super) fn note_answered(&self) {
-        self.tired.set(false);
+        self.shared.set_tired(false);
     }
 
-    /// Whether a request can be opened on it now.
-    pub(super) fn has_room(&self) -> bool {
-        let mut state = self.state.borrow_mut();
-        let State::Open(send) = &mut *state else {
-            return false;
-        };
-        // A server that has sent GOAWAY, and a connection without further stream numbers.
-        let usable = send.poll_ready(&mut Context::from_waker(Waker::noop()));
-        if !matches!(usable, Poll::Ready(Ok(()))) {
-            *state = State::Leaving;
-            return false;
+    /// A place for one more request, which counts as the first one of its connection if `fresh`; `None`: it has none
+    /// now, or takes no further one.
+    pub(super) fn claim(self: &Rc<Self>, fresh: bool) -> Option<Place> {
+        if !self.is_open() {
+            return None;
         }
-        let wanted = usize::try_from(self.settings.get().streams).unwrap_or(usize::MAX);
-        let max = wanted.min(send.current_max_send_streams());
-        // One that does not answer gets no more until it does.
-        self.pinged_at.get().is_none()
-            && usize::try_from(self.streams.get()).unwrap_or(usize::MAX) < max
+        match self.shared.claim() {
+            Claim::Taken => Some(Place::claimed(self.clone(), fresh)),
+            Claim::Full => None,
+            Claim::Ended => {
+                self.leave();
+                None
+            }
+        }
     }
 
     /// Ready when it is open, with why it is not when it has failed.
@@ -195,7 +192,7 @@ impl Connection {
             }
             State::Failed(why) => Poll::Ready(Err(*why)),
             State::Gone => Poll::Ready(Err(NoConnection::Handshake)),
-            State::Open(_) | State::Leaving | State::Http1(_) => Poll::Ready(Ok(())),
+            State::Open | State::Lent | State::Leaving | State::Http1(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -205,15 +202,6 @@ impl Connection {
             State::Http1(server) => Some(server.take()),
             _ => None,
         }
-    }
-
-    /// Ready when it has a place, or will never have one again.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_room() || !self.is_open() {
-            return Poll::Ready(());
-        }
-        self.waiting.borrow_mut().push(cx.waker().clone());
-        Poll::Pending
     }
 
     fn wake_waiting(&self) {
@@ -230,64 +218,42 @@ impl Connection {
         request: http::Request<()>,
         ended: bool,
     ) -> Result<(ResponseFuture, SendStream<Piece>), Option<h2::Error>> {
-        let mut send = match &*self.state.borrow() {
-            State::Open(send) => send.clone(),
-            _ => return Err(None),
-        };
-        match send.send_request(request, ended) {
-            Ok(opened) => {
-                self.note_sent();
-                Ok(opened)
-            }
-            Err(error) => {
-                let mut waker = Context::from_waker(Waker::noop());
-                if matches!(send.poll_ready(&mut waker), Poll::Ready(Ok(()))) {
-                    return Err(Some(error));
-                }
-                self.leave();
-                Err(None)
-            }
+        let opened = self.shared.open(request, ended);
+        if matches!(opened, Err(None)) && !self.is_lent {
+            self.leave();
         }
-    }
-
-    /// Whether the server lets WebSockets be opened (RFC 8441 §3).
-    pub(super) fn offers_upgrades(&self) -> bool {
-        match &*self.state.borrow() {
-            State::Open(send) => send.is_extended_connect_protocol_enabled(),
-            _ => false,
-        }
-    }
-
-    /// Notes that something was given to the server.
-    pub(super) fn note_sent(&self) {
-        if self.unheard_since.get().is_none() {
-            self.unheard_since.set(Some(net::now()));
-        }
+        opened
     }
 
     /// How far the server has come with what requests have given h2.
     pub(super) fn taken(&self) -> Taken {
-        let streams = usize::try_from(self.streams.get()).unwrap_or(usize::MAX);
+        if self.is_lent {
+            return self.shared.taken();
+        }
+        let streams = usize::try_from(self.shared.streams()).unwrap_or(usize::MAX);
         let ahead = streams.saturating_mul(SEND_BUFFER_BYTES);
         let carrier = self.carrier.borrow().upgrade();
         carrier.map_or(Taken::NOTHING, |carrier| carrier.taken(ahead))
     }
 
-    /// Whether this is the first request to be charged with its end.
-    pub(super) fn is_first_lost(&self) -> bool {
-        !self.charged.replace(true)
-    }
-
     /// Takes no further request.
     pub(super) fn leave(&self) {
-        let mut state = self.state.borrow_mut();
-        if matches!(*state, State::Open(_)) {
+        if self.is_open() {
+            *self.state.borrow_mut() = State::Leaving;
             // What h2 does when nobody can ask for anything more: it says GOAWAY, and closes.
-            *state = State::Leaving;
-            drop(state);
+            self.shared.close();
             self.wake_waiting();
             self.poke();
         }
+    }
+
+    /// The same if it has no request; whether it had none.
+    pub(super) fn leave_idle(&self) -> bool {
+        let is_idle = self.idle_since().is_some() && self.shared.close_idle();
+        if is_idle {
+            self.leave();
+        }
+        is_idle
     }
 
     /// Ends at once.
@@ -298,8 +264,8 @@ impl Connection {
 
     /// When it had its last request, if it has none now and is open.
     pub(super) fn idle_since(&self) -> Option<Duration> {
-        (self.is_open() && self.streams.get() == 0 && self.reserved.get() == 0)
-            .then(|| self.used_at.get())
+        (self.is_open() && self.shared.streams() == 0 && self.reserved.get() == 0)
+            .then(|| self.shared.used_at())
     }
 
     /// Called about once a second: what is idle for too long ends, and a server that is silent for too long is asked.
@@ -312,25 +278,29 @@ impl Connection {
             .idle_since()
             .is_some_and(|since| over(since, self.keep_alive.get()))
         {
-            self.leave();
+            self.leave_idle();
         }
         let Http2 {
             ping_after,
             ping_timeout,
             ..
         } = self.settings.get();
-        if let Some(pinged_at) = self.pinged_at.get() {
-            if over(pinged_at, ping_timeout) {
+        if self.shared.is_pinged() {
+            if over(self.pinged_at.get(), ping_timeout) {
                 self.cut();
             }
         } else if let Some(after) = ping_after
-            && let Some(since) = self.unheard_since.get()
-            && self.streams.get() > 0
+            && let Some(since) = self.shared.unheard_since()
+            && self.shared.streams() > 0
             && over(since, after)
         {
-            self.pinged_at.set(Some(now));
+            self.shared.note_pinged();
+            self.pinged_at.set(now);
             self.order.set(Order::Ping);
             self.poke();
+        }
+        if self.shared.streams() > 0 {
+            self.shared.note_taken(self.taken());
         }
     }
 
@@ -347,34 +317,36 @@ impl Connection {
     }
 }
 
-/// A request's place on a connection, until dropped.
+/// A request's place on a connection, until it is released or dropped.
 pub(super) struct Place {
     pub(super) connection: Rc<Connection>,
     /// It is the first request of its connection, or one that asked for a new one.
     pub(super) fresh: bool,
+    is_held: Cell<bool>,
 }
 
 impl Place {
-    pub(super) fn take(connection: &Rc<Connection>, fresh: bool) -> Self {
-        let carried = connection.carried.replace(true);
-        let streams = connection.streams.get().saturating_add(1);
-        connection.streams.set(streams);
+    /// One that was claimed already.
+    pub(super) fn claimed(connection: Rc<Connection>, fresh: bool) -> Self {
+        let is_first = connection.shared.is_first();
         Self {
-            connection: connection.clone(),
-            fresh: fresh || !carried,
+            connection,
+            fresh: fresh || is_first,
+            is_held: Cell::new(true),
+        }
+    }
+
+    /// The request is over, though its answer may still be read.
+    pub(super) fn release(&self) {
+        if self.is_held.replace(false) {
+            self.connection.shared.release();
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let connection = &self.connection;
-        let streams = connection.streams.get().saturating_sub(1);
-        connection.streams.set(streams);
-        connection.used_at.set(net::now());
-        if !connection.waiting.borrow().is_empty() {
-            connection.wake_waiting();
-        }
+        self.release();
     }
 }
 
@@ -393,14 +365,13 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         let reserved = &self.0.reserved;
         reserved.set(reserved.get().saturating_sub(1));
-        self.0.used_at.set(net::now());
+        self.0.shared.note_used();
     }
 }
 
 /// What a connection is made of.
 pub(super) struct Opening {
     pub(super) until: Option<Duration>,
-    pub(super) sockets_max: u32,
     pub(super) tls: Option<Arc<ClientTls>>,
     /// What stands already, and has chosen HTTP/2.
     pub(super) connected: Option<ServerStream>,
@@ -434,6 +405,9 @@ impl Drop for Registered {
         if !told {
             self.connection.become_state(State::Gone);
         }
+        let shared = &self.connection.shared;
+        shared.close();
+        shared.places().remove(shared);
     }
 }
 
@@ -475,7 +449,6 @@ async fn open(
 ) -> Result<Line, Unopened> {
     let Opening {
         until,
-        sockets_max,
         tls,
         connected,
     } = opening;
@@ -485,12 +458,12 @@ async fn open(
     let tls = tls.as_ref();
     let server = match connected {
         Some(server) => server,
-        None => upstream::connect(worker, member, until, sockets_max, &deadline, tls).await?,
+        None => upstream::connect(worker, member, until, &deadline, tls, true).await?,
     };
     if tls.is_some() {
         let chosen = server.stream.speaks_http2();
         if connection.settings.get().auto {
-            member.note_chosen(chosen);
+            worker.note_chosen(member, chosen);
             if !chosen {
                 return Err(Unopened::Http1(server));
             }
@@ -511,7 +484,8 @@ async fn open(
             let pings = http2.ping_pong();
             let received = carrier.received();
             connection.carrier.replace(Rc::downgrade(&carrier));
-            connection.become_state(State::Open(send));
+            connection.shared.begin(send);
+            connection.become_state(State::Open);
             Ok(Line {
                 http2,
                 carrier,
@@ -610,11 +584,9 @@ impl Line {
         let received = self.carrier.received();
         if received != self.received {
             self.received = received;
-            connection.unheard_since.set(None);
-            connection.pinged_at.set(None);
-            if !connection.waiting.borrow().is_empty() {
-                connection.wake_waiting();
-            }
+            connection.shared.note_heard();
+            // The server may want more requests than before.
+            connection.shared.places().call_first();
         }
         if matches!(flushed, Poll::Ready(Err(_))) {
             self.hear_out(cx);

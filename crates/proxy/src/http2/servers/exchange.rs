@@ -78,7 +78,7 @@ impl Exchange {
 
     /// Whether nobody has been charged yet with the end of its connection, which all requests on it have met.
     pub(crate) fn is_first_lost(&self) -> bool {
-        self.place.connection.is_first_lost()
+        self.place.connection.shared.is_first_lost()
     }
 
     /// Has its connection be taken for one that refuses requests.
@@ -159,7 +159,7 @@ impl Exchange {
         }
         let count = outgoing.write(bytes)?;
         if count > 0 {
-            self.place.connection.note_sent();
+            self.place.connection.shared.note_sent();
         }
         Ok(count)
     }
@@ -184,7 +184,7 @@ impl Exchange {
             grpc,
             upgrade,
         } = asked;
-        if upgrade.is_some() && !connection.offers_upgrades() {
+        if upgrade.is_some() && !connection.shared.offers_upgrades() {
             return Ok(self.fail(Fault::NoUpgrade, bytes));
         }
         let ended = upgrade.is_none() && matches!(body, RequestBody::None | RequestBody::Length(0));
@@ -245,6 +245,11 @@ impl Exchange {
             };
             if let Err(fault) = stepped {
                 incoming.step = Answer::Failed(fault);
+            }
+            let is_over = matches!(incoming.step, Answer::Done | Answer::Failed(_));
+            // Its client may take long to read what is here.
+            if is_over && matches!(self.outgoing.borrow().step, Step::Done) {
+                self.place.release();
             }
         }
     }

@@ -1,12 +1,14 @@
 //! HTTP/2 to servers: a worker has few connections to each, and its requests share them.
 //!
 //! `connection` is one of them and its task; `exchange` is one request on it, as HTTP/1 reads and writes it; `request`
-//! says in HTTP/2 what HTTP/1 says; `fault` says how a request came to nothing. Responses are `wire::http2`'s.
+//! says in HTTP/2 what HTTP/1 says; `fault` says how a request came to nothing; `shared` is what workers use of one
+//! another's connections. Responses are `wire::http2`'s.
 
 mod connection;
 mod exchange;
 mod fault;
 mod request;
+mod shared;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,16 +23,21 @@ use control::outcome::NoConnection;
 
 pub(crate) use exchange::Exchange;
 pub(crate) use fault::Fault;
+pub(crate) use shared::Registry;
 
 use crate::net::{self, Deadline};
+use crate::relay;
 use crate::stream::Stream;
 use crate::tls::ClientTls;
 use crate::upstream::ServerStream;
 use crate::worker::Worker;
 use connection::{Connection, Opening, Place, Reserved};
+use shared::Places;
 
 /// Connections opened for one request that had no room for it when they stood: a server that leaves at once.
 const OPENED_IN_VAIN_MAX: u32 = 3;
+/// Between two looks of who is first in the line for a place.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a request needs of a connection.
 #[derive(Clone, Copy)]
@@ -41,8 +48,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) tls: Option<&'a Arc<ClientTls>>,
     /// When it is given up, on [`net::now`]'s clock.
     pub(crate) until: Option<Duration>,
-    /// Sockets open to the server, for the process.
-    pub(crate) sockets_max: u32,
     /// How long a connection without a request is kept.
     pub(crate) keep_alive: Duration,
     /// One on which no request was refused.
@@ -61,42 +66,41 @@ pub(crate) struct Connections(RefCell<BTreeMap<u32, Vec<Rc<Connection>>>>);
 
 /// What there is for a request.
 enum Found {
-    Room(Rc<Connection>),
+    Place(Place),
     /// One that has not opened yet.
     Opening(Rc<Connection>),
-    /// All are full; this one is.
-    Full(Rc<Connection>),
     Nothing,
 }
 
 impl Connections {
-    /// The first with room: others that are not needed any more become idle, and end.
-    fn find(&self, wanted: &Wanted<'_>) -> Found {
+    /// The first with room: others that are not needed any more become idle, and end. `in_turn`: those who wait for a
+    /// place do not come before it.
+    fn find(&self, wanted: &Wanted<'_>, in_turn: bool) -> Found {
         let all = self.0.borrow();
         let of_member = all.get(&wanted.member.id).map_or(&[][..], |all| &**all);
         let fits = |connection: &&Rc<Connection>| {
-            connection.transport == wanted.transport()
-                && !(wanted.only_new && connection.is_tired())
+            connection.shared.transport == wanted.transport()
+                && !(wanted.only_new && connection.shared.is_tired())
         };
-        let mut full = None;
         let mut opening = None;
         let mut tired = None;
         for connection in of_member.iter().filter(fits) {
             connection.adopt(wanted);
-            match connection.has_room() {
-                true if !connection.is_tired() => return Found::Room(connection.clone()),
-                true => tired = Some(connection),
-                false if connection.is_opening() => opening = Some(connection),
-                false if connection.is_open() => full = Some(connection),
-                false => {}
+            if !in_turn && connection.shared.places().are_awaited() {
+                continue;
+            }
+            if connection.is_opening() {
+                opening = Some(connection);
+            } else if connection.shared.is_tired() {
+                tired = Some(connection);
+            } else if let Some(place) = connection.claim(wanted.only_new) {
+                return Found::Place(place);
             }
         }
-        match (tired, opening, full) {
-            (Some(tired), ..) => Found::Room(tired.clone()),
-            (None, Some(opening), _) => Found::Opening(opening.clone()),
-            (None, None, Some(full)) => Found::Full(full.clone()),
-            (None, None, None) => Found::Nothing,
+        if let Some(place) = tired.and_then(|tired| tired.claim(wanted.only_new)) {
+            return Found::Place(place);
         }
+        opening.map_or(Found::Nothing, |opening| Found::Opening(opening.clone()))
     }
 
     fn add(&self, connection: &Rc<Connection>) {
@@ -153,17 +157,24 @@ impl Connections {
         }
     }
 
-    /// Has the one end that has been idle for longest of those to a server that `matches`; whether there was one.
-    pub(crate) fn close_one(&self, matches: impl Fn(&Member) -> bool) -> bool {
-        let oldest = self
+    /// Has the one end that has been idle for longest of those to a server that `matches`; whether there was one. Those of
+    /// a transport that `stays` do, unless they have refused a request.
+    pub(crate) fn close_one(
+        &self,
+        matches: impl Fn(&Member) -> bool,
+        stays: impl Fn(&Member, u32) -> bool,
+    ) -> bool {
+        let stays =
+            |it: &Connection| !it.shared.is_tired() && stays(&it.member, it.shared.transport);
+        let mut idle: Vec<_> = self
             .of(matches)
             .into_iter()
+            .filter(|connection| !stays(connection))
             .filter_map(|connection| Some((connection.idle_since()?, connection)))
-            .min_by_key(|(since, _)| *since);
-        if let Some((_, connection)) = &oldest {
-            connection.leave();
-        }
-        oldest.is_some()
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        // Another worker may use one of them at this moment.
+        idle.iter().any(|(_, connection)| connection.leave_idle())
     }
 }
 
@@ -176,11 +187,63 @@ pub(crate) enum Obtained {
     Http1(Option<ServerStream>),
 }
 
-/// A place for a request on a connection, as a stream of its own. `deadline` is the request's.
+/// A place for a request on a connection, as a stream of its own; at once, or as soon as a connection stands. Where no
+/// further socket may be opened that may be another worker's. `deadline` is the request's.
+///
+/// # Errors
+/// [`NoConnection::NoPlace`] when all connections that there may be are full, or others wait for a place.
 pub(crate) async fn obtain(
     worker: &Rc<Worker>,
     wanted: Wanted<'_>,
     deadline: &Deadline,
+) -> Result<Obtained, NoConnection> {
+    look(worker, &wanted, deadline, false).await
+}
+
+/// The same, and waits for its turn until a moment of [`net::now`]'s clock where there is none at once.
+///
+/// # Errors
+/// [`NoConnection::NoPlace`] when that has come.
+pub(crate) async fn obtain_in_turn(
+    worker: &Rc<Worker>,
+    mut wanted: Wanted<'_>,
+    connect: Option<Duration>,
+    until: Duration,
+    deadline: &Deadline,
+) -> Result<Obtained, NoConnection> {
+    let turn = places(worker, &wanted).enter();
+    loop {
+        let is_first = turn.is_first();
+        if is_first {
+            wanted.until = relay::earliest(connect, Some(until));
+            match look(worker, &wanted, deadline, true).await {
+                Err(NoConnection::NoPlace) => {}
+                // That was no wait for the server alone.
+                Err(NoConnection::TimedOut) if until <= net::now() => {
+                    return Err(NoConnection::NoPlace);
+                }
+                obtained => return obtained,
+            }
+        }
+        // Sockets become free that are no connection of HTTP/2, and nobody says so.
+        let look_at = relay::earliest(is_first.then_some(LOOK_EVERY), Some(until));
+        deadline.set_at(look_at);
+        let called = deadline.guard(poll_fn(|cx| turn.poll_called(cx))).await;
+        if called.is_err() {
+            deadline.set_at(Some(until));
+            // Over though its time is not: it is to be cut.
+            if deadline.is_over() {
+                return Err(NoConnection::NoPlace);
+            }
+        }
+    }
+}
+
+async fn look(
+    worker: &Rc<Worker>,
+    wanted: &Wanted<'_>,
+    deadline: &Deadline,
+    in_turn: bool,
 ) -> Result<Obtained, NoConnection> {
     let member = wanted.member;
     let mut opened = 0;
@@ -189,39 +252,42 @@ pub(crate) async fn obtain(
             worker.report_refused(member);
             return Err(NoConnection::Refused);
         }
-        let connection = match worker.http2.find(&wanted) {
-            Found::Room(connection) => {
+        let connection = match worker.http2.find(wanted, in_turn) {
+            Found::Place(place) => {
                 if opened == 0 {
                     worker.cells().reused.increment();
                 }
-                let place = Place::take(&connection, wanted.only_new);
                 return Ok(Obtained::Http2(stream(place, member)));
             }
-            Found::Full(full) if member.sockets() >= wanted.sockets_max => {
-                wait(&wanted, deadline, poll_fn(|cx| full.poll_room(cx))).await?;
-                continue;
-            }
             Found::Opening(connection) => connection,
-            Found::Full(_) | Found::Nothing => {
+            Found::Nothing => {
+                if is_at_limit(wanted) {
+                    let places = places(worker, wanted);
+                    if !in_turn && places.are_awaited() {
+                        return Err(NoConnection::NoPlace);
+                    }
+                    if let Some(place) = borrow(worker, wanted, !wanted.only_new) {
+                        return Ok(Obtained::Http2(stream(place, member)));
+                    }
+                }
                 if opened >= OPENED_IN_VAIN_MAX {
                     return Err(NoConnection::Handshake);
                 }
                 opened += 1;
-                start(worker, &wanted, None)
+                start(worker, wanted, None)
             }
         };
         let reserved = Reserved::on(&connection);
-        let standing = wait(&wanted, deadline, poll_fn(|cx| connection.poll_opened(cx))).await;
+        let standing = wait(wanted, deadline, poll_fn(|cx| connection.poll_opened(cx))).await;
         drop(reserved);
         match standing? {
-            Err(NoConnection::Limit) => match worker.http2.find(&wanted) {
-                // Another one's requests will end.
-                Found::Full(full) => {
-                    wait(&wanted, deadline, poll_fn(|cx| full.poll_room(cx))).await?;
-                }
-                Found::Room(_) | Found::Opening(_) => {}
-                Found::Nothing => return Err(NoConnection::Limit),
-            },
+            Err(NoConnection::Limit) if is_at_limit(wanted) => {
+                // One that refuses requests is better than none.
+                let place = borrow(worker, wanted, true).ok_or(NoConnection::NoPlace)?;
+                return Ok(Obtained::Http2(stream(place, member)));
+            }
+            // There is room by now.
+            Err(NoConnection::Limit) if opened < OPENED_IN_VAIN_MAX => {}
             Err(why) => return Err(why),
             Ok(()) => {
                 if let Some(server) = connection.take_http1() {
@@ -230,6 +296,26 @@ pub(crate) async fn obtain(
             }
         }
     }
+}
+
+/// Whether no further socket may be opened to a server.
+fn is_at_limit(wanted: &Wanted<'_>) -> bool {
+    let Member { gate, .. } = &**wanted.member;
+    let is_pool_full = || gate.max().is_some_and(|max| gate.sockets() >= max);
+    wanted.member.sockets() >= wanted.member.sockets_max() || is_pool_full()
+}
+
+fn places(worker: &Worker, wanted: &Wanted<'_>) -> Arc<Places> {
+    let registry = &worker.mailboxes.http2;
+    registry.of(&worker.hub, wanted.member)
+}
+
+/// A place on a connection of any worker. `refused`: also on one that has refused requests.
+fn borrow(worker: &Worker, wanted: &Wanted<'_>, refused: bool) -> Option<Place> {
+    let shared = places(worker, wanted).claim(wanted, refused)?;
+    worker.cells().reused.increment();
+    let connection = Connection::lent(wanted, shared);
+    Some(Place::claimed(connection, wanted.only_new))
 }
 
 /// Goes on with a connection whose server has chosen HTTP/2.
@@ -243,11 +329,10 @@ fn start(
     wanted: &Wanted<'_>,
     connected: Option<ServerStream>,
 ) -> Rc<Connection> {
-    let connection = Connection::new(wanted);
+    let connection = Connection::new(wanted, places(worker, wanted));
     worker.http2.add(&connection);
     let opening = Opening {
         until: wanted.until,
-        sockets_max: wanted.sockets_max,
         tls: wanted.tls.cloned(),
         connected,
     };
