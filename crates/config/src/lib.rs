@@ -43,7 +43,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use snapshot::*;
 pub use units::{parse_duration, show_duration};
-pub use x509::client_certificate;
+pub use x509::{client_certificate, not_after};
 
 use std::time::Duration;
 

@@ -46,6 +46,12 @@ pub(crate) fn facts_of(der: &[u8]) -> Result<Facts, String> {
     })
 }
 
+/// Wall time after which a certificate is out of date; `None`: it cannot be read.
+#[must_use]
+pub fn not_after(der: &[u8]) -> Option<Duration> {
+    facts_of(der).ok().map(|facts| facts.not_after)
+}
+
 fn name_of(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),

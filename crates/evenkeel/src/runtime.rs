@@ -259,7 +259,8 @@ async fn start(
     let now = parts.started.elapsed();
     parts.publisher.take_over(state.live, now);
     parts.console.carry(state.totals);
-    parts.engine.take_ticket_secrets(&state.tickets.0);
+    let age = std::time::Duration::from_secs(state.ticket_age_secs);
+    parts.engine.take_ticket_secrets(&state.tickets.0, age);
     parts.engine.publish(parts.prepared, parts.world);
     acme::take_up(&mut parts.acme, &parts.engine, &config.snapshot);
     parts.hub.set_phase(Phase::Running);

@@ -368,9 +368,15 @@ impl Engine {
         self.secrets.export()
     }
 
-    /// Goes on with those of another process, so that its clients resume their sessions here.
-    pub fn take_ticket_secrets(&self, secrets: &[String]) {
-        self.secrets.import(secrets, self.looked);
+    /// How long the newest of them has been in use.
+    #[must_use]
+    pub fn ticket_age(&self) -> Duration {
+        self.secrets.age(self.looked)
+    }
+
+    /// Goes on with those of another process, so that its clients resume their sessions here. `age`: that of the newest.
+    pub fn take_ticket_secrets(&self, secrets: &[String], age: Duration) {
+        self.secrets.import(secrets, age, self.looked);
     }
 
     /// What was adopted from another process is this one's alone: paths of Unix sockets go with it from now on. Until then

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::{ClientConfig, HandshakeKind};
 use testkit::{Evenkeel, Origin, reply};
@@ -204,6 +205,49 @@ fn a_client_that_was_verified_by_other_rules_does_not_resume() {
         reload(&evenkeel, &changed);
         assert!(visit(web(&evenkeel), &config).is_err());
         reload(&evenkeel, &both);
+    }
+}
+
+/// How long the certificate of the test is good for; a handshake on a busy machine takes less.
+const SHORT: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_session_ends_with_the_certificate_that_its_client_has_shown() {
+    let (authority, clients) = (
+        Authority::new("the authority"),
+        Authority::new("of clients"),
+    );
+    let origin = origin();
+    let evenkeel = start(
+        &text(", client_ca: clients.pem", "", &origin),
+        &authority.issue(&["a.example"]),
+        &[("clients.pem", &clients)],
+    );
+    let until = SystemTime::now() + SHORT;
+    let short = clients.issue_until("short", until);
+    let configs = rustls::ALL_VERSIONS.iter().map(|version| {
+        let wants = Wants {
+            versions: &[version],
+            shows: Some(&short),
+        };
+        config(&authority, &wants)
+    });
+    let configs: Vec<_> = configs.collect();
+    for config in &configs {
+        let visits = [(); 3].map(|()| visit(web(&evenkeel), config).expect("served"));
+        // Each brings a newer ticket, which is to last no longer than the first one.
+        let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+        assert_eq!(visits, [full, resumed, resumed]);
+    }
+    // Certificates count whole seconds.
+    let over = until + Duration::from_secs(1);
+    std::thread::sleep(over.duration_since(SystemTime::now()).unwrap_or_default());
+    for config in &configs {
+        let visited = visit(web(&evenkeel), config);
+        assert!(
+            visited.is_err(),
+            "{visited:?} with a certificate that is out of date"
+        );
     }
 }
 

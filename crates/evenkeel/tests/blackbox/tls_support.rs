@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -69,6 +69,14 @@ impl Authority {
         self.issue_with(&[name], &PKCS_ECDSA_P256_SHA256, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             params.distinguished_name.push(DnType::CommonName, name);
+        })
+    }
+
+    /// The same, good until then.
+    pub(crate) fn issue_until(&self, name: &str, until: SystemTime) -> Issued {
+        self.issue_with(&[name], &PKCS_ECDSA_P256_SHA256, |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.not_after = until.into();
         })
     }
 

@@ -19,6 +19,9 @@ thread_local! {
     /// The name that the client hello asked for which was read last on this thread. rustls tells it to whoever picks a
     /// certificate, and to nobody else who drives it without its buffers.
     static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+    /// Until when what the client has shown holds whose handshake takes a step now, as wall time in seconds. Who verifies
+    /// a certificate knows it, and who makes tickets needs it, maybe some steps later.
+    static HOLDS_UNTIL: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Notes what a client hello asks for, in lower case and without a trailing dot; for [`asked`], at the end of the same step.
@@ -29,6 +32,16 @@ pub(super) fn note_asked(name: Option<&str>) {
 /// What the step that has just ended has noted.
 pub(super) fn asked() -> Option<Box<str>> {
     ASKED.take()
+}
+
+/// Notes until when what a client has shown holds; `None`: it has shown nothing.
+pub(super) fn note_holds_until(until: Option<u64>) {
+    HOLDS_UNTIL.set(until);
+}
+
+/// What was noted of the handshake that takes a step now.
+pub(super) fn holds_until() -> Option<u64> {
+    HOLDS_UNTIL.get()
 }
 
 impl About {

@@ -144,9 +144,12 @@ async fn shake(
     hears_http: bool,
 ) -> Result<Option<Box<str>>, Broken> {
     let mut begun = !state.incoming().is_empty();
-    let mut asked = None;
+    let (mut asked, mut holds_until) = (None, None);
     loop {
+        // Others have taken steps on this thread in between.
+        about::note_holds_until(holds_until);
         let stepped = state.step();
+        holds_until = about::holds_until();
         if let Some(name) = about::asked() {
             asked = Some(name);
         }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use config::{Certificate, ClientAuth, KeyForm, ListenerTls, TlsVersion};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+    UnixTime,
 };
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{
-    RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
-    version,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureAlgorithm,
+    SignatureScheme, SupportedProtocolVersion, version,
 };
 
 use super::issued::{ByDomain, Issued};
@@ -67,7 +69,10 @@ impl ServerTls {
         resolver.issued = issued.clone();
         let verifier = match &tls.client {
             None => WebPkiClientVerifier::no_client_auth(),
-            Some(client) => verifier(client, provider).map_err(|error| vec![error])?,
+            Some(client) => {
+                let inner = verifier(client, provider).map_err(|error| vec![error])?;
+                Arc::new(Verifier(inner))
+            }
         };
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(tls.min_version));
@@ -164,6 +169,64 @@ pub(super) fn verifier(
         false => builder.allow_unauthenticated(),
     };
     builder.build().map_err(|error| wrong(&error))
+}
+
+/// Verifies clients, and notes until when what they show holds: until the first of their certificates is out of date.
+#[derive(Debug)]
+struct Verifier(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Verifier {
+    fn verify_client_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(shown, between, now)?;
+        // One that does not say so is verified anew each time.
+        let ends = |der| config::not_after(der).map_or(0, |until| until.as_secs());
+        let all = std::iter::once(shown).chain(between);
+        about::note_holds_until(all.map(|der| ends(der)).min());
+        Ok(verified)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.0.requires_raw_public_keys()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// A certificate as clients are shown it.

@@ -3,10 +3,13 @@
 //! A ticket holds its session, encrypted under a key of its own: derived from one of the process's secrets, a random
 //! salt, and the trust context of the listener that gave it. So it opens only where its client was verified by the same
 //! rules, and a secret that has gone takes its tickets with it. Secrets are random, rotate, and are never on disk.
+//!
+//! Nobody verifies a client's certificate again when its session is resumed, and a resumed session gives new tickets. So
+//! each ticket says until when what its client has shown holds, and opens no longer than that.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -15,6 +18,8 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use config::{ListenerTls, TlsVersion};
 use rustls::server::ProducesTickets;
+
+use super::about;
 
 /// How long a secret makes new tickets.
 const ROTATE_AFTER: Duration = Duration::from_secs(6 * 3600);
@@ -26,6 +31,8 @@ const NAME_BYTES: usize = 16;
 const SALT_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
+/// What tickets of this form are derived for: those of another form do not open.
+const FORM: &[u8] = b"evenkeel ticket 2";
 /// Bytes of a ticket that is looked at; with the certificates of a client it may be long.
 const TICKET_BYTES_MAX: usize = 64 * 1024;
 
@@ -35,8 +42,8 @@ struct Secret {
     /// In the clear in each ticket, to find it again.
     name: [u8; NAME_BYTES],
     bytes: [u8; KEY_BYTES],
-    /// On the clock of whoever rotates.
-    born: Duration,
+    /// When it makes no more tickets, on the clock of whoever rotates.
+    due: Duration,
 }
 
 /// The secrets of a process, newest first.
@@ -46,7 +53,7 @@ impl Secrets {
     /// With one new secret.
     pub(crate) fn new() -> Self {
         Self(ArcSwap::from_pointee(
-            fresh(Duration::ZERO).into_iter().collect(),
+            fresh(ROTATE_AFTER).into_iter().collect(),
         ))
     }
 
@@ -59,12 +66,21 @@ impl Secrets {
         known.iter().map(text).collect()
     }
 
-    /// Goes on with those of another process; what is none of its texts is left out.
-    pub(crate) fn import(&self, texts: &[String], now: Duration) {
+    /// How long the newest has been in use.
+    pub(crate) fn age(&self, now: Duration) -> Duration {
+        let known = self.0.load();
+        let left = known.first().map(|secret| secret.due.saturating_sub(now));
+        ROTATE_AFTER.saturating_sub(left.unwrap_or_default())
+    }
+
+    /// Goes on with those of another process, of which the newest has been in use for `age`; what is none of its texts is
+    /// left out.
+    pub(crate) fn import(&self, texts: &[String], age: Duration, now: Duration) {
+        let due = now.saturating_add(ROTATE_AFTER.saturating_sub(age));
         let given: Vec<_> = texts
             .iter()
             .take(SECRETS_MAX)
-            .filter_map(|text| parse(text, now))
+            .filter_map(|text| parse(text, due))
             .collect();
         if !given.is_empty() {
             self.0.store(Arc::new(given));
@@ -74,19 +90,20 @@ impl Secrets {
     /// Brings a new secret in when the newest is old, and lets go of the oldest. To be called now and then.
     pub(crate) fn rotate(&self, now: Duration) {
         let known = self.0.load();
-        let newest = known.first().map(|secret| secret.born);
-        if newest.is_some_and(|born| now.saturating_sub(born) < ROTATE_AFTER) {
+        if known.first().is_some_and(|secret| now < secret.due) {
             return;
         }
         // Without randomness there is no new one: the old ones serve on.
-        let Some(secret) = fresh(now) else { return };
+        let Some(secret) = fresh(now.saturating_add(ROTATE_AFTER)) else {
+            return;
+        };
         let kept = known.iter().take(SECRETS_MAX - 1).cloned();
         self.0
             .store(Arc::new(std::iter::once(secret).chain(kept).collect()));
     }
 }
 
-fn parse(text: &str, born: Duration) -> Option<Secret> {
+fn parse(text: &str, due: Duration) -> Option<Secret> {
     let mut bytes = [0; NAME_BYTES + KEY_BYTES];
     if text.len() != 2 * bytes.len() {
         return None;
@@ -98,15 +115,15 @@ fn parse(text: &str, born: Duration) -> Option<Secret> {
     Some(Secret {
         name: *name,
         bytes: *rest.first_chunk::<KEY_BYTES>()?,
-        born,
+        due,
     })
 }
 
-fn fresh(born: Duration) -> Option<Secret> {
+fn fresh(due: Duration) -> Option<Secret> {
     let mut secret = Secret {
         name: [0; NAME_BYTES],
         bytes: [0; KEY_BYTES],
-        born,
+        due,
     };
     rand::fill(&mut secret.name).ok()?;
     rand::fill(&mut secret.bytes).ok()?;
@@ -174,7 +191,8 @@ impl ProducesTickets for Ticketer {
         let mut salt = [0; SALT_BYTES];
         rand::fill(&mut salt).ok()?;
         let (key, nonce) = derive(secret, &salt, &self.context)?;
-        let mut sealed = plain.to_vec();
+        let holds_until = about::holds_until().unwrap_or(u64::MAX);
+        let mut sealed = [&holds_until.to_be_bytes(), plain].concat();
         key.seal_in_place_append_tag(nonce, Aad::from(secret.name), &mut sealed)
             .ok()?;
         Some([secret.name.as_slice(), &salt, &sealed].concat())
@@ -195,8 +213,20 @@ impl ProducesTickets for Ticketer {
             .ok()?
             .len();
         opened.truncate(length);
-        Some(opened)
+        let (holds_until, plain) = opened.split_first_chunk()?;
+        let holds_until = u64::from_be_bytes(*holds_until);
+        if holds_until < wall().as_secs() {
+            return None;
+        }
+        about::note_holds_until(Some(holds_until));
+        Some(plain.to_vec())
     }
+}
+
+/// Since the Unix epoch.
+fn wall() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
 }
 
 /// The length of what is derived.
@@ -211,7 +241,7 @@ impl KeyType for Length {
 /// Key and nonce of one ticket (RFC 5869).
 fn derive(secret: &Secret, salt: &[u8], context: &[u8]) -> Option<(LessSafeKey, Nonce)> {
     let mut made = [0; KEY_BYTES + NONCE_BYTES];
-    let info = [b"evenkeel ticket".as_slice(), context];
+    let info = [FORM, context];
     let extracted = Salt::new(HKDF_SHA256, salt).extract(&secret.bytes);
     extracted.expand(&info, Length).ok()?.fill(&mut made).ok()?;
     let (key, nonce) = made.split_first_chunk::<KEY_BYTES>()?;
@@ -294,11 +324,50 @@ mod tests {
         let of = |secrets: &Arc<Secrets>| Ticketer::new(secrets.clone(), "web", &tls);
         let ticket = of(&old).encrypt(b"a session").expect("a ticket");
         assert_eq!(of(&new).decrypt(&ticket), None);
-        new.import(&["nonsense".to_owned()], Duration::ZERO);
+        new.import(&["nonsense".to_owned()], Duration::ZERO, Duration::ZERO);
         assert!(of(&new).encrypt(b"x").is_some());
-        new.import(&old.export(), Duration::ZERO);
+        new.import(&old.export(), Duration::ZERO, Duration::ZERO);
         assert!(of(&new).decrypt(&ticket).is_some());
         assert_eq!(new.export(), old.export());
+    }
+
+    #[test]
+    fn processes_that_follow_one_another_quickly_keep_no_secret_for_good() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let mut now = Secrets::new();
+        let first = now.export();
+        // Each lives for four hours, and counts its own time.
+        for _ in 0..3 {
+            now.rotate(hours(4));
+            let next = Secrets::new();
+            next.import(&now.export(), now.age(hours(4)), Duration::ZERO);
+            now = next;
+        }
+        assert_eq!(now.age(Duration::ZERO), hours(4));
+        assert_eq!(now.export().len(), 2, "it has rotated");
+        assert_eq!(now.export().last(), first.first());
+    }
+
+    #[test]
+    fn a_ticket_opens_while_what_its_client_has_shown_holds() {
+        let secrets = Arc::new(Secrets::new());
+        let ticketer = Ticketer::new(secrets, "web", &tls(None, false, TlsVersion::Tls12));
+        let now = wall().as_secs();
+        for (until, opens) in [
+            (None, true),
+            (Some(now + 100), true),
+            (Some(now - 1), false),
+        ] {
+            about::note_holds_until(until);
+            let ticket = ticketer.encrypt(b"a session").expect("a ticket");
+            about::note_holds_until(None);
+            let opened = ticketer.decrypt(&ticket);
+            assert_eq!(opened.as_deref(), opens.then_some(&b"a session"[..]));
+            // What it opens gives no ticket that lasts longer.
+            if opens {
+                assert_eq!(about::holds_until(), Some(until.unwrap_or(u64::MAX)));
+            }
+        }
     }
 
     #[test]

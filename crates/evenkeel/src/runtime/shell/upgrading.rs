@@ -213,6 +213,7 @@ impl Shell {
                     live: self.publisher.live(self.now()),
                     totals: self.console.freeze(),
                     tickets: Tickets(self.engine.ticket_secrets()),
+                    ticket_age_secs: self.engine.ticket_age().as_secs(),
                 });
                 self.upgrading.stage = Stage::Starting {
                     successor,

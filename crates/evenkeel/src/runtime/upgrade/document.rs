@@ -72,6 +72,8 @@ pub(crate) struct State {
     pub(crate) totals: Totals,
     /// What tickets of TLS sessions are made with.
     pub(crate) tickets: Tickets,
+    /// For how long the newest of them has been in use.
+    pub(crate) ticket_age_secs: u64,
 }
 
 /// Secrets: their `Debug` shows none.
