@@ -29,6 +29,10 @@ const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long it may take to acknowledge that, while it goes on doing so.
 const LINGER_MAX: Duration = Duration::from_secs(30);
+/// How long a stream of a carried connection that is still being sent to stays after its answer, before it is reset. The
+/// two are apart then: some clients (curl 7.88) that read both at once take the reset for the end of a stream without an
+/// answer.
+const CARRIED_LINGER: Duration = Duration::from_millis(250);
 
 /// What must be left of a body for a conduit to carry it, bytes.
 const CONDUIT_MIN: u64 = 128 * 1024;
@@ -334,6 +338,12 @@ pub(crate) async fn linger(stream: &Stream, deadline: &Deadline, buffers: &Buffe
     let mut left = LINGER_BYTES;
     let mut behind = stream.unacknowledged();
     loop {
+        if left == 0 && stream.is_carried() {
+            // Read on, the rest would come as fast as the client can send. It may leave before this is over, or not.
+            deadline.set(Some(CARRIED_LINGER));
+            let _ = deadline.guard(poll_fn(|cx| stream.poll_hung_up(cx))).await;
+            break;
+        }
         let readable = deadline.guard(stream.readable()).await;
         if matches!(readable, Ok(Err(_))) {
             break;

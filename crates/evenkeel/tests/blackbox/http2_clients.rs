@@ -104,6 +104,33 @@ pools: {{ site: {{ servers: {}, health_check: off }} }}
 }
 
 #[test]
+fn curl_gets_answers_that_come_before_its_upload_is_over() {
+    if missing("curl") {
+        return;
+    }
+    let origin = Origin::start(|conn| {
+        conn.read_head()?;
+        // Enough of the upload is on its way by now that it cannot all be thrown away.
+        conn.read_exactly(100_000)?;
+        conn.write(reply(413, "early"))?;
+        conn.hang(SOON);
+        Ok(())
+    })
+    .expect("an origin");
+    let evenkeel = proxy(&[origin.address()]).expect("evenkeel starts");
+    let file = evenkeel
+        .dir()
+        .write("up", noise(4_000_000))
+        .expect("written");
+    let file = file.to_string_lossy();
+    for _ in 0..10 {
+        let args = [H2C, "-H", "expect:", "-T", &*file, &url(&evenkeel, "/")];
+        let answer = curl(&args).expect("an answer");
+        assert_eq!((answer.status, &*answer.text()), (413, "early"));
+    }
+}
+
+#[test]
 fn curl_agrees_on_http_2_by_alpn_unless_it_is_off() {
     if missing("curl") {
         return;
