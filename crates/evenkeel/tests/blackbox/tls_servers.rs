@@ -1,8 +1,14 @@
 //! TLS to servers: who is believed, what is shown, and what becomes of those that are not.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use testkit::{Evenkeel, Nginx, TempDir, missing, wait_until};
+use anyhow::ensure;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use testkit::{Conn, Evenkeel, Nginx, Origin, TempDir, missing, wait_until};
 
 use crate::command::BINARY;
 use crate::life_support::{SOON, admin_get, connect, metric, reload, server, web};
@@ -56,6 +62,65 @@ fn start(authority: &Authority, client: Option<&Issued>, text: &str) -> Evenkeel
         }
     })
     .expect("evenkeel starts")
+}
+
+/// A server of TLS 1.3 that believes no certificate of ours: its client hears of it when the handshake is over for that one,
+/// and its request on its way.
+fn distrustful(issued: &Issued) -> Origin {
+    let nobody = CertificateDer::from_pem_slice(Authority::new("nobody").pem.as_bytes());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(nobody.expect("a certificate"))
+        .expect("one to believe");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("versions")
+        .with_client_cert_verifier(verifier.build().expect("a verifier"))
+        .with_single_cert(vec![issued.der()], key);
+    let config = Arc::new(config.expect("a config"));
+    let serve = move |conn: &mut Conn| {
+        let mut tls = ServerConnection::new(config.clone())?;
+        let shaken = tls.complete_io(&mut conn.stream());
+        ensure!(shaken.is_err(), "the client was believed");
+        conn.half_close()?;
+        // Closed on what was not read it would be a reset, which takes the alert away.
+        conn.read_to_end()?;
+        Ok(())
+    };
+    Origin::start(serve).expect("a server")
+}
+
+#[test]
+fn a_request_that_is_on_its_way_when_a_server_refuses_this_ends_certificate_goes_elsewhere() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let issued = authority.issue(&["127.0.0.1"]);
+    let (distrustful, other) = (distrustful(&issued), Server::start("a", &issued, ""));
+    let client = authority.issue_for_client("evenkeel");
+    let tls = "{ ca: ca.pem, client: { cert: client.pem, key: client.key } }";
+    let started = |servers: &[SocketAddr]| {
+        let more = format!("{NO_PROBES}, balance: round_robin");
+        start(&authority, Some(&client), &text(servers, tls, &more))
+    };
+    let post = "POST /seen HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let evenkeel = started(&[distrustful.address(), other.address()]);
+    for _ in 0..4 {
+        let answer = connect(web(&evenkeel)).exchange(post).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer}");
+    }
+    assert!(distrustful.connections() >= 2, "it was asked");
+    let evenkeel = started(&[distrustful.address()]);
+    for request in [post, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = connect(web(&evenkeel));
+        let answer = client.exchange(request).expect("an answer");
+        let reason = answer.header("x-evenkeel-reason");
+        assert_eq!((answer.status, reason), (502, Some("server_handshake")));
+    }
 }
 
 const NO_PROBES: &str = ", health_check: off";

@@ -90,6 +90,27 @@ impl Again {
         }
     }
 
+    /// There was no connection after all.
+    pub(super) fn not_connected(why: NoConnection) -> Self {
+        let (_, cause) = why.reason();
+        Self {
+            cause: cause.unwrap_or(RetryCause::ConnectRefused),
+            sent: false,
+            reused: false,
+            status: 0,
+            no_connection: Some(why),
+            next: None,
+        }
+    }
+
+    /// The connection ended before a byte of an answer.
+    pub(super) fn unanswered(reset: bool, server: &ServerStream) -> Self {
+        if server.stream.is_refused() && !server.reused {
+            return Self::not_connected(NoConnection::Handshake);
+        }
+        Self::ended(reset, true, server.reused)
+    }
+
     pub(super) fn elsewhere(cause: RetryCause, status: u16, next: Lease) -> Self {
         Self {
             cause,
@@ -569,7 +590,7 @@ fn response_fault(fault: ResponseFault, seen: &Seen, is_cut: bool, server: &Serv
     };
     let reason = match fault {
         ResponseFault::Ended { reset } if !seen.sent.get() => {
-            return Fault::Retry(Again::ended(reset, true, server.reused));
+            return Fault::Retry(Again::unanswered(reset, server));
         }
         ResponseFault::Http2(fault) => {
             return http2_fault(fault, seen.begun.get(), seen.sent.get(), server);

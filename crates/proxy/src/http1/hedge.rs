@@ -463,9 +463,7 @@ async fn await_head(
             server_in,
             status,
         }),
-        Ok(Err(HeadFault::Ended { reset })) => {
-            Err(Fault::Retry(Again::ended(reset, true, server.reused)))
-        }
+        Ok(Err(HeadFault::Ended { reset })) => Err(Fault::Retry(Again::unanswered(reset, server))),
         Ok(Err(HeadFault::Http2(fault, begun))) => {
             Err(attempt::http2_fault(fault, begun, false, server))
         }
@@ -493,11 +491,7 @@ async fn await_head(
 
 /// A further try that found no connection leaves the race to the others; alone, it is as if nothing had been sent.
 fn no_connection(fault: NoConnection) -> Fault {
-    let (_, cause) = fault.reason();
-    let mut again = Again::ended(false, false, false);
-    again.cause = cause.unwrap_or(RetryCause::ConnectRefused);
-    again.no_connection = Some(fault);
-    Fault::Retry(again)
+    Fault::Retry(Again::not_connected(fault))
 }
 
 /// Why there is no head.

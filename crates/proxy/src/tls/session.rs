@@ -63,6 +63,8 @@ pub(super) struct State {
     owed: usize,
     /// We have said that we have no more to say.
     said_end: bool,
+    /// The other side has ended it by a word that belongs to the handshake.
+    is_refused: bool,
 }
 
 /// Where the state machine stands.
@@ -84,6 +86,12 @@ impl Session {
     /// Whether both ends agreed to speak HTTP/2.
     pub(crate) fn speaks_http2(&self) -> bool {
         self.0.borrow().common().alpn_protocol() == Some(b"h2")
+    }
+
+    /// Whether the other side has refused the handshake after it was over for this one: a server of TLS 1.3 hears who its
+    /// client is with the client's last word, and what comes behind that only once it has agreed (RFC 8446 §4.4).
+    pub(crate) fn is_refused(&self) -> bool {
+        self.0.borrow().is_refused
     }
 
     /// Whether a read gives something, or an end, without the socket.
@@ -126,6 +134,7 @@ impl State {
             left: Vec::new(),
             owed: 0,
             said_end: false,
+            is_refused: false,
         }
     }
 
@@ -274,6 +283,7 @@ impl State {
             Ok(Pace::Ended) => self.reading = Reading::Ended,
             Ok(_) => {}
             Err(error) => {
+                self.is_refused |= refuses(&error);
                 self.say_fault(socket);
                 // What came before the fault is good.
                 if count == 0 {
@@ -381,6 +391,7 @@ impl State {
             incoming: &mut self.incoming,
             plain: &mut self.plain,
             reading: &mut self.reading,
+            is_refused: &mut self.is_refused,
         };
         match &mut self.connection {
             Connection::Server(connection) => {
@@ -403,6 +414,7 @@ impl State {
             incoming: &mut self.incoming,
             plain: &mut self.plain,
             reading: &mut self.reading,
+            is_refused: &mut self.is_refused,
         };
         // Without a session there is nothing to end.
         let _ = match &mut self.connection {
@@ -432,6 +444,25 @@ impl State {
             }
         });
     }
+}
+
+/// Whether it is an alert by which a handshake is refused (RFC 8446 §6.2).
+fn refuses(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        error,
+        rustls::Error::AlertReceived(
+            Alert::HandshakeFailure
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::CertificateRequired
+        )
+    )
 }
 
 fn copy(from: &[u8], to: &mut [u8]) -> usize {
@@ -584,6 +615,7 @@ struct Inbox<'i> {
     incoming: &'i mut Incoming,
     plain: &'i mut Vec<u8>,
     reading: &'i mut Reading,
+    is_refused: &'i mut bool,
 }
 
 fn write_with<C: Codec>(
@@ -615,7 +647,8 @@ fn write_with<C: Codec>(
             },
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => *inbox.reading = Reading::Ended,
-            Ok(_) | Err(_) => {
+            failed => {
+                *inbox.is_refused |= failed.is_err_and(|error| refuses(&error));
                 *inbox.reading = Reading::Failed;
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
