@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Evenkeel, Origin, Raw, Request, Response, reply};
+use testkit::{Evenkeel, Origin, Port, Raw, Request, Response, reply};
 
 use crate::command::BINARY;
 use crate::http_setup::{Outcome, ensure_ok, ensure_refused};
@@ -185,6 +185,39 @@ fn a_split_keeps_its_shares() -> Outcome {
         counts,
         BTreeMap::from([("a".to_owned(), 90), ("b".to_owned(), 10)])
     );
+    Ok(())
+}
+
+#[test]
+fn filters_change_answers_made_here_as_those_of_servers() -> Outcome {
+    let dead = Port::reserve()?.address();
+    let evenkeel = Evenkeel::start(
+        BINARY,
+        &format!(
+            "admin: off
+listeners:
+  web:
+    bind: '127.0.0.1:0'
+    routes:
+      - filters: [{{ set_response_header: {{ content-type: text/x, Date: today, grpc-status: '0' }} }}, {{ remove_response_header: retry-after }}]
+        pool: site
+pools: {{ site: {{ servers: ['{dead}'], health_check: off, outlier_detection: off }} }}
+"
+        ),
+    )?;
+    let mut client = Raw::connect(evenkeel.address("web")?)?;
+    let fields = |response: &Response| {
+        let names = ["content-type", "date", "grpc-status", "x-evenkeel-reason"];
+        names.map(|name| response.headers.all(name).join("|"))
+    };
+    let refused = client.get("/")?;
+    let expected = ["text/x", "today", "0", "connect_refused"];
+    assert_eq!(fields(&refused), expected);
+    // What makes it an answer of gRPC stays.
+    let call = request("POST /; Content-Type: application/grpc; Content-Length: 0");
+    let call = client.exchange(call)?;
+    let expected = ["application/grpc", "today", "14", "connect_refused"];
+    assert_eq!(fields(&call), expected);
     Ok(())
 }
 

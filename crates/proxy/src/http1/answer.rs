@@ -7,6 +7,7 @@ use control::reason::Reason;
 use rules::On;
 use wire::http1::{Method, encode, reason_phrase};
 
+use super::grpc::Call;
 use super::log::Log;
 use super::{Block, Conn, Next};
 use crate::relay;
@@ -115,8 +116,14 @@ fn encode_answer(
     let is_call = call.is_one() && matches!(content, Content::Reason(_));
     let shown = if is_call { 200 } else { status };
     encode::status_line(out, shown, reason_phrase(shown).as_bytes());
+    let own = |out: &mut Vec<u8>, name: &[u8], value: &[u8]| {
+        // What a filter of the route says of the field holds, as it does for a server's.
+        if edits.field(On::Response, name).is_none() {
+            encode::field(out, name, value);
+        }
+    };
     conn.worker
-        .with_date(|date| encode::field(out, b"Date", date.as_bytes()));
+        .with_date(|date| own(out, b"Date", date.as_bytes()));
     if let Content::Reason(reason) = content
         && call.encode_fields(*reason, out)
     {
@@ -125,17 +132,17 @@ fn encode_answer(
         body.clear();
     }
     if let Some(content_type) = content_type {
-        encode::field(out, b"Content-Type", content_type);
+        own(out, b"Content-Type", content_type);
     }
     if let Content::Reason(reason) = content {
-        encode::field(out, b"x-evenkeel-reason", reason.name().as_bytes());
+        own(out, b"x-evenkeel-reason", reason.name().as_bytes());
         if !retry_after.is_empty() {
-            encode::field(out, b"Retry-After", retry_after);
+            own(out, b"Retry-After", retry_after);
         } else if status == 503 {
-            encode::field(out, b"Retry-After", b"1");
+            own(out, b"Retry-After", b"1");
         }
         if *reason == Reason::MethodRefused {
-            encode::field(
+            own(
                 out,
                 b"Allow",
                 b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH",
@@ -143,7 +150,10 @@ fn encode_answer(
         }
     }
     for edit in edits.fields(On::Response) {
-        if let Some(value) = edit.value {
+        // How a call ended that ended here is not for the route to say.
+        if let Some(value) = edit.value
+            && !(is_call && Call::writes(edit.name))
+        {
             encode::field(out, edit.name, value);
         }
     }

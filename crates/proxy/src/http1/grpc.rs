@@ -99,6 +99,12 @@ impl Call {
         true
     }
 
+    /// Whether this is a field of those that [`Call::encode_fields`] writes.
+    pub(super) fn writes(name: &[u8]) -> bool {
+        let own: [&[u8]; 3] = [b"content-type", b"grpc-status", b"grpc-message"];
+        own.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
     /// Tells the client of an end in the middle of its answer, where that can be, and says what becomes of the
     /// connection. `out`: scratch.
     pub(super) async fn end_amid(
