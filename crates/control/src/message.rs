@@ -273,12 +273,17 @@ pub struct Receipt {
     pub finished: u64,
     /// Requests that were ended by us, and why.
     pub cut: Vec<Cut>,
-    /// Another word ended the drain, with so many requests still in use; absent when it ended by itself.
+    /// Another word ended the drain, or its process has ended, with so many requests still in use; absent when it ended by
+    /// itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
-    /// What the process before an upgrade had of it is not counted: that one ended without a word. Absent when all is.
+    /// What the process before an upgrade had of it is not counted: that one ended without a word, or this one ended before
+    /// it. Absent when all is.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// The process has ended before the drain. Absent when it has not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
     /// How long it took.
     pub took_ms: u64,
 }

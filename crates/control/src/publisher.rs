@@ -415,7 +415,7 @@ impl Publisher {
             Event::Paused { listener, cause } => self.pauses.handle(&listener, cause, now),
             Event::Obeyed(obeyed) => self.handle_obeyed(&obeyed, now),
             Event::PredecessorSilent => self.handle_predecessor_silent(),
-            Event::PredecessorEnded { in_order } => self.handle_predecessor_ended(in_order),
+            Event::PredecessorEnded { in_order } => self.handle_predecessor_ended(in_order, now),
         }
     }
 

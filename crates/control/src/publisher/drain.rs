@@ -197,20 +197,27 @@ impl Publisher {
         (&mut self.drains, ends)
     }
 
-    /// The process ends, or all that it holds is cut now: the process after this one hears what its drains have come to.
+    /// The process ends, or all that it holds is cut now: the process after this one hears what its drains have come to,
+    /// and so does who waits for one here. That is not the end of those: a restart goes on with them.
     pub fn conclude_drains(&mut self, now: Duration) {
         let (drains, mut ends) = self.drains_and_ends();
         drains.retain_mut(|drain| {
+            drain.members.iter_mut().for_each(Held::note_picks);
             if drain.asked_by.is_none() {
+                let receipt = drain.receipt_at_the_end(now);
+                let replies = std::mem::take(&mut drain.replies).into_iter();
+                let answer = || Answer::Drained(receipt.clone());
+                ends.actions
+                    .extend(replies.map(|reply| Action::Reply(reply, answer())));
                 return true;
             }
             for held in &mut drain.members {
-                held.note_picks();
                 held.cut = held.cut.max(u64::from(held.member.cell.in_use()));
             }
             ends.end(drain, now);
             false
         });
+        self.predecessor.give_up(&mut self.actions);
     }
 
     pub(super) fn look_at_drains(&mut self, now: Duration) {
@@ -385,6 +392,25 @@ impl PendingDrain {
     fn age(&self, now: Duration) -> Duration {
         let before = self.carried.as_ref().map_or(Duration::ZERO, |it| it.age);
         before.saturating_add(now.saturating_sub(self.began))
+    }
+
+    /// What it has come to when the process ends, be it over or not.
+    fn receipt_at_the_end(&mut self, now: Duration) -> Receipt {
+        let closed = self.closed;
+        let is_over = self.cutting.is_some()
+            || self
+                .members
+                .iter_mut()
+                .all(|held| held.is_done(closed, now));
+        let in_use = |held: &Held| u64::from(held.member.cell.in_use());
+        let is_heard = !matches!(self.elsewhere, Some(Elsewhere::Awaited(_)));
+        let mut receipt = self.receipt(now);
+        if !is_over || !is_heard {
+            receipt.left = Some(self.members.iter().map(in_use).sum());
+            receipt.ending = true;
+        }
+        receipt.partial |= !is_heard;
+        receipt
     }
 
     /// What it has come to so far.

@@ -19,6 +19,10 @@ use crate::message::{Answer, Receipt, Reply};
 const SILENT: &str = "it is done here, but the process before this one, which drains since the upgrade, does not answer: \
                       what it still sends to this server is not known";
 
+/// The same when this process ends before that one.
+const GIVEN_UP: &str = "it is done here, but this process is ending, and the one before it, which drains since the upgrade, \
+                        has yet to obey";
+
 /// The process before this one, as far as it is to obey.
 #[derive(Default)]
 pub(super) struct Predecessor {
@@ -78,6 +82,20 @@ impl Predecessor {
 
     pub(super) fn hears(&self) -> bool {
         self.hears
+    }
+
+    /// This process ends before that one: who waits for both is told what is known.
+    pub(super) fn give_up(&mut self, actions: &mut VecDeque<Action>) {
+        for (_, mut awaited) in std::mem::take(&mut self.awaited) {
+            match &mut awaited.answer {
+                Answer::Drained(own) => {
+                    own.left.get_or_insert(0);
+                    (own.partial, own.ending) = (true, true);
+                }
+                other => *other = Answer::Refused(vec![GIVEN_UP.to_owned()]),
+            }
+            actions.extend(awaited.answer());
+        }
     }
 
     /// Who waits for what comes of this word; `None`: nobody has to any more.
@@ -209,11 +227,12 @@ impl Publisher {
     }
 
     /// What it ended before it heard of, in order, concerns nothing that it held.
-    pub(super) fn handle_predecessor_ended(&mut self, in_order: bool) {
+    pub(super) fn handle_predecessor_ended(&mut self, in_order: bool, now: Duration) {
         self.predecessor.hears = false;
         for (number, mut awaited) in std::mem::take(&mut self.predecessor.awaited) {
             if let Answer::Drained(own) = &mut awaited.answer {
                 own.partial |= !in_order;
+                own.took_ms += millis(now.saturating_sub(awaited.since));
                 self.complete_ended_drain(number, own.clone());
             }
             self.actions.extend(awaited.answer());

@@ -1,10 +1,10 @@
 //! Operators: drain, disable, enable, weights.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
-use testkit::{Evenkeel, Load, Origin, Raw, missing, reply, wait_until};
+use testkit::{Evenkeel, Finished, Load, Origin, Raw, Signal, missing, reply, wait_until};
 
 use crate::command::evenkeel_in;
 use crate::life_support::{
@@ -360,6 +360,57 @@ fn idle_connections_to_a_server_are_closed_when_it_takes_no_new_traffic() {
     go.send(()).expect("sent");
     assert_eq!(client.response().expect("an answer").status, 200);
     closed().expect("in use");
+}
+
+/// A drain whose process is told to end, and has a second for that; what its command printed, once `then` has happened.
+fn drain_at_the_end(then: impl FnOnce(&mut Evenkeel, Sender<()>)) -> Finished {
+    let (go, wait) = channel();
+    let slow = slow_origin(wait);
+    let config = site(&[slow.address()], "").replace("timeout: 10s", "timeout: 1s");
+    let mut evenkeel = start(&config);
+    wait_all(&evenkeel, &[slow.address()], "healthy");
+    let client = slow_client(&evenkeel, &slow);
+    let url = evenkeel.admin_url().expect("an address");
+    let folder = evenkeel.dir().path().to_owned();
+    let name = slow.address().to_string();
+    let drain = std::thread::spawn(move || {
+        evenkeel_in(
+            &folder,
+            &["server", "drain", "site", &name, "--admin", &url],
+        )
+    });
+    wait_until("it drains", SOON, || {
+        of(&evenkeel, slow.address(), "state") == "drain"
+    })
+    .expect("it drains");
+    evenkeel.signal(Signal::TERM).expect("a signal");
+    then(&mut evenkeel, go);
+    let finished = drain.join().expect("a thread");
+    drop(client);
+    finished
+}
+
+#[test]
+fn a_drain_whose_process_ends_says_what_was_left() {
+    let mut kept = None;
+    let finished = drain_at_the_end(|_, go| kept = Some(go));
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let why = "not drained: the process is ending, with 1 in use, after";
+    assert!(finished.text().contains(why), "{}", finished.text());
+}
+
+#[test]
+fn a_drain_that_comes_to_its_end_before_its_process_does_is_one() {
+    let finished = drain_at_the_end(|evenkeel, go| {
+        evenkeel.wait_log("stopping", SOON).expect("a line");
+        go.send(()).expect("sent");
+    });
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let text = finished.text();
+    assert!(
+        text.contains("drained in") && text.contains("1 finished, 0 cut"),
+        "{text}"
+    );
 }
 
 #[test]

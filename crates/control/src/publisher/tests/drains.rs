@@ -233,3 +233,25 @@ fn what_does_not_exist_cannot_be_drained() {
     let answer = answers.try_recv();
     assert!(matches!(answer, Ok(Answer::NotFound(_))), "{answer:?}");
 }
+
+#[test]
+fn a_process_that_ends_says_what_its_drains_have_come_to_and_a_restart_goes_on() {
+    let mut scene = Scene::running(&site(&format!("affinity: {{ cookie: S }}, {SITE}")));
+    let a = scene.member("a");
+    for _ in 0..2 {
+        a.cell.acquire(None).unwrap();
+    }
+    let answers = scene.drain("a", 30_000);
+    a.cell.release();
+    scene.pass(1000);
+    scene.publisher.conclude_drains(scene.now);
+    scene.take_actions();
+    let receipt = receipt(&answers);
+    assert_eq!(
+        (receipt.finished, receipt.left, receipt.ending),
+        (1, Some(1), true)
+    );
+    let words = scene.publisher.words(scene.now);
+    let drain = words.servers[0].drain.unwrap();
+    assert_eq!((drain.is_over, drain.left_ms), (false, Some(29_000)));
+}

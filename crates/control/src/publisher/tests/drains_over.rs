@@ -155,6 +155,8 @@ fn an_old_process_that_is_gone_has_its_part_missing_and_a_silent_one_may_speak_l
         for answers in [answers, wait(&mut two.after, "a")] {
             let receipt = receipt(&answers);
             assert_eq!((receipt.finished, receipt.partial), (0, !in_order));
+            let took_ms = if in_order { 2000..2300 } else { 1000..1300 };
+            assert!(took_ms.contains(&receipt.took_ms), "{receipt:?}");
         }
     }
 }
@@ -167,6 +169,24 @@ fn what_the_old_process_cuts_at_its_end_is_told() {
     two.pass(100);
     let receipt = receipt(&answers);
     assert_eq!((receipt.finished, cut(&receipt)), (1, 2));
+}
+
+#[test]
+fn a_new_process_that_ends_before_the_old_one_says_so() {
+    for own in [0, 1] {
+        let config = site(&format!("affinity: {{ cookie: S }}, {TWO}"));
+        let (mut two, answers) = draining(&config, 60_000);
+        for _ in 0..own {
+            let (here, keep) = (two.after.member("a"), balance::OnDrain::Keep);
+            here.cell.acquire_by_affinity(None, keep).unwrap();
+        }
+        two.pass(500);
+        two.after.publisher.conclude_drains(two.after.now);
+        two.after.take_actions();
+        let receipt = receipt(&answers);
+        assert_eq!((receipt.left, receipt.partial), (Some(own), true));
+        assert!(receipt.ending);
+    }
 }
 
 #[test]
