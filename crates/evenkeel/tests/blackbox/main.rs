@@ -24,6 +24,7 @@ mod grpc_web;
 mod http2_auto;
 mod http2_clients;
 mod http2_crumbs;
+mod http2_empty;
 mod http2_frames;
 mod http2_memory;
 mod http2_resets;
