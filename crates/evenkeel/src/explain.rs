@@ -406,6 +406,13 @@ fn filter(
             filter: filter_name(filter).into(),
             effect: did.join("; "),
         });
+        if let Outcome::Refuse(why) = outcome {
+            return Some(Answered {
+                status: 400,
+                headers: Vec::new(),
+                body: why.to_owned(),
+            });
+        }
         if let Outcome::Respond(answer) = outcome {
             let headers = fields(edits, On::Response)
                 .into_iter()

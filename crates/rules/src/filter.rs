@@ -42,6 +42,8 @@ pub enum Outcome<'f> {
     Continue,
     /// The client gets this, and no server is asked.
     Respond(Answer<'f>),
+    /// The client is at fault (400), and no server is asked; why, for the log.
+    Refuse(&'static str),
     /// A filter wants to know something; [`Walk::resume`] goes on.
     Ask(Question),
 }
@@ -136,6 +138,8 @@ pub struct RemoveHeader {
 pub struct Redirect {
     status: u16,
     to: Template,
+    /// Whether it leads to the host that the request names.
+    needs_host: bool,
 }
 
 /// Sends a client that came by plain HTTP to the same place by HTTPS.
@@ -323,7 +327,8 @@ impl Filter {
     }
 
     /// See [`Redirect`]. `to` may hold the [placeholders](PLACEHOLDERS): `{host}` has no port, `{path}` is as the filters
-    /// before left it; a `?` or `&` before an absent `{query}` goes away with it.
+    /// before left it; a `?` or `&` before an absent `{query}` goes away with it. A request that names no host is refused
+    /// where `{host}` says where it leads.
     ///
     /// # Errors
     /// [`FilterError`]: another status, an unknown placeholder, a value that no field can have.
@@ -335,7 +340,12 @@ impl Filter {
         check_value("location", to)?;
         let to = Template::strict(to);
         let to = to.map_err(|found| FilterError::Placeholder(found.to_owned()))?;
-        Ok(Filter::Redirect(Redirect { status, to }))
+        let needs_host = to.has_host_in_authority();
+        Ok(Filter::Redirect(Redirect {
+            status,
+            to,
+            needs_host,
+        }))
     }
 
     /// See [`HttpsRedirect`].
@@ -493,6 +503,9 @@ impl SetHeader {
 
 impl Redirect {
     fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
+        if self.needs_host && request.host.is_empty() {
+            return Outcome::Refuse(NO_HOST);
+        }
         edits.edit_with(On::Response, b"location", |edits, to| {
             let path = edits.path().unwrap_or(request.path);
             self.to.write(path, request, to);
@@ -504,16 +517,16 @@ impl Redirect {
     }
 }
 
+/// Requests of HTTP/1.0 need not name one.
+const NO_HOST: &str = "it names no host, and is to be sent to another place there";
+
 impl HttpsRedirect {
     fn apply<'f>(&self, request: &Request<'_>, edits: &mut Edits) -> Outcome<'f> {
         if request.https {
             return Outcome::Continue;
         }
         if request.host.is_empty() {
-            return Outcome::Respond(Answer {
-                status: 400,
-                body: b"this request says no host that it could be sent to by https\n",
-            });
+            return Outcome::Refuse(NO_HOST);
         }
         edits.edit_with(On::Response, b"location", |_, to| {
             to.extend_from_slice(b"https://");

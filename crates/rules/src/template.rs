@@ -133,6 +133,24 @@ impl Template {
             .any(|piece| matches!(piece, Piece::Cert(_) | Piece::CertDer))
     }
 
+    /// Whether `{host}` stands where a URI has its authority (RFC 3986 §3.2).
+    pub(crate) fn has_host_in_authority(&self) -> bool {
+        let mut before = String::new();
+        for piece in &self.0 {
+            let authority = before.split_once("//").map(|(_, rest)| rest);
+            match piece {
+                Piece::Text(text) => before.push_str(text),
+                Piece::Host => {
+                    return authority.is_some_and(|it| !it.contains(['/', '?', '#']));
+                }
+                // What it becomes ends the authority, or is part of it.
+                Piece::Path | Piece::Query => before.push('/'),
+                _ => before.push('x'),
+            }
+        }
+        false
+    }
+
     /// Appends the text of one request, whose path is now `path`.
     pub(crate) fn write(&self, path: &[u8], request: &Request<'_>, to: &mut Vec<u8>) {
         for (at, piece) in self.0.iter().enumerate() {

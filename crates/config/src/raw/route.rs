@@ -285,7 +285,7 @@ fn filters() -> Table {
             ),
             choice(
                 "set_header",
-                "Gives headers of the request these values, which may hold `{host}`, `{path}`, `{query}`, `{source}`, `{sni}`, `{client_cert.subject}`, `.issuer`, `.serial`, `.san`, `.fingerprint` and `.der`. What comes out empty takes the header away.",
+                "Gives headers of the request these values, which may hold `{host}`, `{path}`, `{query}`, `{source}`, `{sni}`, `{client_cert.subject}`, `.issuer`, `.serial`, `.san`, `.fingerprint` and `.der`. What a request does not have is empty in it (`{host}` in one of HTTP/1.0 without `Host`); what comes out empty as a whole takes the header away.",
                 headers(),
             ),
             choice("remove_header", "Takes headers off the request.", names()),
@@ -301,12 +301,12 @@ fn filters() -> Table {
             ),
             choice(
                 "redirect",
-                "Answers with another place, which may hold what `set_header` may.",
+                "Answers with another place, which may hold what `set_header` may. Where `{host}` says where that is, a request of HTTP/1.0 that names no host gets 400 `bad_request`; elsewhere it is empty.",
                 RawRedirect::shape(),
             ),
             choice(
                 "https_redirect",
-                "Sends who came by plain HTTP to the same place by HTTPS; who came by HTTPS, here or at a trusted proxy, goes on. In short: its port.",
+                "Sends who came by plain HTTP to the same place by HTTPS; who came by HTTPS, here or at a trusted proxy, goes on. A request that names no host gets 400 `bad_request`. In short: its port.",
                 RawHttpsRedirect::shape(),
             ),
             choice(

@@ -297,6 +297,30 @@ fn a_redirect_cannot_be_split_by_its_request() -> Outcome {
 }
 
 #[test]
+fn who_names_no_host_is_sent_to_none() -> Outcome {
+    let (a, b) = (named("a")?, named("b")?);
+    let filters = |filter: &str| format!("    routes: [{{ filters: [{filter}] }}]\n");
+    let bare = "GET /x HTTP/1.0\r\n\r\n";
+    for filter in [
+        "{ redirect: \"https://{host}{path}?{query}\" }",
+        "https_redirect",
+    ] {
+        let evenkeel = routed(&a, &b, &filters(filter))?;
+        let refused = ask(&evenkeel, bare)?;
+        ensure_refused(&refused, 400, "bad_request")?;
+        assert_eq!(refused.header("location"), None);
+        let sent = ask(&evenkeel, "GET /x HTTP/1.0\r\nHost: a.test\r\n\r\n")?;
+        assert_eq!(sent.header("location"), Some("https://a.test/x"), "{sent}");
+    }
+    let evenkeel = routed(&a, &b, &filters("{ redirect: \"/login?from={host}\" }"))?;
+    assert_eq!(
+        ask(&evenkeel, bare)?.header("location"),
+        Some("/login?from=")
+    );
+    Ok(())
+}
+
+#[test]
 fn what_is_answered_here_is_text_or_json_as_the_client_likes() -> Outcome {
     let (a, b) = (named("a")?, named("b")?);
     let evenkeel = routed(

@@ -110,6 +110,7 @@ pub(super) fn plan<'w>(
     match Walk::new(&route.filters).step(&request, edits) {
         rules::Outcome::Continue => {}
         rules::Outcome::Respond(answer) => return Err(Refused::Filter(answer)),
+        rules::Outcome::Refuse(why) => return Err(Refused::from((Reason::BadRequest, why))),
         rules::Outcome::Ask(question) => match question {},
     }
     judge_length(http, head)?;

@@ -23,6 +23,7 @@ fn check(filters: &[Result<Filter, FilterError>], line: &str, expected: &str) {
                     .unwrap_or_default();
                 format!("{} {}", answer.status, String::from_utf8_lossy(location))
             }
+            Outcome::Refuse(why) => panic!("{why}"),
             Outcome::Ask(question) => match question {},
         };
         assert_eq!(got, expected, "{line}");
@@ -209,17 +210,33 @@ fn to_https_and_to_nothing_else_from_then_on() {
 
 #[test]
 fn who_names_no_host_cannot_be_sent_on() {
-    let filters = [Filter::https_redirect(308, 443).unwrap()];
-    let request = sample("GET a/x", &[]);
-    let request = Request {
-        host: b"",
-        ..request.request()
+    let refuses = |filter: Filter| {
+        let request = sample("GET a/x", &[]);
+        let request = Request {
+            host: b"",
+            ..request.request()
+        };
+        let filters = [filter];
+        let outcome = Walk::new(&filters).step(&request, &mut Edits::new());
+        matches!(outcome, Outcome::Refuse(_))
     };
-    let outcome = Walk::new(&filters).step(&request, &mut Edits::new());
-    assert!(matches!(
-        outcome,
-        Outcome::Respond(Answer { status: 400, .. })
-    ));
+    assert!(refuses(Filter::https_redirect(308, 443).unwrap()));
+    for (to, expected) in [
+        ("https://{host}{path}?{query}", true),
+        ("//{host}/", true),
+        ("https://www.{host}:8443/", true),
+        ("https://b.test/login?from={host}{path}", false),
+        ("https://b.test?{host}", false),
+        ("/login?from={host}", false),
+        ("{path}?{host}", false),
+        ("https://b.test{path}//{host}", false),
+    ] {
+        assert_eq!(
+            refuses(Filter::redirect(302, to).unwrap()),
+            expected,
+            "{to}"
+        );
+    }
 }
 
 #[test]
