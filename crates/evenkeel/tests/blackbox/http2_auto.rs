@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use testkit::{Evenkeel, Nginx, TempDir, missing};
+use testkit::{Evenkeel, Load, Nginx, TempDir, missing};
 
 use crate::life_support::{
-    connect, metric, picks, reload, site, start, wait_all, wait_health, web,
+    SOON, connect, metric, picks, reload, server, site, start, wait_all, wait_health, web,
 };
 use crate::tls_support::Authority;
 
@@ -219,4 +219,34 @@ fn upgrades_are_asked_for_in_http1() {
     }
     let versions: BTreeSet<_> = (0..4).map(|_| seen(&evenkeel, "").version).collect();
     assert_eq!(versions.len(), 2, "other requests are as before");
+}
+
+/// It says GOAWAY every 40 requests, and its next connection may be opened only when the one before is gone.
+#[test]
+fn the_one_socket_of_four_workers_is_renewed_under_load() {
+    if missing("nginx") {
+        return;
+    }
+    let trust = Trust::new();
+    let path = trust.dir.path().display();
+    let snippet = format!(
+        "ssl_certificate {path}/server.pem; ssl_certificate_key {path}/server.key; keepalive_requests 40;"
+    );
+    let nginx = Nginx::start_http2("renews", &snippet).expect("nginx starts");
+    let settings = format!("{UNPROBED}, limits: {{ connections_per_server: 1 }}");
+    let config = trust.config(&[&nginx], &settings);
+    let evenkeel = start(&config.replace("workers: 1", "workers: 4"));
+    let load = Load::to(web(&evenkeel))
+        .request("GET", "/1k")
+        .clients(16)
+        .start();
+    for _ in 0..10 {
+        load.wait_ok(60, SOON).expect("traffic");
+        let sockets = metric(&evenkeel, "evenkeel_server_sockets{");
+        assert!(sockets <= 1.0, "{sockets} sockets");
+    }
+    load.stop().assert_none_failed();
+    let server = server(&evenkeel, "site", &nginx.address().to_string());
+    // What nginx says that it wants.
+    assert_eq!(server.get("limit"), Some(&128.into()), "{server}");
 }
