@@ -314,6 +314,7 @@ fn a_reload_that_raises_the_limit_lets_in_who_waits() {
         &config.replace("max_connections: 1", "max_connections: 3"),
     );
     wait_waiting(&evenkeel, 2);
+    held.wait_targets(3);
     held.go(5);
     clients
         .iter_mut()
