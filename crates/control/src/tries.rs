@@ -16,6 +16,8 @@ use crate::reason::Reason;
 pub struct Allowance {
     attempts: u32,
     left: Cell<u32>,
+    /// When the try that is to follow was counted against the budget, until it is made.
+    claimed: Cell<Option<Duration>>,
 }
 
 impl Allowance {
@@ -25,6 +27,7 @@ impl Allowance {
         Self {
             attempts,
             left: Cell::new(attempts),
+            claimed: Cell::new(None),
         }
     }
 
@@ -60,7 +63,20 @@ impl Allowance {
             return Err(Reason::RetryBudget);
         }
         self.spend();
+        self.claimed.set(Some(now));
         Ok(())
+    }
+
+    /// The try that was to follow is made.
+    pub fn handle_made(&self) {
+        self.claimed.set(None);
+    }
+
+    /// It is not: there is no server for it, or its client has left. The budget gets back what it took.
+    pub fn withdraw(&self, budget: &RetryBudget) {
+        if let Some(at) = self.claimed.take() {
+            budget.take_back(at);
+        }
     }
 
     /// Another server, by `pick`, for a try that may be given up for it: within attempts and budget.
@@ -76,6 +92,7 @@ impl Allowance {
         }
         let lease = beside(repeatable, budget, now, pick)?;
         self.spend();
+        self.claimed.set(Some(now));
         Some(lease)
     }
 
@@ -331,6 +348,36 @@ mod tests {
             let spent = u32::from(expected.is_ok());
             assert_eq!(allowance.left(), attempts - spent);
         }
+    }
+
+    #[test]
+    fn a_further_try_that_is_not_made_costs_no_budget() {
+        let at = Duration::from_secs(1);
+        let budget = RetryBudget::new(0, 10);
+        let retries = |made: bool, now| {
+            let allowance = Allowance::new(1);
+            let allowed = allowance.retry(true, Reason::ServerClosed, &budget, now);
+            if made {
+                allowance.handle_made();
+            }
+            allowance.withdraw(&budget);
+            allowed.is_ok()
+        };
+        assert!((0..1000).all(|_| retries(false, at)));
+        let made = (0..1000).filter(|_| retries(true, at)).count();
+        assert_eq!(made, 100);
+        // What waited in vain gives back what it took when it began to.
+        let later = at + Duration::from_secs(9);
+        assert!(!retries(true, later));
+        let waits = Allowance::new(1);
+        assert!(
+            waits
+                .retry(true, Reason::ServerClosed, &RetryBudget::new(0, 20), at)
+                .is_ok()
+        );
+        waits.withdraw(&budget);
+        assert!(retries(true, later));
+        assert!(!retries(true, later));
     }
 
     #[test]

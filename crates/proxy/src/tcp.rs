@@ -77,6 +77,8 @@ struct Tries {
     hears: bool,
     /// Those that came to nothing.
     failed: Vec<(Arc<str>, RetryCause)>,
+    /// The last of them, until another one is made.
+    again: Option<(Arc<str>, RetryCause)>,
     /// By what the client is bound, and what came of that.
     affinity: Option<(&'static str, End)>,
 }
@@ -262,7 +264,11 @@ async fn connect(
         let lease = match asking.lease(from, &mut tried, tries).await {
             Ok(lease) => lease,
             Err(reason) => {
-                let reason = over(last, reason);
+                let told = over(last, reason);
+                if told == reason {
+                    tries.failed.extend(tries.again.take());
+                }
+                let reason = told;
                 if reason == Reason::AffinityServerUnavailable {
                     asking.settle(None, tries);
                 }
@@ -314,12 +320,7 @@ async fn connect(
             };
             timeouts_left = left;
         }
-        if let Some(cause) = cause {
-            pool.borrow().count_retry(worker.number, cause);
-            if worker.logs() {
-                tries.failed.push((lease.member.name.clone(), cause));
-            }
-        }
+        tries.again = cause.map(|cause| (lease.member.name.clone(), cause));
     }
 }
 
@@ -397,13 +398,21 @@ impl<'a> Asking<'a> {
         tried: &mut Vec<u32>,
         tries: &mut Tries,
     ) -> Result<Lease, Reason> {
-        match self.pick(tried) {
+        let picked = match self.pick(tried) {
             Err(full @ (Reason::ServerLimit | Reason::PoolLimit)) => {
                 count_full(self.worker, self.pool, full);
                 Box::pin(self.wait(from, full, tried, tries)).await
             }
             picked => picked,
+        };
+        if picked.is_ok()
+            && let Some(failed) = tries.again.take()
+        {
+            let pool = self.pool.borrow();
+            pool.count_retry(self.worker.number, failed.1);
+            tries.failed.push(failed);
         }
+        picked
     }
 
     /// Waits while every server is `full`, or the one that its client is bound to, unless the pool has no queue.

@@ -104,6 +104,11 @@ pub trait Decisions {
             .retry(it.idempotent, it.reason, it.budget, it.now)
     }
 
+    /// No further try is made after all.
+    fn withdraw(&mut self, allowance: &Allowance, budget: &RetryBudget) {
+        allowance.withdraw(budget);
+    }
+
     /// Another server for a try beside one that goes on.
     fn beside(
         &mut self,

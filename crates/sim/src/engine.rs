@@ -193,8 +193,10 @@ impl<'a> Engine<'a> {
         };
         self.digest(id as u64);
         self.digest(bits);
-        self.judge
-            .handle_end(self.now, id, &self.requests[id], outcome);
+        let request = &self.requests[id];
+        let budget = &self.workers[request.worker].pool.state.budget;
+        self.decisions.withdraw(&request.allowance, budget);
+        self.judge.handle_end(self.now, id, request, outcome);
         self.spare.push(self.requests[id].take_buffers());
     }
 

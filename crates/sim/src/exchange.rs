@@ -246,6 +246,7 @@ impl Engine<'_> {
         };
         self.note(|| format!("request {id} to {}", member.name));
         let request = &mut self.requests[id];
+        request.allowance.handle_made();
         request.number += 1;
         let number = request.number;
         let fresh = !request.idempotent;

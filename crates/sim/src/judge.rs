@@ -13,6 +13,7 @@ mod place;
 mod shadow;
 mod window;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,6 +168,8 @@ pub(crate) struct Judge {
     line: Line,
     /// Further tries of each request that count, by its number.
     spent: Vec<u32>,
+    /// When the further try that a request is to have was allowed, until it is made.
+    claimed: BTreeMap<usize, Duration>,
     limits: Option<Limits>,
     /// A slot was taken or given back since they were counted last.
     held_moved: bool,
@@ -195,6 +198,7 @@ impl Judge {
             bonds: scenario.affinity.map(Bonds::new),
             line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
             spent: Vec::with_capacity(scenario.requests_about()),
+            claimed: BTreeMap::new(),
             held_moved: false,
             limits: scenario.adaptive.map(Limits::new),
             waits: 0,
@@ -373,6 +377,7 @@ impl Judge {
         waited: bool,
     ) {
         self.tries += 1;
+        self.claimed.remove(&id);
         self.check_view(now);
         let at_home = self.judge_bound(now, id, request, member);
         if !at_home && let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
@@ -451,6 +456,7 @@ impl Judge {
         if let Err(what) = self.budget.handle_retry(now) {
             self.object(now, Rule::Amplified, what);
         }
+        self.claimed.insert(id, now);
     }
 
     /// A request stays with the server that it has, though another would be tried if that might be.
@@ -494,6 +500,10 @@ impl Judge {
         request: &Request,
         outcome: Outcome,
     ) {
+        if let Some(at) = self.claimed.remove(&id) {
+            self.retries -= 1;
+            self.budget.handle_withdrawn(at);
+        }
         let spent = self.spent_of(id);
         if spent > self.attempts {
             let what = format!(

@@ -10,6 +10,7 @@ use control::live::{Member, PoolView};
 use control::message::Event;
 use control::pick::LocalPool;
 use control::reason::Reason;
+use control::tries::Allowance;
 use evenkeel_sim::decisions::{Claim, Unanswered};
 use evenkeel_sim::{
     Condition, Decisions, OutlierPlan, Product, QueuePlan, Rule, Scenario, Step, run, run_with,
@@ -213,6 +214,22 @@ fn retries_past_the_budget() {
         true => Ok(()),
     };
     check(&storm(), &mut Retries(spends), Rule::Amplified);
+}
+
+#[test]
+fn a_retry_that_is_not_made_and_is_counted() {
+    struct Keeps;
+    impl Decisions for Keeps {
+        fn withdraw(&mut self, _: &Allowance, _: &RetryBudget) {}
+    }
+    // Nobody else is there to be tried.
+    let resets = Condition {
+        resets: 1.0,
+        ..Condition::WELL
+    };
+    let mut story = Scenario::quiet(1).at(5_000, Step::Becomes(0, resets));
+    story.rate = 100.0;
+    check(&story, &mut Keeps, Rule::Lost);
 }
 
 #[test]

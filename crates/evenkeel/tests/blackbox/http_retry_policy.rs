@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use testkit::{Evenkeel, Origin, Raw, reply, wait_until};
+use testkit::{Evenkeel, Origin, Port, Raw, reply, wait_until};
 
 use crate::http_setup::{Outcome, client, ensure_ok, ensure_refused, noise, proxy_with};
 use crate::life_support::{connect, metric, site, start, web};
@@ -525,5 +525,125 @@ fn the_access_log_says_which_tries_failed_and_why() -> Outcome {
     ];
     expected.sort();
     assert_eq!(causes, expected);
+    Ok(())
+}
+
+/// Servers that refuse every connection.
+fn refusing<const N: usize>() -> anyhow::Result<Vec<Port>> {
+    (0..N).map(|_| Port::reserve()).collect()
+}
+
+/// A pool of these servers behind HTTP or TCP, with lines in the log for each request.
+fn counted(protocol: &str, servers: &[SocketAddr], settings: &str) -> Evenkeel {
+    let config = site(
+        servers,
+        &format!("health_check: off, outlier_detection: off, {settings}"),
+    );
+    let config = config.replace(
+        "pool: site }",
+        &format!("protocol: {protocol}, pool: site }}"),
+    );
+    start(&format!(
+        "access_log: {{ to: stdout }}\nworkers: 1\n{config}"
+    ))
+}
+
+fn retries(evenkeel: &Evenkeel) -> f64 {
+    metric(evenkeel, "evenkeel_retries_total{")
+}
+
+#[test]
+fn a_further_try_counts_only_where_a_server_is_left_for_it() -> Outcome {
+    let ports = refusing::<2>()?;
+    let servers: Vec<_> = ports.iter().map(Port::address).collect();
+    for protocol in ["http", "tcp"] {
+        for count in [1, 2] {
+            let mut evenkeel = counted(protocol, &servers[..count], "");
+            // The reset of a TCP connection may come before it stands.
+            let client = Raw::connect(web(&evenkeel));
+            client.and_then(|mut it| it.exchange(request("GET"))).ok();
+            let line = evenkeel.wait_log("\"tries\":", SOON)?;
+            ensure!(line.contains(&format!("\"tries\":{count}")), "{line}");
+            assert_eq!(retries(&evenkeel), (count - 1) as f64, "{protocol} {count}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_further_try_of_what_was_sent_counts_only_where_a_server_is_left_for_it() -> Outcome {
+    let closes = || {
+        Origin::start(|conn| {
+            conn.read_request()?;
+            Ok(())
+        })
+    };
+    let (a, b) = (closes()?, closes()?);
+    let alone = counted("http", &[a.address()], "");
+    let both = counted("http", &[a.address(), b.address()], "");
+    for _ in 0..3 {
+        let answer = connect(web(&alone)).get("/")?;
+        ensure_refused(&answer, 502, "server_closed")?;
+        let answer = connect(web(&both)).get("/")?;
+        ensure_refused(&answer, 502, "server_closed")?;
+    }
+    assert_eq!(retries(&alone), 0.0);
+    assert_eq!(retries(&both), 3.0);
+    Ok(())
+}
+
+#[test]
+fn a_retry_for_which_no_server_is_left_takes_nothing_of_the_budget() -> Outcome {
+    let closes = Origin::start(|conn| {
+        conn.read_request()?;
+        Ok(())
+    })?;
+    // Ten a second are allowed whatever the share is: a hundred in the window.
+    let settings = "retries: { budget: 0% }, limits: { max_retries: 1 }";
+    let evenkeel = counted("http", &[closes.address()], settings);
+    for _ in 0..150 {
+        let answer = connect(web(&evenkeel)).get("/")?;
+        ensure_refused(&answer, 502, "server_closed")?;
+    }
+    assert_eq!(retries(&evenkeel), 0.0);
+    Ok(())
+}
+
+#[test]
+fn a_further_try_that_waits_for_its_place_counts_once_it_has_it() -> Outcome {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let busy = Origin::http(move |_| {
+        wait.lock().expect("a lock").recv_timeout(SOON).ok();
+        reply(200, "well")
+    })?;
+    let dead = refusing::<1>()?;
+    let servers = [busy.address(), dead[0].address()];
+    let config = site(&servers, "health_check: off")
+        .replace(
+            &format!("'{}'", servers[0]),
+            &format!(
+                "{{ address: '{}', max_connections: 1, labels: {{ is: busy }} }}",
+                servers[0]
+            ),
+        )
+        .replace(
+            "pool: site }",
+            "routes: [{ match: { path: /busy }, pool: { name: site, labels: { is: busy } } }, { pool: site }] }",
+        );
+    let evenkeel = start(&format!("workers: 1\n{config}"));
+    let mut first = connect(web(&evenkeel));
+    first.send("GET /busy HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    wait_until("it is held", SOON, || busy.requests() == 1)?;
+    let mut second = connect(web(&evenkeel));
+    second.send(request("GET"))?;
+    let waiting = || metric(&evenkeel, "evenkeel_queue_length{") == 1.0;
+    wait_until("the second waits", SOON, waiting)?;
+    assert_eq!(retries(&evenkeel), 0.0, "it was refused, and waits");
+    go.send(())?;
+    go.send(())?;
+    ensure_ok(&first.response()?)?;
+    ensure_ok(&second.response()?)?;
+    assert_eq!(retries(&evenkeel), 1.0);
     Ok(())
 }

@@ -190,8 +190,10 @@ fn certificates_that_are_not_to_be_believed_are_refused_and_counted() {
         );
         let expected = (502, "server_certificate".to_owned());
         assert_eq!(refused(&evenkeel), expected, "{what}");
-        let series = "evenkeel_retries_total{pool=\"site\",cause=\"server_certificate\"}";
+        let series = "evenkeel_errors_total{reason=\"server_certificate\"}";
         assert!(metric(&evenkeel, series) >= 1.0, "{what}");
+        let retries = metric(&evenkeel, "evenkeel_retries_total{");
+        assert_eq!(retries, 0.0, "{what}: there is nobody else");
 
         // The same server serves once nobody asks who it is; and no longer once somebody does.
         let told = reload(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use config::{HttpListener, Pool};
 use control::affinity::Bond;
 use control::live::Member;
-use control::metrics::Overflow;
+use control::metrics::{Overflow, RetryCause};
 use control::outcome::NoConnection;
 use control::pick::LocalPool;
 use control::reason::Reason;
@@ -154,6 +154,7 @@ pub(super) async fn run(
     match forwarded {
         Ok(done) => done,
         Err(unserved) => {
+            cx.allowance.withdraw(&pool.borrow().state.budget);
             let answer = answer_unserved(conn, http, pool, block, &mut upload, unserved, log);
             answer.await.into()
         }
@@ -228,6 +229,8 @@ async fn forward(
 ) -> Result<Done, Unserved> {
     cx.pool.borrow().state.budget.handle_request(net::now());
     let mut state = Tries::default();
+    // Why the last try came to nothing, until another one is made.
+    let mut again = None;
     loop {
         if let Some(owner) = cx.plan.bond.as_ref().and_then(Bond::owner) {
             state.ask_again(&mut block.tried, owner);
@@ -242,12 +245,11 @@ async fn forward(
         };
         let lease = match picked {
             Ok(lease) => lease,
-            Err(reason) => {
-                let reason = cx.time.judge(state.over(reason));
-                affinity::note_unserved(cx, reason, log);
-                return Err(Unserved::new(reason));
-            }
+            Err(reason) => return Err(no_server(cx, &state, reason, again, log)),
         };
+        if let Some(cause) = again.take() {
+            count_again(cx, cause, log);
+        }
         log.pick(&lease.member);
         cx.conn.deadline.tag(lease.member.id);
         let deadline = &cx.conn.deadline;
@@ -271,12 +273,12 @@ async fn forward(
         let server = match obtained {
             Some(Ok(server)) => server,
             Some(Err(no_connection)) => {
-                let failed =
-                    not_connected(cx, &mut state, block, &lease.member, no_connection, log);
+                let failed = not_connected(cx, &mut state, block, &lease.member, no_connection);
                 match failed {
-                    Ok(()) => continue,
+                    Ok(cause) => again = cause,
                     Err(reason) => return Err(Unserved::new(reason)),
                 }
+                continue;
             }
             None => return Err(client_gone(cx, log)),
         };
@@ -301,19 +303,49 @@ async fn forward(
                 return Err(unserved);
             }
             Err(Fault::Cut(reason)) => return Ok(cut(cx, block, reason, log).await.into()),
-            Err(Fault::Retry(again)) => {
+            Err(Fault::Retry(failed)) => {
                 upload.rewind(&mut block.client_in, &mut block.replay);
-                if let Err(reason) = try_again(cx, &mut state, block, upload, again, log) {
-                    return Err(Unserved::new(reason));
-                }
+                let cause = try_again(cx, &mut state, block, upload, failed, log);
+                again = Some(cause.map_err(Unserved::new)?);
                 if let Some(backoff) = cx.plan.retries.backoff
                     && state.was_sent()
                     && Box::pin(retry::pause(cx, backoff)).await.is_none()
                 {
-                    return Err(Unserved::new(Reason::ClientClosed));
+                    return Err(no_server(cx, &state, Reason::ClientClosed, again, log));
                 }
             }
         }
+    }
+}
+
+/// No server is left for a further try, or the wait for one has ended.
+#[cold]
+fn no_server(
+    cx: &Cx<'_>,
+    state: &Tries<Lease>,
+    reason: Reason,
+    again: Option<RetryCause>,
+    log: &mut Log,
+) -> Unserved {
+    let over = state.over(reason);
+    if over == reason
+        && let Some((cause, member)) = again.zip(log.member.clone())
+    {
+        // It is not what the client is told.
+        log.fail(&member, cause);
+    }
+    let reason = cx.time.judge(over);
+    affinity::note_unserved(cx, reason, log);
+    Unserved::new(reason)
+}
+
+/// Counts a further try, that of a request whose last one came to nothing.
+#[cold]
+fn count_again(cx: &Cx<'_>, cause: RetryCause, log: &mut Log) {
+    cx.allowance.handle_made();
+    cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
+    if let Some(member) = log.member.clone() {
+        log.fail(&member, cause);
     }
 }
 
@@ -347,15 +379,14 @@ async fn cut(cx: &Cx<'_>, block: &mut Block, reason: Reason, log: &mut Log) -> N
     Box::pin(call.end_amid(cx.conn, cx.http, reason, response_out, log)).await
 }
 
-/// Nothing was sent: the request goes elsewhere.
+/// Nothing was sent: the request goes elsewhere. Says what a further try is counted under, if it is.
 fn not_connected(
     cx: &Cx<'_>,
     state: &mut Tries<Lease>,
     block: &mut Block,
     member: &Member,
     no_connection: NoConnection,
-    log: &mut Log,
-) -> Result<(), Reason> {
+) -> Result<Option<RetryCause>, Reason> {
     if cx.conn.worker.cuts_all.get() {
         return Err(Reason::Draining);
     }
@@ -372,22 +403,18 @@ fn not_connected(
     outcome::not_connected(&cx.conn.worker, member, no_connection);
     let past = cx.time.is_over();
     state.handle_no_connection(reason, member.id, &mut block.tried, &cx.allowance, past)?;
-    if let Some(cause) = cause {
-        cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
-        log.fail(member, cause);
-    }
-    Ok(())
+    Ok(cause)
 }
 
-/// A try ended with nothing for the client: whether another one follows.
+/// A try ended with nothing for the client: whether another one follows, and what it is counted under.
 fn try_again(
     cx: &Cx<'_>,
     state: &mut Tries<Lease>,
     block: &mut Block,
     upload: &Upload,
     again: Again,
-    log: &mut Log,
-) -> Result<(), Reason> {
+    log: &Log,
+) -> Result<RetryCause, Reason> {
     if cx.conn.worker.cuts_all.get() {
         return Err(Reason::Draining);
     }
@@ -415,9 +442,7 @@ fn try_again(
     state.handle_nothing(nothing, member.id, &mut block.tried, |reason| {
         retry::may_retry(cx, upload, reason)
     })?;
-    cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
-    log.fail(&member, cause);
-    Ok(())
+    Ok(cause)
 }
 
 impl Cx<'_> {

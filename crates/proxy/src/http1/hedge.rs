@@ -413,6 +413,7 @@ impl Ready {
 /// Notes that a further try begins.
 fn begin(cx: &Cx<'_>, lease: &Lease, cause: RetryCause, log: &mut Log) {
     log.pick(&lease.member);
+    cx.allowance.handle_made();
     cx.pool.borrow().count_retry(cx.conn.worker.number, cause);
 }
 

@@ -38,6 +38,14 @@ impl Budget {
         Ok(())
     }
 
+    /// One of that moment was not made.
+    pub(super) fn handle_withdrawn(&mut self, at: Duration) {
+        let mut seconds = self.seconds.iter_mut();
+        if let Some(second) = seconds.find(|it| it.0 == at.as_secs()) {
+            second.2 = second.2.saturating_sub(1);
+        }
+    }
+
     /// Whether one more would be too many.
     pub(super) fn is_spent(&self, now: Duration) -> bool {
         let (retries, allowed) = self.sums(now);
