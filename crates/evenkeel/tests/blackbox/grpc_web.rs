@@ -162,6 +162,52 @@ fn text_may_be_cut_anywhere_and_is_judged() -> Outcome {
 }
 
 #[test]
+fn text_that_comes_in_pieces_is_kept_for_another_try() -> Outcome {
+    let busy = Origin::http(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 14\r\nContent-Length: 0\r\n\r\n".to_vec()
+    })?;
+    let server = echo()?;
+    let evenkeel = start(&format!(
+        "workers: 1
+listeners: {{ web: {{ bind: '127.0.0.1:0', routes: [{{ filters: [grpc_web], pool: site }}] }} }}
+pools:
+  site: {{ servers: {}, balance: round_robin, health_check: off, outlier_detection: off, retries: {{ on: [unavailable] }} }}
+",
+        list(&[busy.address(), server.address()])
+    ));
+    let text = base64(HELLO);
+    let whole = [HELLO, ENDS].concat();
+    for cuts in [&[4][..], &[2, 8, 11], &[0]] {
+        let busy_before = busy.requests();
+        // One of two begins at the busy one.
+        for _ in 0..2 {
+            let mut client = connect(web(&evenkeel));
+            let head = "POST /shop.Cart/Add HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web-text\r\nTransfer-Encoding: chunked\r\n\r\n";
+            client.send(head)?;
+            let mut at = 0;
+            for cut in cuts.iter().copied().chain([text.len()]) {
+                let piece = &text.as_bytes()[at..cut];
+                if !piece.is_empty() {
+                    // The head, and each piece, is read before the next one comes.
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    client.send(
+                        [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat(),
+                    )?;
+                }
+                at = cut;
+            }
+            client.send("0\r\n\r\n")?;
+            let response = client.response()?;
+            assert_answer(&response, "application/grpc-web-text+proto", &whole);
+        }
+        assert_eq!(busy.requests(), busy_before + 1);
+    }
+    assert!(server.seen().iter().all(|seen| seen.body == HELLO));
+    assert!(busy.seen().iter().all(|seen| seen.body == HELLO));
+    Ok(())
+}
+
+#[test]
 fn other_ends_of_a_call() -> Outcome {
     let server = Origin::http(|request| {
         match &*request.target {

@@ -140,15 +140,20 @@ impl Upload {
 
     /// Lets go of the held piece, keeping it for another try if that may be.
     fn keep_held(&mut self, client_in: &mut Buffer, replay: &mut Counted) {
-        let bytes = self.first(client_in);
+        self.can_replay = self.keep(self.first(client_in), replay);
+        self.writing = false;
+        self.release(client_in);
+    }
+
+    /// Whether all that was sent is kept, with these bytes.
+    fn keep(&self, bytes: &[u8], replay: &mut Counted) -> bool {
         if self.can_replay && self.replayable && replay.len() + bytes.len() <= REPLAY_BYTES {
             replay.extend_from_slice(bytes);
         } else if !bytes.is_empty() {
-            self.can_replay = false;
             replay.clear();
+            return false;
         }
-        self.writing = false;
-        self.release(client_in);
+        self.can_replay
     }
 
     /// After a try that failed: a piece that was on its way belongs to the next one.
@@ -184,10 +189,6 @@ pub(super) async fn relay_rest(
         free,
     } = buffers;
     upload.keep_held(client_in, replay);
-    if upload.text.is_some() {
-        // What was decoded is not kept.
-        upload.can_replay = false;
-    }
     let deadline = Deadline::new();
     let mut since_yield = 0;
     while !upload.is_done() {
@@ -226,6 +227,8 @@ pub(super) async fn relay_rest(
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return Err(UploadFault::Client(Reason::ClientClosed)),
         }
+        // What was decoded of the piece before, if it is base64. The last one of a body stays where it is.
+        upload.can_replay = upload.keep(tail, replay);
         tail.clear();
         upload.held = upload
             .framing
