@@ -355,7 +355,9 @@ impl Reason {
                 "the client gave up more streams than `http2.resets` allows, or sent too many frames that carry nothing (logged and counted; the connection ends with GOAWAY)"
             }
             Self::VersionNotSupported => "the HTTP version is neither 1.0 nor 1.1",
-            Self::NotImplemented => "the request body has a transfer coding other than `chunked`",
+            Self::NotImplemented => {
+                "the request body has a transfer coding other than `chunked`, or the server does not do what an upgrade over HTTP/2 asks for"
+            }
             Self::ClientClosed => {
                 "the client left before it had its answer (logged as 499, never sent)"
             }

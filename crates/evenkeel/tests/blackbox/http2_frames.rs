@@ -525,6 +525,9 @@ fn a_websocket_over_http_2_is_one_over_http_1_for_the_server() {
         if request.target == "/refused" {
             return conn.write(reply(403, "no"));
         }
+        if request.target == "/page" {
+            return conn.write(reply(200, "a page"));
+        }
         let key = request.header("sec-websocket-key").unwrap_or_default();
         anyhow::ensure!(request.method == "GET" && key.len() == 24, "{request:?}");
         anyhow::ensure!(request.header("upgrade") == Some("websocket"), "no upgrade");
@@ -547,9 +550,10 @@ fn a_websocket_over_http_2_is_one_over_http_1_for_the_server() {
         Ok(())
     })
     .expect("an origin");
-    let evenkeel = start(&[origin.address()], "upgrades: [websocket]");
+    let mut evenkeel = start(&[origin.address()], "upgrades: [websocket]");
+    let address = web(&evenkeel);
     let connect = |path: &'static str| {
-        let mut client = Frames::connect(web(&evenkeel));
+        let mut client = Frames::connect(address);
         let fields = [
             (":method", "CONNECT"),
             (":protocol", "websocket"),
@@ -576,6 +580,11 @@ fn a_websocket_over_http_2_is_one_over_http_1_for_the_server() {
     assert!(client.find(Frame::ends_stream).is_some());
     assert_eq!(connect("/refused").fate(1), Fate::Status(403));
     assert_eq!(connect("/wrong").fate(1), Fate::Status(502));
+    // 200 would say that the tunnel stands.
+    assert_eq!(connect("/page").fate(1), Fate::Status(501));
+    let line = evenkeel.wait_log("\"target\":\"/page\"", SOON);
+    let line = line.expect("a line");
+    assert!(line.contains("\"reason\":\"not_implemented\""), "{line}");
 }
 
 /// What a server makes of a key (RFC 6455 §4.2.2), by programs that we did not write.

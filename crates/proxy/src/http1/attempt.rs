@@ -595,6 +595,12 @@ fn response_fault(fault: ResponseFault, seen: &Seen, is_cut: bool, server: &Serv
         ResponseFault::Http2(fault) => {
             return http2_fault(fault, seen.begun.get(), seen.sent.get(), server);
         }
+        ResponseFault::NotSwitched => {
+            return Fault::Final(Unserved {
+                reason: Reason::NotImplemented,
+                detail: "the server answers an upgrade with 2xx".to_owned(),
+            });
+        }
         ResponseFault::Ended { reset: true } => Reason::ServerReset,
         ResponseFault::Ended { reset: false } => Reason::ServerClosed,
         ResponseFault::TimedOut if is_cut => Reason::Draining,

@@ -143,6 +143,9 @@ pub(super) enum ResponseFault {
     Bad(String),
     /// Its head did not come over HTTP/2, for a reason of that.
     Http2(http2::Fault),
+    /// It is 2xx, and stays with HTTP/1.1: to a client that asked by extended CONNECT this would say that its tunnel stands
+    /// (RFC 8441 §4).
+    NotSwitched,
     /// The client is gone.
     ClientGone,
 }
@@ -219,6 +222,9 @@ pub(super) async fn respond(
     }
     if on.elsewhere.get() && on.upload_done.get() && is_retried(on, head.status) {
         return Err(ResponseFault::Retried);
+    }
+    if on.upgrade && on.conn.stream.is_carried() && matches!(head.status, 200..300) {
+        return Err(ResponseFault::NotSwitched);
     }
     learn(on, head, server_in.filled());
     if on.call.is_one() && grpc::is_answer(head, server_in.filled()) {

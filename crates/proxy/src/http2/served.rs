@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::BytesMut;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use wire::http1::{
     Body as ResponseBody, ChunkedDecoder, Decoded, HeadLimits, Method, ResponseHead,
     decode_response,
@@ -287,10 +287,12 @@ impl Outgoing {
                     .remove(http::header::SEC_WEBSOCKET_ACCEPT);
                 self.respond(response, false, Step::UntilEnd)?;
             }
-            // Whoever reads 200 would take the stream for a tunnel.
+            // Whoever reads 200 would take the stream for a tunnel. An exchange gives no 2xx here.
             101 | 200..300 if is_tunnel => {
                 let mut refusal = Response::new(());
                 *refusal.status_mut() = StatusCode::BAD_GATEWAY;
+                let why = HeaderValue::from_static("bad_response");
+                refusal.headers_mut().insert("x-evenkeel-reason", why);
                 self.respond(refusal, true, Step::Done)?;
             }
             101 => return Err(io::ErrorKind::InvalidData.into()),
