@@ -418,15 +418,18 @@ pub(crate) struct TunnelTimes {
     pub(crate) idle: Option<Duration>,
     /// Silence after one side has ended.
     pub(crate) half_closed: Option<Duration>,
+    /// Silence after the server has ended, where that is the end of the tunnel: it waits to be closed on, and the client may
+    /// not think of it. `None`: it is like any side.
+    pub(crate) after_server: Option<Duration>,
 }
 
 impl TunnelTimes {
     /// How long both may be silent now.
     fn of(&self, up: &Pipe<'_>, down: &Pipe<'_>) -> Option<Duration> {
-        if up.done || down.done {
-            self.half_closed
-        } else {
-            self.idle
+        match self.after_server {
+            Some(after) if down.done => Some(after),
+            _ if up.done || down.done => self.half_closed,
+            _ => self.idle,
         }
     }
 }
@@ -695,5 +698,10 @@ pub(crate) async fn tunnel(
     };
     buffers.give(std::mem::take(&mut up.buffer));
     buffers.give(std::mem::take(&mut down.buffer));
+    let is_over = down.done && times.after_server.is_some();
+    let end = match end {
+        TunnelEnd::Idle if is_over => TunnelEnd::Finished,
+        end => end,
+    };
     (end, up.bytes, down.bytes)
 }

@@ -55,6 +55,7 @@ impl Connected {
         let times = TunnelTimes {
             idle: tcp.idle,
             half_closed: tcp.half_closed,
+            after_server: None,
         };
         Self {
             server,

@@ -1,11 +1,13 @@
 //! What comes before a final answer, or in its place: 1xx, upgrades.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use testkit::{Origin, reply};
 
 use crate::http_setup::{Outcome, client, ensure_ok, ensure_refused, proxy, proxy_with};
+use crate::life_support::SOON;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -140,6 +142,26 @@ fn upgrading_echo() -> anyhow::Result<Origin> {
 }
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: y\r\n\r\n";
+
+#[test]
+fn a_server_that_ended_its_upgrade_does_not_wait_for_a_silent_client() -> Outcome {
+    let (closed, was_closed) = mpsc::channel();
+    let origin = Origin::start(move |conn| {
+        conn.read_head()?;
+        conn.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye")?;
+        conn.half_close()?;
+        let rest = conn.read_to_end()?;
+        closed.send(rest)?;
+        Ok(())
+    })?;
+    let evenkeel = proxy_with(&[origin.address()], &["upgrades: [websocket]"], &[])?;
+    let mut client = client(&evenkeel)?;
+    assert_eq!(client.exchange(UPGRADE)?.status, 101);
+    assert_eq!(client.read_to_end()?, b"bye");
+    // It stays open, and says no more.
+    assert_eq!(was_closed.recv_timeout(SOON)?, b"");
+    Ok(())
+}
 
 #[test]
 fn an_upgrade_is_a_byte_tunnel_with_halves() -> Outcome {

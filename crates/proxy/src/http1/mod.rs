@@ -50,6 +50,9 @@ pub(crate) const IDLE_TAG: u32 = u32::MAX;
 const PIPELINE_BATCH: u32 = 16;
 /// A connection whose next request comes within this keeps what a request needs, its buffers aside.
 const ROW_WAIT: Duration = Duration::from_secs(1);
+/// How long a client may be silent in a tunnel whose server has ended. Over HTTP/2 a browser may leave its half open for as
+/// long as its page is (Chromium), and a server that has closed its WebSocket waits for it (RFC 6455 §7.1.1).
+const AFTER_SERVER: Duration = Duration::from_secs(5);
 
 /// What one exchange needs: recycled within a worker, held only while a request runs.
 #[derive(Default)]
@@ -566,6 +569,7 @@ impl Conn {
         let times = TunnelTimes {
             idle,
             half_closed: idle,
+            after_server: Some(AFTER_SERVER),
         };
         let (end, up, down) = relay::tunnel(
             &self.stream,
