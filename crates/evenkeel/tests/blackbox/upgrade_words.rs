@@ -189,10 +189,11 @@ fn the_old_process_lets_go_of_what_the_config_of_the_upgrade_drops() {
         config.replace("site: {", "site: { drain: { timeout: 2s },")
     });
     stage.assert_spared();
-    stage
-        .evenkeel
-        .wait_log("the drain's deadline came", SOON)
-        .expect("a line");
+    wait_until("they are cut", SOON, || {
+        let log = stage.evenkeel.log();
+        log.matches("\"reason\":\"draining\"").count() == 2
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", stage.evenkeel.log()));
     stage.gates.clear();
     let mut answers: Vec<_> = stage
         .slow

@@ -53,9 +53,11 @@ impl Publisher {
     /// deadline still; clients that are bound here stay, as they do there.
     pub fn hand_drains_over(&mut self) {
         for drain in &mut self.drains {
-            drain.is_handed_over = true;
-            // One whose deadline has come ends here, in a moment.
-            if drain.cutting.is_none() {
+            // One whose server the config has let go of is not known there: it ends here.
+            let mut held = drain.members.iter();
+            drain.is_handed_over = held.any(|it| self.places.contains_key(&it.member.id));
+            // So does one whose deadline has come, in a moment.
+            if drain.is_handed_over && drain.cutting.is_none() {
                 let replies = std::mem::take(&mut drain.replies).into_iter();
                 let told = replies.map(|reply| Action::Reply(reply, Answer::GoesOnElsewhere));
                 self.actions.extend(told);

@@ -237,6 +237,25 @@ fn what_is_being_cut_when_the_new_process_takes_over_ends_in_the_old_one() {
 }
 
 #[test]
+fn a_drain_of_a_server_that_a_reload_has_removed_ends_in_the_old_process() {
+    let rest = site("servers: [{ name: b, address: '10.0.0.2:80' }]");
+    let mut kept = None;
+    let mut two = Two::before(&site(TWO), &rest, |before| {
+        let a = kept.insert(before.member("a"));
+        acquire(a, 1);
+        let answers = before.drain("a", 60_000);
+        before.reload(&rest);
+        answers
+    });
+    two.hand_over();
+    two.pass(1000);
+    assert!(is_open(&two.told));
+    release(&kept.unwrap(), 1);
+    two.pass(100);
+    assert_eq!(receipt(&two.told).finished, 1);
+}
+
+#[test]
 fn a_drain_that_nobody_waits_for_goes_on_in_both() {
     let mut two = Two::before(&site(TWO), &site(TWO), |before| {
         acquire(&before.member("a"), 1);
