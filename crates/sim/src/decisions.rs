@@ -120,6 +120,11 @@ pub trait Decisions {
         tries::beside(idempotent, budget, now, pick)
     }
 
+    /// Whether a server is charged with being slower than another one. `silent`: it has answered nobody meanwhile.
+    fn charges_outrun(&mut self, silent: bool) -> bool {
+        silent
+    }
+
     /// Gives a slot back.
     fn give_back(&mut self, claim: Claim) {
         drop(claim);

@@ -68,6 +68,8 @@ pub(crate) struct Try {
     lives: u32,
     /// Since when it counts as slow, in a race.
     pub(crate) since: Duration,
+    /// What its server had answered by then, and what of that the judge had seen.
+    pub(crate) answers: (u64, u64),
     /// When the request was sent.
     sent: Option<Duration>,
     /// When the answer has to have begun.
@@ -251,6 +253,10 @@ impl Engine<'_> {
         let number = request.number;
         let fresh = !request.idempotent;
         let seen_dead = self.hosts[host].seen_dead(self.now);
+        let answers = match self.scenario.hedge {
+            Some(_) => (member.answers(), self.judge.answers_of(member.id)),
+            None => (0, 0),
+        };
         let worker = &mut self.workers[request.worker];
         let idle = (!only_new)
             .then(|| worker.take_idle(member.id, fresh, seen_dead, self.now))
@@ -262,6 +268,7 @@ impl Engine<'_> {
             reused: idle.is_some(),
             lives: idle.unwrap_or(0),
             since: self.now,
+            answers,
             sent: None,
             deadline: Duration::MAX,
             one_of_several: false,
@@ -658,7 +665,7 @@ impl Engine<'_> {
         Some((member, reused))
     }
 
-    fn tell_all(&mut self, events: Vec<Event>) {
+    pub(crate) fn tell_all(&mut self, events: Vec<Event>) {
         for event in events {
             self.tell(event);
         }

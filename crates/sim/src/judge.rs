@@ -13,7 +13,6 @@ mod place;
 mod shadow;
 mod window;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,8 +167,6 @@ pub(crate) struct Judge {
     line: Line,
     /// Further tries of each request that count, by its number.
     spent: Vec<u32>,
-    /// When the further try that a request is to have was allowed, until it is made.
-    claimed: BTreeMap<usize, Duration>,
     limits: Option<Limits>,
     /// A slot was taken or given back since they were counted last.
     held_moved: bool,
@@ -198,7 +195,6 @@ impl Judge {
             bonds: scenario.affinity.map(Bonds::new),
             line: Line::new(scenario.queue.map_or(0, |queue| queue.max as usize)),
             spent: Vec::with_capacity(scenario.requests_about()),
-            claimed: BTreeMap::new(),
             held_moved: false,
             limits: scenario.adaptive.map(Limits::new),
             waits: 0,
@@ -377,7 +373,7 @@ impl Judge {
         waited: bool,
     ) {
         self.tries += 1;
-        self.claimed.remove(&id);
+        self.budget.handle_made(id);
         self.check_view(now);
         let at_home = self.judge_bound(now, id, request, member);
         if !at_home && let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
@@ -422,9 +418,24 @@ impl Judge {
         self.held_moved = true;
         if let Some(known) = self.shadow.known_mut(member) {
             known.in_use = known.in_use.saturating_sub(1);
+            known.answered += u64::from(matches!(end, TryEnd::Answered(_)));
         }
         if let Some(failed) = end.failed(reused) {
             self.shadow.count(member, failed, now);
+        }
+    }
+
+    /// Answers that a server has given.
+    pub(crate) fn answers_of(&mut self, member: u32) -> u64 {
+        let known = self.shadow.known_mut(member);
+        known.map_or(0, |known| known.answered)
+    }
+
+    /// Another server was faster than this one, which had given so many answers when it was asked, and was waited for alone
+    /// since.
+    pub(crate) fn handle_outrun(&mut self, now: Duration, member: u32, answers: u64) {
+        if self.answers_of(member) == answers {
+            self.shadow.count(member, true, now);
         }
     }
 
@@ -453,10 +464,9 @@ impl Judge {
             let what = "a request that must not be is sent twice".to_owned();
             self.object(now, Rule::SentTwice, what);
         }
-        if let Err(what) = self.budget.handle_retry(now) {
+        if let Err(what) = self.budget.handle_retry(now, id) {
             self.object(now, Rule::Amplified, what);
         }
-        self.claimed.insert(id, now);
     }
 
     /// A request stays with the server that it has, though another would be tried if that might be.
@@ -500,10 +510,7 @@ impl Judge {
         request: &Request,
         outcome: Outcome,
     ) {
-        if let Some(at) = self.claimed.remove(&id) {
-            self.retries -= 1;
-            self.budget.handle_withdrawn(at);
-        }
+        self.retries -= u64::from(self.budget.handle_end(id));
         let spent = self.spent_of(id);
         if spent > self.attempts {
             let what = format!(

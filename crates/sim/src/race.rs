@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use control::outcome;
 use control::tries::{RaceStep, note_tried, race_step};
 
 use crate::agenda::Happening;
 use crate::engine::Engine;
-use crate::exchange::{Fault, Outcome};
+use crate::exchange::{Fault, Outcome, Try};
 use crate::judge::{Further, TryEnd};
 
 /// What is known of a race, beside the tries that run.
@@ -45,6 +46,8 @@ impl Engine<'_> {
         });
         if let Some(first) = request.running.first_mut() {
             first.since = self.now;
+            let member = first.member();
+            first.answers = (member.answers(), self.judge.answers_of(member.id));
         }
         self.set_timer(id);
     }
@@ -207,12 +210,7 @@ impl Engine<'_> {
             if let Some((_, status)) = kept.filter(|(kept, _)| *kept == other) {
                 self.end_answered(id, other, status);
             } else if let Some(lost) = self.end_try(id, other, TryEnd::Outrun) {
-                let cell = &lost.member().cell;
-                let took = self.now.saturating_sub(lost.since);
-                if took > cell.latency() {
-                    cell.record_latency(self.now, took);
-                }
-                self.decisions.give_back(lost.claim);
+                self.outrun(id, lost);
             }
         }
         let leaves = self.requests[id].idempotent && self.scenario.attempts > 0;
@@ -220,6 +218,29 @@ impl Engine<'_> {
             self.requests[id].running[at].set_leaves(leaves && self.scenario.retries_status);
         }
         self.handle_status(id, number, status);
+    }
+
+    /// Another try was faster. A server that has answered nobody meanwhile, for as long as it was waited for alone, is
+    /// charged with its silence.
+    fn outrun(&mut self, id: usize, lost: Try) {
+        let member = lost.member().clone();
+        let took = self.now.saturating_sub(lost.since);
+        if took > member.cell.latency() {
+            member.cell.record_latency(self.now, took);
+        }
+        self.decisions.give_back(lost.claim);
+        let (answers, seen) = lost.answers;
+        let is_long = self.scenario.hedge.is_some_and(|(after, _)| took >= after);
+        if is_long {
+            self.judge.handle_outrun(self.now, member.id, seen);
+        }
+        let silent = is_long && member.answers() == answers;
+        if self.decisions.charges_outrun(silent) {
+            let worker = self.workers[self.requests[id].worker].number;
+            let mut told = Vec::new();
+            outcome::outrun(&member, worker, |event| told.push(event));
+            self.tell_all(told);
+        }
     }
 
     /// The last try of a race came to nothing.

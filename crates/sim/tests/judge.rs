@@ -13,8 +13,8 @@ use control::reason::Reason;
 use control::tries::Allowance;
 use evenkeel_sim::decisions::{Claim, Unanswered};
 use evenkeel_sim::{
-    Condition, Decisions, OutlierPlan, Product, QueuePlan, Rule, Scenario, Step, run, run_with,
-    trace,
+    Condition, Decisions, Life, OutlierPlan, Product, QueuePlan, Rule, Scenario, Step, run,
+    run_with, trace,
 };
 
 /// The story is well by the product's decisions, and breaks the rule by these.
@@ -562,6 +562,46 @@ fn hedging_past_the_budget() {
         }
     }
     check(&hedged(), &mut Lavish, Rule::Amplified);
+}
+
+/// Failures in a row eject, and nothing else.
+const ROW_ONLY: OutlierPlan = OutlierPlan {
+    success_rate: false,
+    latency: false,
+    degrade: false,
+    ..OutlierPlan::QUICK
+};
+
+/// Charges a server that was outrun by another rule.
+struct Outruns(fn(bool) -> bool);
+
+impl Decisions for Outruns {
+    fn charges_outrun(&mut self, silent: bool) -> bool {
+        (self.0)(silent)
+    }
+}
+
+#[test]
+fn a_server_that_is_only_slower_than_others_is_charged() {
+    // It answers others meanwhile: what that does to whom is a matter of chance.
+    let mut stories = (0..600).map(Scenario::from_seed);
+    let found = stories.find(|story| {
+        let broken = || run_with(story, &mut Outruns(|_| true));
+        story.hedge.is_some() && broken().breaks(Rule::Unjust)
+    });
+    let story = found.expect("one of them shows it");
+    check(&story, &mut Outruns(|_| true), Rule::Unjust);
+}
+
+#[test]
+fn a_hung_server_that_hides_behind_hedging() {
+    let hung = Condition {
+        life: Life::Frozen,
+        ..Condition::WELL
+    };
+    let mut story = hedged().at(5_000, Step::Becomes(0, hung));
+    story.outlier = Some(ROW_ONLY);
+    check(&story, &mut Outruns(|_| false), Rule::Current);
 }
 
 #[test]

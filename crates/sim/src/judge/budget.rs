@@ -1,6 +1,6 @@
 //! The retry budget once more: every request and retry in a list, counted anew each time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// Seconds that are looked back on, the current one included.
@@ -13,6 +13,8 @@ pub(super) struct Budget {
     percent: u64,
     /// Second, requests, retries.
     seconds: VecDeque<(u64, u64, u64)>,
+    /// When the further try that a request is to have was allowed, until it is made.
+    claimed: BTreeMap<usize, Duration>,
 }
 
 impl Budget {
@@ -20,6 +22,7 @@ impl Budget {
         Self {
             percent: percent.into(),
             seconds: VecDeque::new(),
+            claimed: BTreeMap::new(),
         }
     }
 
@@ -27,7 +30,8 @@ impl Budget {
         self.second(now).1 += 1;
     }
 
-    pub(super) fn handle_retry(&mut self, now: Duration) -> Result<(), String> {
+    pub(super) fn handle_retry(&mut self, now: Duration, request: usize) -> Result<(), String> {
+        self.claimed.insert(request, now);
         self.second(now).2 += 1;
         let (retries, allowed) = self.sums(now);
         if retries > allowed {
@@ -38,12 +42,21 @@ impl Budget {
         Ok(())
     }
 
-    /// One of that moment was not made.
-    pub(super) fn handle_withdrawn(&mut self, at: Duration) {
+    /// A server was had for it.
+    pub(super) fn handle_made(&mut self, request: usize) {
+        self.claimed.remove(&request);
+    }
+
+    /// A request has ended: whether a retry of it was not made, so that it does not count.
+    pub(super) fn handle_end(&mut self, request: usize) -> bool {
+        let Some(at) = self.claimed.remove(&request) else {
+            return false;
+        };
         let mut seconds = self.seconds.iter_mut();
         if let Some(second) = seconds.find(|it| it.0 == at.as_secs()) {
             second.2 = second.2.saturating_sub(1);
         }
+        true
     }
 
     /// Whether one more would be too many.

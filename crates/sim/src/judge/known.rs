@@ -59,6 +59,8 @@ pub(super) struct Known {
     log: VecDeque<(Duration, bool)>,
     /// Requests that hold it.
     pub(super) in_use: u32,
+    /// Those that it has answered, whatever it said.
+    pub(super) answered: u64,
     /// As published last: what its traffic and its own word leave of its weight, and its slow start.
     pub(super) part: f64,
     /// It was there before its pool ever served, and was not found down since.
@@ -130,6 +132,7 @@ impl Known {
             troubled: Duration::ZERO,
             log: VecDeque::new(),
             in_use: 0,
+            answered: 0,
             part: 1.0,
             fresh: false,
             fit_since: None,
