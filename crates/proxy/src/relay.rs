@@ -6,9 +6,11 @@ use std::slice::from_ref;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use control::memory::Level;
 use wire::http1::{Body, ChunkError, ChunkedDecoder, Keep, encode, trailer_fields};
 
 use crate::buffer::{BUFFER_BYTES, Borrowed, Buffer, Buffers};
+use crate::memory;
 use crate::net::{self, Conduit, Deadline, Push, Taken};
 use crate::stream::Stream;
 use crate::watch::Watch;
@@ -339,9 +341,12 @@ pub(crate) async fn linger(stream: &Stream, deadline: &Deadline, buffers: &Buffe
     let mut behind = stream.unacknowledged();
     loop {
         if left == 0 && stream.is_carried() {
-            // Read on, the rest would come as fast as the client can send. It may leave before this is over, or not.
-            deadline.set(Some(CARRIED_LINGER));
-            let _ = deadline.guard(poll_fn(|cx| stream.poll_hung_up(cx))).await;
+            // Read on, the rest would come as fast as the client can send; unread, it fills the stream's window, for which
+            // there must be memory. It may leave before this is over, or not.
+            if memory::level() == Level::Calm {
+                deadline.set(Some(CARRIED_LINGER));
+                let _ = deadline.guard(poll_fn(|cx| stream.poll_hung_up(cx))).await;
+            }
             break;
         }
         let readable = deadline.guard(stream.readable()).await;
