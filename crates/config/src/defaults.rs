@@ -13,6 +13,9 @@ pub const SHUTDOWN_IDLE_WAIT: Duration = Duration::from_secs(5);
 /// After this, what is left at the end is cut.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Certificates from files that end within this are told of.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
 /// The directory of Let's Encrypt.
 pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Where accounts, keys and certificates are kept.

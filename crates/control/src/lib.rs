@@ -10,6 +10,7 @@ pub mod affinity;
 pub mod capacity;
 pub mod crew;
 pub mod decide;
+pub mod expiry;
 pub mod fairness;
 pub mod gate;
 pub mod handover;

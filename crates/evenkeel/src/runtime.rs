@@ -8,6 +8,7 @@ mod acme;
 mod activation;
 mod admin_listener;
 mod ending;
+mod expiry;
 mod limits;
 pub(crate) mod logging;
 mod memory;
@@ -301,6 +302,7 @@ async fn start(
     );
     let mut state_file = StateFile::default();
     state_file.change(config.snapshot.state_file.as_deref());
+    expiry::start(&parts.hub);
     serving(&parts.hub);
     Ok(Shell {
         state_file,

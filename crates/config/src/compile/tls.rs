@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer};
 
 use crate::Source;
+use crate::defaults::CERTIFICATE_WARNING;
 use crate::diagnostic::{Kind, Report, Span};
 use crate::load::beside;
 use crate::ocsp::{self, Answer, Fault, Status};
@@ -21,8 +22,6 @@ use crate::snapshot::{
 use crate::values::{Off, Text};
 use crate::x509::{Facts, facts_of};
 
-/// Certificates that end within this are told of.
-const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of a name in ALPN (RFC 7301 §3.1).
 const ALPN_BYTES_MAX: usize = 255;
 
@@ -277,7 +276,7 @@ impl<'s> Keys<'s> {
         } else if now < facts.not_before {
             let left = days(facts.not_before.saturating_sub(now));
             format!("the certificate in `{path}` is not good yet, but in {left} days")
-        } else if facts.not_after.saturating_sub(now) < EXPIRY_WARNING {
+        } else if facts.not_after.saturating_sub(now) < CERTIFICATE_WARNING {
             let left = days(facts.not_after.saturating_sub(now));
             format!("the certificate in `{path}` expires in {left} days")
         } else {

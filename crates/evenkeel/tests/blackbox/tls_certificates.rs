@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use rcgen::PKCS_ECDSA_P256_SHA256;
 use testkit::{Evenkeel, Origin, Signal, TempDir, curl, missing, program, reply, talk};
 
 use crate::command::{BINARY, evenkeel_in};
@@ -355,4 +357,20 @@ fn check_reads_certificates_and_keys() {
         said.contains("there is no certificate (PEM) in `"),
         "{said}"
     );
+}
+
+#[test]
+fn a_certificate_that_comes_near_its_end_is_told_of_without_a_reload() {
+    let authority = Authority::new("the authority");
+    let origin = origin();
+    // Two weeks before it is told of, which is in a moment.
+    let until = SystemTime::now() + Duration::from_secs(14 * 24 * 3600 + 5);
+    let issued = authority.issue_with(&["a.example"], &PKCS_ECDSA_P256_SHA256, |params| {
+        params.not_after = until.into();
+    });
+    let mut evenkeel = start(&text(&["a"], "", &origin), &[("a", &issued)], &[]);
+    let told = evenkeel
+        .wait_log("certificate: it expires soon", SOON)
+        .expect("told");
+    assert!(told.contains("a.pem") && told.contains("13"), "{told}");
 }
