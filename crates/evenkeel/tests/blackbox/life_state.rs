@@ -54,6 +54,8 @@ fn words_outlive_a_restart_and_a_crash() {
     assert_eq!(words(&evenkeel, addresses[0]), ("drain".to_owned(), 1));
     assert_eq!(words(&evenkeel, addresses[1]), ready(7));
     assert_eq!(words(&evenkeel, addresses[2]), ready(1));
+    // Else none could be taken out.
+    wait_all(&evenkeel, &addresses, "healthy");
     // The process that an upgrade starts writes it from then on.
     let newest = upgrade(&mut evenkeel, &[]);
     say(&evenkeel, &["disable", "site", &three]);
