@@ -238,6 +238,7 @@ pub(super) async fn receive(
         retries,
         elsewhere: Cell::new(retries.gives_up() && (cx.repeats || cx.repeats_call)),
         repeats: cx.repeats,
+        retrying: &cx.retrying,
         call: &block.call,
         seen: &seen,
     };

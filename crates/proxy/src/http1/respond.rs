@@ -20,6 +20,7 @@ use super::blame::{Doubt, Time};
 use super::encode::{self, After};
 use super::grpc::{self, Answer, Call};
 use super::{Conn, web};
+use crate::bounds::Counted;
 use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::http2;
 use crate::net::{self, Conduit, Deadline, Push};
@@ -69,6 +70,8 @@ pub(super) struct Responding<'a> {
     pub(super) elsewhere: Cell<bool>,
     /// Whether the request may be sent again whatever the answer is.
     pub(super) repeats: bool,
+    /// Its place among those of the pool that are tried again, where these are bounded.
+    pub(super) retrying: &'a RefCell<Option<Counted>>,
     /// What it is to gRPC.
     pub(super) call: &'a Call,
     pub(super) seen: &'a Seen,
@@ -541,6 +544,7 @@ pub(super) async fn yield_now(on: &Responding<'_>) -> Result<(), ResponseFault> 
 /// The server has done its part, however long the client takes to read the rest. Says how the last bytes are sent.
 pub(super) fn let_go(on: &Responding<'_>) -> Push {
     on.lease.release();
+    drop(on.retrying.take());
     on.deadline.tag(0);
     if on.closes {
         Push::WithClose

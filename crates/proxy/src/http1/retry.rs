@@ -70,7 +70,7 @@ pub(super) fn beside(
     })
 }
 
-/// Whether the request may be one of those of its pool that are tried again. It stays one until it ends.
+/// Whether the request may be one of those of its pool that are tried again. It stays one until a server has answered it.
 fn claim_place(cx: &Cx<'_>) -> bool {
     let Some(max) = cx.config.retries_max else {
         return true;
