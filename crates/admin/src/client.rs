@@ -38,12 +38,14 @@ pub enum ClientError {
     Wrong(String),
     /// Nothing answers there, or not as the API does.
     NoAnswer(String),
+    /// The connection ended before the answer was whole: what was asked for may have been done.
+    Ended(String),
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wrong(why) | Self::NoAnswer(why) => f.write_str(why),
+            Self::Wrong(why) | Self::NoAnswer(why) | Self::Ended(why) => f.write_str(why),
         }
     }
 }
@@ -102,10 +104,14 @@ impl Client {
         let request = self.request(&authority, method, path, body)?;
         let stream = self.connect(&authority).await?;
         let broken = |error: hyper::Error| {
-            ClientError::NoAnswer(format!(
+            let why = format!(
                 "what is at {} does not answer as evenkeel does: {error}",
                 self.url
-            ))
+            );
+            match error.is_parse() {
+                true => ClientError::NoAnswer(why),
+                false => ClientError::Ended(why),
+            }
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
@@ -126,7 +132,7 @@ impl Client {
             }
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
             let body = body.collect().await.map_err(|error| {
-                ClientError::NoAnswer(format!("the answer of {} was cut short: {error}", self.url))
+                ClientError::Ended(format!("the answer of {} was cut short: {error}", self.url))
             })?;
             Ok((status, parse(&body.to_bytes())))
         });

@@ -55,7 +55,7 @@ impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Wrong(why) => Self::Wrong(why),
-            ClientError::NoAnswer(why) => Self::Refused(why),
+            ClientError::NoAnswer(why) | ClientError::Ended(why) => Self::Refused(why),
         }
     }
 }

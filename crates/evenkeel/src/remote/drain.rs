@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use admin::Client;
-use admin::client::segment;
+use admin::client::{ClientError, segment};
 use serde_json::Value;
 
 use super::{Done, Failed, ask, number, path, text};
@@ -27,9 +27,25 @@ pub(super) async fn run(
         format!("&timeout={}", segment(timeout))
     });
     let request = format!("{}/drain?force={force}{query}", path(which));
-    let (mut receipt, mut status) = ask(client.post(&request).await?, &[200, ELSEWHERE])?;
+    let (mut receipt, mut status) = match client.post(&request).await {
+        // The process may have died amid an upgrade: the next one has the receipt.
+        Err(ClientError::Ended(why)) => go_on(client, which).await.map_err(|_| {
+            let server = &which.server;
+            Failed::Refused(format!(
+                "{why}; no receipt is to be had, `evenkeel status` says whether {server} drains"
+            ))
+        })?,
+        answer => ask(answer?, &[200, ELSEWHERE])?,
+    };
     while status == ELSEWHERE || receipt.get("handed_over").is_some() {
-        let (newest, newer) = go_on(client, which).await?;
+        let (newest, newer) = go_on(client, which).await.map_err(|failed| {
+            Failed::Refused(format!(
+                "an upgrade has put another process in place, which goes on with the drain of {} and its deadline; it \
+                 gives no receipt: {}",
+                which.server,
+                failed.why(),
+            ))
+        })?;
         receipt = sum(&receipt, newest);
         status = newer;
     }
@@ -49,21 +65,14 @@ pub(super) async fn run(
 async fn go_on(client: &Client, which: &Which) -> Result<(Value, u16), Failed> {
     let request = format!("{}/drain/wait", path(which));
     let since = Instant::now();
-    let why = loop {
+    loop {
         let answer = client.post(&request).await.map_err(Failed::from);
         match answer.and_then(|answer| ask(answer, &[200, ELSEWHERE])) {
-            Ok(answer) => return Ok(answer),
             Err(Failed::Refused(_)) if since.elapsed() < ASKED_MAX => {}
-            Err(failed) => break failed,
+            settled => return settled,
         }
         tokio::time::sleep(ASK_AGAIN).await;
-    };
-    Err(Failed::Refused(format!(
-        "an upgrade has put another process in place, which goes on with the drain of {} and its deadline; it gives no \
-         receipt: {}",
-        which.server,
-        why.why(),
-    )))
+    }
 }
 
 /// One receipt of what two processes did. That of the later one is of both, unless the one before is of a version that
@@ -134,9 +143,65 @@ fn cut_count(receipt: &Value) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use admin::Client;
     use serde_json::json;
 
-    use super::{receipt_text, sum};
+    use super::{receipt_text, run, sum};
+    use crate::cli::Which;
+    use crate::remote::{Done, Failed};
+
+    /// What a drain says whose process ends without a word, and whose next process answers this.
+    async fn amid_an_end(status: &str, body: &str) -> Result<Done, Failed> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nServer: evenkeel\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let processes = std::thread::spawn(move || {
+            let asked = |stream: &TcpStream| {
+                let mut line = String::new();
+                BufReader::new(stream).read_line(&mut line).expect("a line");
+                line
+            };
+            let (first, _) = listener.accept().expect("a client");
+            assert!(asked(&first).starts_with("POST /api/v1/pools/p/servers/s/drain?"));
+            drop(first);
+            let (mut second, _) = listener.accept().expect("a client");
+            assert!(asked(&second).starts_with("POST /api/v1/pools/p/servers/s/drain/wait "));
+            second.write_all(answer.as_bytes()).expect("sent");
+        });
+        let client = Client { url, token: None };
+        let which = Which {
+            pool: "p".to_owned(),
+            server: "s".to_owned(),
+        };
+        let done = run(&client, &which, None, false).await;
+        processes.join().expect("it was asked as it should be");
+        done
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_leaves_the_receipt_to_the_next() {
+        let receipt = r#"{"new_picks":0,"affinity_picks":0,"finished":2,"cut":[],"took_ms":7}"#;
+        let done = amid_an_end("200 OK", receipt).await;
+        let text = done
+            .map(|done| done.text)
+            .map_err(|failed| failed.why().to_owned());
+        let expected = "s: drained in 7 ms; 0 new picks, 0 by affinity, 2 finished, 0 cut\n";
+        assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_receipt_is_told_where_to_look() {
+        let failed = amid_an_end("404 Not Found", r#"{"error":"no drain"}"#).await;
+        let why = failed.err().expect("no receipt").why().to_owned();
+        let hint = "; no receipt is to be had, `evenkeel status` says whether s drains";
+        assert!(why.ends_with(hint), "{why}");
+    }
 
     #[test]
     fn a_receipt_in_words() {
