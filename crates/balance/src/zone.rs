@@ -2,6 +2,9 @@
 
 use crate::priority::ALL;
 
+/// In parts of [`ALL`]: more than what whole parts of [`Share`](crate::Share) make of them, one in 720720.
+const ROUNDING: f64 = 0.02;
+
 /// The weights of a set of servers, as the zones divide them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ZoneWeights {
@@ -41,8 +44,9 @@ pub fn own_share(weights: &ZoneWeights, traffic: Option<f64>, overprovision: f64
         .max(f64::MIN_POSITIVE);
     let bears = own / whole / traffic * overprovision.max(1.0);
     let plain = own / (own + others);
-    // Rounded down, so that no more is kept than can be borne; at least 1.
-    let share = (bears.max(plain) * f64::from(ALL) + 1e-6).floor();
+    // Rounded down, so that no more is kept than can be borne; at least 1. What weights in force are off by, being whole
+    // parts of a share, is not to send a ten thousandth elsewhere.
+    let share = (bears.max(plain) * f64::from(ALL) + ROUNDING).floor();
     share.clamp(1.0, f64::from(ALL)) as u32
 }
 
@@ -74,6 +78,8 @@ mod tests {
         check(2.0, 0.0, 12.0, 3, 10_000);
         check(0.0, 8.0, 12.0, 3, 0);
         check(6.0, 6.0, 12.0, 2, 10_000);
+        // A slow start at 50 % of weights that come in parts of 720720.
+        check(0.499_999_5, 1.0, 1.0, 2, 10_000);
     }
 
     #[test]

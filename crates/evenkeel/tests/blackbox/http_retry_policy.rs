@@ -413,6 +413,22 @@ fn a_hedged_request_is_given_up_by_servers_that_all_hang() -> Outcome {
     wait_until("those that hang are let go", SOON, left)
 }
 
+/// One is given up for being slow while another one has the request: that is asked no second time.
+#[test]
+fn no_server_has_a_hedged_request_twice() -> Outcome {
+    let (a, b) = (hanging()?, hanging()?);
+    let pool = [
+        "hedge: 50ms",
+        "retries: { per_try_timeout: 150ms }",
+        "timeouts: { first_byte: 600ms }",
+    ];
+    let evenkeel = turns(&[a.address(), b.address()], &pool)?;
+    let response = client(&evenkeel)?.get("/")?;
+    ensure_refused(&response, 504, "first_byte_timeout")?;
+    assert_eq!((a.requests(), b.requests()), (1, 1));
+    Ok(())
+}
+
 /// Every server fails: what they get is bounded by what came and the budget, and the answer says so.
 #[test]
 fn retries_stay_within_the_budget() -> Outcome {

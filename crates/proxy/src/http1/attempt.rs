@@ -276,7 +276,13 @@ pub(super) async fn receive(
         && let Some(cause) = gives_up(&responding, fault)
     {
         let answered = cause == RetryCause::Status;
-        let next = retry::elsewhere(cx, upload, &mut block.tried, &sent.lease.member, answered);
+        let next = retry::elsewhere(
+            cx,
+            upload,
+            &mut block.tried,
+            [sent.lease.member.id],
+            answered,
+        );
         if let Some(next) = next {
             return Err(give_up(cx, block, sent, &seen, cause, next));
         }

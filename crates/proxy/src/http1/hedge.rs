@@ -258,6 +258,11 @@ impl<'r> Race<'r> {
         self.timer.poll(context).map(|net::Elapsed| News::Time)
     }
 
+    /// The servers that have the request now.
+    fn members(&self) -> impl Iterator<Item = u32> {
+        self.running.iter().map(|runner| runner.member.id)
+    }
+
     /// A further try, when one is due and another server may be asked.
     fn hedge(
         &mut self,
@@ -268,11 +273,10 @@ impl<'r> Race<'r> {
         log: &mut Log,
     ) -> Option<Lease> {
         let now = net::now();
-        if self.left == 0 || self.next_at.is_none_or(|at| at > now) {
+        if self.left == 0 || self.next_at.is_none_or(|at| at > now) || self.running.is_empty() {
             return None;
         }
-        let member = self.running.last()?.member.clone();
-        let Some(lease) = retry::beside(cx, upload, tried, &member) else {
+        let Some(lease) = retry::beside(cx, upload, tried, self.members()) else {
             self.left = 0;
             return None;
         };
@@ -296,7 +300,7 @@ impl<'r> Race<'r> {
         if oldest.since.saturating_add(per_try) > net::now() {
             return None;
         }
-        let Some(lease) = retry::elsewhere(cx, upload, tried, &oldest.member.clone(), false) else {
+        let Some(lease) = retry::elsewhere(cx, upload, tried, self.members(), false) else {
             // It goes on, for want of another one; those after it have their time yet.
             self.running.rotate_left(1);
             if let Some(kept) = self.running.last_mut() {

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 
 use config::Backoff;
-use control::live::Member;
 use control::reason::Reason;
 use control::tries::{beside as beside_by, note_tried};
 
@@ -31,13 +30,13 @@ fn may_repeat(cx: &Cx<'_>, upload: &Upload, answered: bool) -> bool {
     (cx.repeats || answered) && upload.can_replay && !cx.time.is_over()
 }
 
-/// Another server for a request whose try at `member` may be given up for it: one that was not tried, within attempts
-/// and budget. `answered`: for an answer after which it may be, which was looked at already.
+/// Another server for a request whose try at one of `running` may be given up for it: one that was not tried, within
+/// attempts and budget. `answered`: for an answer after which it may be, which was looked at already.
 pub(super) fn elsewhere(
     cx: &Cx<'_>,
     upload: &Upload,
     tried: &mut Vec<u32>,
-    member: &Member,
+    running: impl IntoIterator<Item = u32>,
     answered: bool,
 ) -> Option<Lease> {
     let repeatable = may_repeat(cx, upload, answered);
@@ -47,17 +46,17 @@ pub(super) fn elsewhere(
     let state = cx.pool.borrow().state.clone();
     cx.allowance
         .elsewhere(repeatable, &state.budget, net::now(), || {
-            note_tried(tried, member.id);
+            note_all(tried, running);
             cx.pick(tried).ok()
         })
 }
 
-/// The same for a try beside the one at `member`, which goes on: it counts against the budget alone.
+/// The same for a try beside those at `running`, which go on: it counts against the budget alone.
 pub(super) fn beside(
     cx: &Cx<'_>,
     upload: &Upload,
     tried: &mut Vec<u32>,
-    member: &Member,
+    running: impl IntoIterator<Item = u32>,
 ) -> Option<Lease> {
     let repeatable = may_repeat(cx, upload, false);
     if repeatable && !claim_place(cx) {
@@ -65,9 +64,16 @@ pub(super) fn beside(
     }
     let state = cx.pool.borrow().state.clone();
     beside_by(repeatable, &state.budget, net::now(), || {
-        note_tried(tried, member.id);
+        note_all(tried, running);
         cx.pick(tried).ok()
     })
+}
+
+/// No server gets a request that it has.
+fn note_all(tried: &mut Vec<u32>, running: impl IntoIterator<Item = u32>) {
+    for member in running {
+        note_tried(tried, member);
+    }
 }
 
 /// Whether the request may be one of those of its pool that are tried again. It stays one until a server has answered it.
