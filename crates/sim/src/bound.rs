@@ -62,7 +62,7 @@ impl Engine<'_> {
     /// What binds a request of this client, as its worker sees it.
     pub(crate) fn read_bond(&mut self, client: usize, worker: usize) -> Option<Bond> {
         let clients = self.clients.as_ref()?;
-        let pool = &mut self.workers.get_mut(worker)?.pool;
+        let pool = &mut self.workers.get_mut(worker)?.pools.first_mut()?;
         pool.refresh();
         let bond = match (&clients.affinity.kind, &pool.view.learnt) {
             (AffinityKind::Learnt(_), Some(learnt)) => {
@@ -90,7 +90,7 @@ impl Engine<'_> {
         else {
             return;
         };
-        let pool = &self.workers[request.worker].pool;
+        let pool = &self.workers[request.worker].pools[request.part];
         let mut end = bond.end(Some(member.id));
         self.decisions.settle(&mut end);
         let now_at = match &pool.view.learnt {
@@ -155,7 +155,7 @@ impl Engine<'_> {
         let queue = self.scenario.queue?;
         let wait = self.clients.as_ref()?.affinity.queue_wait?;
         let request = &self.requests[id];
-        let pool = &self.workers[request.worker].pool;
+        let pool = &self.workers[request.worker].pools[request.part];
         let owner = pool.owner(request.bond.as_ref()?)?;
         Some((owner, wait.min(queue.wait)))
     }
@@ -179,7 +179,7 @@ impl Engine<'_> {
     /// Picks a server for a request, by what binds it if that is to be, and takes a slot.
     pub(crate) fn pick(&mut self, id: usize) -> Result<crate::decisions::Claim, Reason> {
         let request = &mut self.requests[id];
-        let pool = &mut self.workers[request.worker].pool;
+        let pool = &mut self.workers[request.worker].pools[request.part];
         let affinity = self.clients.as_ref().map(|it| &it.affinity);
         let binds = affinity.zip(request.bond.as_ref());
         let binds = binds.map(|(affinity, bond)| Binds { affinity, bond });

@@ -160,6 +160,7 @@ impl Scenario {
                 priority: 0,
                 backup: false,
                 zone: None,
+                part: None,
                 connections_max: None,
             })
             .collect();
@@ -257,6 +258,22 @@ impl Scenario {
         }
         if random.chance(0.15) {
             self.agents = Some(form.time(random, 200, 2000));
+        }
+        self.draw_parts();
+    }
+
+    /// Routes choose servers by label; the first servers are of one part each, so that none is empty at the start. What is
+    /// drawn of a seed beside this is what it was before there were parts.
+    fn draw_parts(&mut self) {
+        let random = &mut Random::new(!self.seed);
+        if self.affinity.is_some() || !random.chance(0.25) {
+            return;
+        }
+        self.parts = random.between(1, self.configured.min(3) as u32) as usize;
+        for (server, plan) in self.servers.iter_mut().enumerate() {
+            let any = random.below(self.parts + 1);
+            let part = if server < self.parts { server + 1 } else { any };
+            plan.part = (part > 0).then_some(part);
         }
     }
 
@@ -413,12 +430,21 @@ impl Scenario {
         }
     }
 
-    /// Another config: at least one server, some of them with other weights.
+    /// Another config: at least one server, and one of each part, some of them with other weights.
     fn some_servers(&self, random: &mut Random) -> Vec<(usize, u32)> {
-        let kept = random.below(self.servers.len());
+        let mut kept = vec![random.below(self.servers.len())];
+        for part in 1..=self.parts {
+            let all = self.servers.iter().enumerate();
+            let of: Vec<usize> = all
+                .filter(|(_, plan)| plan.part == Some(part))
+                .map(|(server, _)| server)
+                .collect();
+            let one = random.below(of.len());
+            kept.extend(of.get(one));
+        }
         let mut servers = Vec::new();
         for (server, plan) in self.servers.iter().enumerate() {
-            if server != kept && random.chance(0.3) {
+            if !kept.contains(&server) && random.chance(0.3) {
                 continue;
             }
             let weight = if random.chance(0.2) {

@@ -19,7 +19,7 @@ use crate::random::Random;
 use crate::report::Report;
 use crate::scenario::{Condition, Life, Scenario, Step};
 use crate::waits::Woken;
-use crate::workers::Worker;
+use crate::workers::{Worker, states};
 use wire::agent_check::decode_agent_line;
 
 /// When a scenario starts, on the publisher's clock.
@@ -71,7 +71,7 @@ impl<'a> Engine<'a> {
         let first = scenario.first_servers();
         let (world, _) = publisher.apply(snapshot(scenario, &first), START);
         let workers = (0..scenario.workers)
-            .filter_map(|number| Worker::new(number, &world, random.bits()))
+            .map(|number| Worker::new(number, &world, random.bits()))
             .collect();
         let servers = &scenario.servers;
         let affinity = world
@@ -194,7 +194,9 @@ impl<'a> Engine<'a> {
         self.digest(id as u64);
         self.digest(bits);
         let request = &self.requests[id];
-        let budget = &self.workers[request.worker].pool.state.budget;
+        let budget = &self.workers[request.worker].pools[request.part]
+            .state
+            .budget;
         self.decisions.withdraw(&request.allowance, budget);
         self.judge.handle_end(self.now, id, request, outcome);
         self.spare.push(self.requests[id].take_buffers());
@@ -264,12 +266,16 @@ impl<'a> Engine<'a> {
             request.bond = self.read_bond(request.client, worker);
             self.judge.handle_client(id, request.client);
         }
+        if self.scenario.parts > 0 {
+            request.part = self.random.below(self.scenario.parts + 1);
+        }
         self.requests.push(request);
         self.running.push(id);
         self.report.requests += 1;
         self.judge.handle_request(self.now, id);
+        let part = self.requests[id].part;
         if let Some(worker) = self.workers.get(worker) {
-            worker.pool.state.budget.handle_request(self.now);
+            worker.pools[part].state.budget.handle_request(self.now);
         }
         self.next_try(id);
     }
@@ -436,16 +442,17 @@ impl<'a> Engine<'a> {
     }
 
     fn judge_view(&mut self) {
-        let Some(pool) = self.world.pools.first().cloned() else {
-            return;
-        };
-        if self.judge.is_new(pool.version()) {
+        let world = self.world.clone();
+        for (part, pool) in states(&world).enumerate() {
+            if !self.judge.is_new(part, pool.version()) {
+                continue;
+            }
             let view = self.decisions.show(pool.view());
             self.note(|| {
                 let names: Vec<&str> = view.members.iter().map(|it| &*it.name).collect();
-                format!("usable: {}", names.join(" "))
+                format!("usable of {}: {}", pool.shown(), names.join(" "))
             });
-            self.judge.handle_view(self.now, pool.version(), view);
+            self.judge.handle_view(self.now, part, pool.version(), view);
         }
     }
 }

@@ -29,6 +29,8 @@ const RETRIED: u16 = 503;
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) worker: usize,
+    /// The part of the pool that it wants; 0: any server.
+    pub(crate) part: usize,
     pub(crate) idempotent: bool,
     pub(crate) priority: u8,
     pub(crate) key: u64,
@@ -134,6 +136,7 @@ impl Request {
         } = buffers;
         Self {
             worker,
+            part: 0,
             idempotent,
             priority,
             key,
@@ -208,7 +211,8 @@ impl Engine<'_> {
         let binds = affinity.zip(request.bond.as_ref());
         let binds = binds.map(|(affinity, bond)| Binds { affinity, bond });
         let lease = request.tries.lease(&mut request.tried, |tried| {
-            let claim = decisions.pick_any(&mut worker.pool, binds, key, tried, now)?;
+            let claim =
+                decisions.pick_any(&mut worker.pools[request.part], binds, key, tried, now)?;
             picked = true;
             Ok(claim)
         });
@@ -444,7 +448,9 @@ impl Engine<'_> {
     ) {
         let now = self.now;
         let request = &mut self.requests[id];
-        let budget = &self.workers[request.worker].pool.state.budget;
+        let budget = &self.workers[request.worker].pools[request.part]
+            .state
+            .budget;
         let decisions = &mut *self.decisions;
         let judge = &mut self.judge;
         let (idempotent, allowance) = (request.idempotent, &request.allowance);
@@ -503,7 +509,7 @@ impl Engine<'_> {
 
     /// Gives a try up for another server: too slow, or an answer of a status to retry. False: there is none.
     fn leave(&mut self, id: usize, number: u32, status: Option<u16>) -> bool {
-        let Some(claim) = self.elsewhere(id, number) else {
+        let Some(claim) = self.elsewhere(id) else {
             return false;
         };
         let ended = match status {
@@ -537,31 +543,25 @@ impl Engine<'_> {
     }
 
     /// Another server for a try that may be given up for it, within attempts and budget.
-    pub(crate) fn elsewhere(&mut self, id: usize, number: u32) -> Option<Claim> {
+    pub(crate) fn elsewhere(&mut self, id: usize) -> Option<Claim> {
         if self.requests[id].allowance.left() == 0 {
             self.judge
                 .handle_stays(self.now, id, &self.requests[id], Further::Elsewhere);
             return None;
         }
-        let claim = self.claim_beside(id, number, Further::Elsewhere)?;
+        let claim = self.claim_beside(id, Further::Elsewhere)?;
         self.requests[id].allowance.spend();
         Some(claim)
     }
 
     /// Another server for a request that one has; `Allowance::elsewhere` and `beside`, with a judge between.
-    pub(crate) fn claim_beside(
-        &mut self,
-        id: usize,
-        number: u32,
-        further: Further,
-    ) -> Option<Claim> {
+    pub(crate) fn claim_beside(&mut self, id: usize, further: Further) -> Option<Claim> {
         let now = self.now;
         let request = &mut self.requests[id];
-        let at = request.at(number)?;
-        let member = request.running[at].member().id;
         let idempotent = request.idempotent;
         let worker = &mut self.workers[request.worker];
-        let state = worker.pool.state.clone();
+        let pool = &mut worker.pools[request.part];
+        let state = pool.state.clone();
         let affinity = self.clients.as_ref().map(|it| &it.affinity);
         let binds = affinity.zip(request.bond.as_ref());
         let binds = binds.map(|(affinity, bond)| Binds { affinity, bond });
@@ -569,9 +569,11 @@ impl Engine<'_> {
         // The pick is of the product's rules whoever decides on the budget.
         let mut product = Product;
         let claim = decisions.beside(idempotent, &state.budget, now, &mut || {
-            note_tried(&mut request.tried, member);
+            for running in &request.running {
+                note_tried(&mut request.tried, running.member().id);
+            }
             let tried = &mut request.tried;
-            let (pool, key) = (&mut worker.pool, Some(request.key));
+            let key = Some(request.key);
             product.pick_any(pool, binds, key, tried, now).ok()
         });
         match &claim {

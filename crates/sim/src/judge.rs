@@ -159,6 +159,14 @@ pub(crate) enum Further {
     Beside,
 }
 
+/// What is published of the pool, or of a part of it.
+struct Part {
+    window: Window,
+    view: Option<(u64, Arc<PoolView>)>,
+    /// Whether the view is still to be compared with the model.
+    unchecked: bool,
+}
+
 /// See the module's own words.
 pub(crate) struct Judge {
     attempts: u32,
@@ -175,16 +183,32 @@ pub(crate) struct Judge {
     ejections: u64,
     shadow: Shadow,
     budget: Budget,
-    window: Window,
-    view: Option<(u64, Arc<PoolView>)>,
-    /// Whether the view is still to be compared with the model.
-    unchecked: bool,
+    /// The whole pool, then its parts.
+    parts: Vec<Part>,
     views: u64,
     windows: u64,
     retries: u64,
     tries: u64,
     receipts: u64,
     violations: Vec<Violation>,
+}
+
+impl Part {
+    fn new(scenario: &Scenario) -> Self {
+        let mut servers = scenario.servers.iter();
+        let limited = servers.any(|it| it.connections_max.is_some()) || scenario.adaptive.is_some();
+        Self {
+            window: Window::new(scenario.balance, limited, scenario.parts > 0),
+            view: None,
+            unchecked: true,
+        }
+    }
+
+    /// Whether it has a server among those that are used, as far as anybody was told.
+    fn uses(&self, member: u32) -> bool {
+        let view = self.view.as_ref();
+        view.is_some_and(|(_, view)| view.view.candidates().iter().any(|it| it.id == member))
+    }
 }
 
 impl Judge {
@@ -202,16 +226,7 @@ impl Judge {
             ejections: 0,
             shadow: Shadow::new(scenario),
             budget: Budget::new(scenario.budget),
-            window: Window::new(
-                scenario.balance,
-                scenario
-                    .servers
-                    .iter()
-                    .any(|it| it.connections_max.is_some())
-                    || scenario.adaptive.is_some(),
-            ),
-            view: None,
-            unchecked: true,
+            parts: (0..=scenario.parts).map(|_| Part::new(scenario)).collect(),
             views: 0,
             windows: 0,
             retries: 0,
@@ -239,28 +254,42 @@ impl Judge {
         for member in members {
             self.shadow.add(now, member);
         }
-        self.unchecked = true;
+        self.uncheck();
+    }
+
+    /// What is published may be out of date.
+    fn uncheck(&mut self) {
+        for part in &mut self.parts {
+            part.unchecked = true;
+        }
+    }
+
+    /// Shares are off for now.
+    fn trouble(&mut self, now: Duration) {
+        for part in &mut self.parts {
+            part.window.trouble(now);
+        }
     }
 
     pub(crate) fn handle_reload(&mut self, now: Duration, servers: &[(usize, u32)]) {
         self.shadow.reload(now, servers);
-        self.unchecked = true;
+        self.uncheck();
     }
 
     pub(crate) fn handle_state(&mut self, now: Duration, server: usize, state: State) {
         self.shadow.set_state(now, server, state);
-        self.unchecked = true;
+        self.uncheck();
     }
 
     pub(crate) fn handle_weight(&mut self, now: Duration, server: usize, weight: u32) {
         self.shadow.set_weight(now, server, weight);
-        self.unchecked = true;
+        self.uncheck();
     }
 
     pub(crate) fn handle_drain(&mut self, now: Duration, server: usize, timeout: Duration) {
         self.shadow.set_state(now, server, State::Drain);
         self.shadow.drain(now, server, now + timeout);
-        self.unchecked = true;
+        self.uncheck();
     }
 
     /// A server has changed.
@@ -270,21 +299,24 @@ impl Judge {
 
     /// Something is about to happen.
     pub(crate) fn handle_disturbance(&mut self, now: Duration) {
-        self.close_window(now);
-        self.window.trouble(now);
+        self.close_windows(now);
+        self.trouble(now);
     }
 
     /// A step is over; `well`: no server has a fault.
     pub(crate) fn handle_step(&mut self, now: Duration, well: bool) {
-        self.close_window(now);
-        self.window.set_well(well);
-        self.window.trouble(now);
+        self.close_windows(now);
+        for part in &mut self.parts {
+            part.window.set_well(well);
+        }
+        self.trouble(now);
     }
 
     /// The publisher hears of this now.
     pub(crate) fn handle_event(&mut self, now: Duration, event: &Event) {
         match self.shadow.hear(now, event) {
-            Ok(changed) => self.unchecked |= changed,
+            Ok(true) => self.uncheck(),
+            Ok(false) => {}
             Err((rule, what)) => self.object(now, rule, what),
         }
     }
@@ -338,24 +370,34 @@ impl Judge {
     }
 
     /// Whether this version of the view was not seen yet.
-    pub(crate) fn is_new(&self, version: u64) -> bool {
-        self.view.as_ref().is_none_or(|(seen, _)| *seen != version)
+    pub(crate) fn is_new(&self, part: usize, version: u64) -> bool {
+        let view = self.parts.get(part).and_then(|it| it.view.as_ref());
+        view.is_none_or(|(seen, _)| *seen != version)
     }
 
-    pub(crate) fn handle_view(&mut self, now: Duration, version: u64, view: Arc<PoolView>) {
-        self.close_window(now);
+    pub(crate) fn handle_view(
+        &mut self,
+        now: Duration,
+        at: usize,
+        version: u64,
+        view: Arc<PoolView>,
+    ) {
+        self.close_window(now, at);
         self.views += 1;
-        if let Err((rule, what)) = self.shadow.see_view(now, &view) {
+        if let Err((rule, what)) = self.shadow.see_view(now, at, &view) {
             self.object(now, rule, what);
         }
-        if let Some(settled) = self.shadow.settle_time()
-            && self.window.is_settled(now, settled)
-        {
+        let settled = self.shadow.settle_time();
+        let Some(part) = self.parts.get_mut(at) else {
+            return;
+        };
+        let idle = settled.is_some_and(|settled| part.window.is_settled(now, settled));
+        part.view = Some((version, view));
+        part.unchecked = true;
+        if idle {
             let what = "a view was built with nothing that changed".to_owned();
             self.object(now, Rule::Oscillates, what);
         }
-        self.view = Some((version, view));
-        self.unchecked = true;
     }
 
     pub(crate) fn handle_request(&mut self, now: Duration, id: usize) {
@@ -374,18 +416,30 @@ impl Judge {
     ) {
         self.tries += 1;
         self.budget.handle_made(id);
-        self.check_view(now);
+        self.check_views(now);
         let at_home = self.judge_bound(now, id, request, member);
-        if !at_home && let Err((rule, what)) = self.shadow.judge_pick(member.id, now, GRACE) {
-            self.object(now, rule, what);
+        if !at_home {
+            let judged = self.shadow.judge_pick(request.part, member.id, now, GRACE);
+            if let Err((rule, what)) = judged {
+                self.object(now, rule, what);
+            }
         }
         let been = request.past.iter().filter(|it| it.member == member.id);
         if been.clone().any(|it| !it.may_be_stale()) {
             let what = format!("a request goes to {} once more", member.name);
             self.object(now, Rule::Amplified, what);
         }
-        let wanted = self.is_wanted(member.id);
-        if !waited && let Some(other) = self.line.wants(member.id, wanted) {
+        if request.running.iter().any(|it| it.member().id == member.id) {
+            let what = format!("a request goes to {}, where it runs", member.name);
+            self.object(now, Rule::Amplified, what);
+        }
+        let before = match waited {
+            true => None,
+            false => self
+                .line
+                .wants(member.id, |part| self.uses(part, member.id)),
+        };
+        if let Some(other) = before {
             let what = format!(
                 "request {id} takes {} before {other}, who waits",
                 member.name
@@ -403,17 +457,22 @@ impl Judge {
         }
         if at_home {
             // It is no turn of the algorithm's, but part of the load.
-            return self.window.pass_by(now);
+            if let Some(part) = self.parts.first_mut() {
+                part.window.pass_by(now);
+            }
+            return;
         }
         if waited || !request.past.is_empty() || self.shadow.is_full(member.id) {
-            self.window.trouble(now);
+            self.trouble(now);
         }
-        self.window.count(member.id);
+        if let Some(part) = self.parts.get_mut(request.part) {
+            part.window.count(member.id);
+        }
     }
 
     pub(crate) fn handle_try_end(&mut self, now: Duration, member: u32, reused: bool, end: TryEnd) {
         if !matches!(end, TryEnd::Answered(200)) {
-            self.window.trouble(now);
+            self.trouble(now);
         }
         self.held_moved = true;
         if let Some(known) = self.shadow.known_mut(member) {
@@ -455,7 +514,7 @@ impl Judge {
         further: Further,
     ) {
         self.retries += 1;
-        self.window.trouble(now);
+        self.trouble(now);
         match further {
             Further::Again | Further::Elsewhere => self.handle_spent(id),
             Further::Beside => self.hedges += 1,
@@ -567,10 +626,9 @@ impl Judge {
         self.forget(id);
     }
 
-    /// Whether a server is for those who are not bound to it, as far as anybody was told.
-    fn is_wanted(&self, member: u32) -> bool {
-        let view = self.view.as_ref();
-        view.is_some_and(|(_, view)| view.view.candidates().iter().any(|it| it.id == member))
+    /// Whether a server is for those who want this part and are not bound to it, as far as anybody was told.
+    fn uses(&self, part: usize, member: u32) -> bool {
+        self.parts.get(part).is_some_and(|part| part.uses(member))
     }
 
     fn has_spent(&self, id: usize) -> bool {
@@ -584,7 +642,7 @@ impl Judge {
     /// Servers that a request could have gone to besides those that it has been to and is at. Where it may wait for
     /// one, a full one is one of them, if nothing else waits.
     fn free(&mut self, now: Duration, request: &Request) -> Vec<u32> {
-        let mut left = self.shadow.left(&request.past, now, GRACE);
+        let mut left = self.shadow.left(request.part, &request.past, now, GRACE);
         let beside = !request.running.is_empty();
         let at = |id: &u32| {
             let past = request.past.iter().filter(|_| beside).map(|it| it.member);
@@ -609,12 +667,13 @@ impl Judge {
         waits: (Option<u32>, Duration),
     ) {
         self.waits += 1;
-        self.window.trouble(now);
+        self.trouble(now);
         if let Some(bonds) = self.bonds.as_mut().filter(|_| waits.0.is_none()) {
             bonds.handle_leaves(&mut self.shadow, now, id);
         }
+        let place = (request.part, request.priority);
         self.line
-            .enter(now, id, request.priority, &request.tried, moment, waits);
+            .enter(now, id, place, &request.tried, moment, waits);
     }
 
     /// It could not.
@@ -653,8 +712,10 @@ impl Judge {
             }
         }
         for (id, (priority, came), moment, member) in granted {
-            let of = (member, self.is_wanted(member));
-            let over = self.line.overtaken(id, priority, came, moment, of);
+            let serves = |part| self.uses(part, member);
+            let over = self
+                .line
+                .overtaken(id, (priority, came), moment, member, serves);
             if let Some(what) = over {
                 self.object(now, Rule::Order, what);
             }
@@ -672,12 +733,11 @@ impl Judge {
         if let Some(what) = self.line.overdue(now) {
             self.object(now, Rule::Waits, what);
         }
-        let Some((_, view)) = &self.view else {
-            return;
-        };
-        let idle = view.view.candidates().iter().find_map(|it| {
+        let views = self.parts.iter().filter_map(|it| it.view.as_ref());
+        let mut used = views.flat_map(|(_, view)| view.view.candidates());
+        let idle = used.find_map(|it| {
             let open = self.shadow.known(it.id).is_some_and(|it| it.is_open());
-            let waiter = self.line.wants(it.id, true)?;
+            let waiter = self.line.wants(it.id, |part| self.uses(part, it.id))?;
             (open && !self.shadow.is_full(it.id)).then_some((waiter, it.id))
         });
         if let Some((waiter, id)) = idle {
@@ -711,31 +771,44 @@ impl Judge {
     }
 
     /// Compares what is published with what should be, once both had time.
-    fn check_view(&mut self, now: Duration) {
+    fn check_views(&mut self, now: Duration) {
         if let Some(what) = self.shadow.overdue(now, GRACE) {
             self.object(now, Rule::Ejected, what);
         }
-        if !self.unchecked || !self.shadow.is_stable(now, GRACE) {
+        if !self.parts.iter().any(|it| it.unchecked) || !self.shadow.is_stable(now, GRACE) {
             return;
         }
-        let Some((_, view)) = &self.view else {
-            return;
-        };
-        self.unchecked = false;
-        let view = view.clone();
-        if let Err((rule, what)) = self.shadow.judge_view(&view) {
-            self.object(now, rule, what);
+        for at in 0..self.parts.len() {
+            let part = &mut self.parts[at];
+            let Some((_, view)) = part.view.clone() else {
+                continue;
+            };
+            if !std::mem::take(&mut part.unchecked) {
+                continue;
+            }
+            if let Err((rule, what)) = self.shadow.judge_view(at, &view) {
+                self.object(now, rule, what);
+            }
         }
         if let Some(what) = self.shadow.spared(now) {
             self.object(now, Rule::Current, what);
         }
     }
 
-    fn close_window(&mut self, now: Duration) {
-        let Some((_, view)) = &self.view else {
+    fn close_windows(&mut self, now: Duration) {
+        for part in 0..self.parts.len() {
+            self.close_window(now, part);
+        }
+    }
+
+    fn close_window(&mut self, now: Duration, part: usize) {
+        let Some(part) = self.parts.get_mut(part) else {
             return;
         };
-        let found = self.window.close(view);
+        let Some((_, view)) = &part.view else {
+            return;
+        };
+        let found = part.window.close(view);
         self.windows += u64::from(found.judged);
         for (rule, what) in found.objections {
             self.object(now, rule, what);
@@ -743,8 +816,8 @@ impl Judge {
     }
 
     pub(crate) fn finish(&mut self, now: Duration, report: &mut Report) {
-        self.check_view(now);
-        self.close_window(now);
+        self.check_views(now);
+        self.close_windows(now);
         if let Err(what) = self.shadow.judge_flips(now.saturating_sub(START)) {
             self.object(now, Rule::Oscillates, what);
         }

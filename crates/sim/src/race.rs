@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use control::affinity::Bond;
 use control::outcome;
 use control::tries::{RaceStep, note_tried, race_step};
 
@@ -36,7 +37,9 @@ impl Engine<'_> {
         let Some((after, max)) = self.scenario.hedge else {
             return;
         };
-        if request.race.is_some() || !request.idempotent {
+        // Another server's answer would rob a bound one of its client.
+        let is_bound = request.bond.as_ref().and_then(Bond::owner).is_some();
+        if request.race.is_some() || !request.idempotent || is_bound {
             return;
         }
         request.race = Some(Race {
@@ -108,7 +111,7 @@ impl Engine<'_> {
         if !over || request.allowance.left() == 0 {
             return false;
         }
-        let Some(claim) = self.elsewhere(id, first) else {
+        let Some(claim) = self.elsewhere(id) else {
             // It goes on, for want of another one; those after it have their time yet.
             let running = &mut self.requests[id].running;
             let mut kept = running.remove(at);
@@ -125,14 +128,14 @@ impl Engine<'_> {
         let Some((after, _)) = self.scenario.hedge else {
             return false;
         };
-        let last = self.racing(id).last().copied();
+        let runs = !self.racing(id).is_empty();
         let Some(race) = &self.requests[id].race else {
             return false;
         };
-        let (Some(last), true) = (last, race.left > 0 && race.next_at <= self.now) else {
+        if !runs || race.left == 0 || race.next_at > self.now {
             return false;
-        };
-        let claim = self.claim_beside(id, last, Further::Beside);
+        }
+        let claim = self.claim_beside(id, Further::Beside);
         let now = self.now;
         if let Some(race) = &mut self.requests[id].race {
             race.left = match claim {

@@ -61,6 +61,9 @@ pub struct Scenario {
     pub hedge: Option<(Duration, u32)>,
     /// What binds clients to servers; `None` is off.
     pub affinity: Option<AffinityPlan>,
+    /// Parts of the pool that routes choose by label; a request wants one of them, or the whole pool. Each of them needs a
+    /// server in every config. No affinity beside it.
+    pub parts: usize,
     /// How often servers' agents are asked; `None` is off.
     pub agents: Option<Duration>,
     /// For one connection attempt.
@@ -86,6 +89,8 @@ pub struct ServerPlan {
     pub backup: bool,
     /// Where it is, by number.
     pub zone: Option<u32>,
+    /// The part that it is of, by number, from 1.
+    pub part: Option<usize>,
     /// Requests in use at once.
     pub connections_max: Option<u32>,
 }
@@ -291,6 +296,7 @@ impl Scenario {
             priority: 0,
             backup: false,
             zone: None,
+            part: None,
             connections_max: None,
         };
         Self {
@@ -325,6 +331,7 @@ impl Scenario {
             backoff: None,
             hedge: None,
             affinity: None,
+            parts: 0,
             agents: None,
             connect_timeout: Duration::from_secs(1),
             first_byte_timeout: Duration::from_secs(3),
@@ -372,9 +379,14 @@ impl Scenario {
         if self.own_zone {
             text.push_str("zone: z0\n");
         }
-        text.push_str(
-            "listeners: { web: { bind: '127.0.0.1:8080', pool: site } }\npools:\n  site:\n",
-        );
+        text.push_str("listeners: { web: { bind: '127.0.0.1:8080', routes: [");
+        for part in 1..=self.parts {
+            let _ = write!(
+                text,
+                " {{ match: {{ path: /p{part} }}, pool: {{ name: site, labels: {{ part: p{part} }} }} }},"
+            );
+        }
+        text.push_str(" { pool: site } ] } }\npools:\n  site:\n");
         let mut line = |key: &str, value: &str| {
             let _ = writeln!(text, "    {key}: {value}");
         };
@@ -525,6 +537,9 @@ impl Scenario {
             }
             if let Some(zone) = plan.zone {
                 let _ = write!(text, ", zone: z{zone}");
+            }
+            if let Some(part) = plan.part {
+                let _ = write!(text, ", labels: {{ part: p{part} }}");
             }
             if let Some(max) = plan.connections_max {
                 let _ = write!(text, ", max_connections: {max}");

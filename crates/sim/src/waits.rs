@@ -120,7 +120,9 @@ impl Engine<'_> {
         self.judge
             .handle_enter(now, id, request, moment, (only, wait));
         let wait = self.decisions.waits_for(wait);
-        let state = self.workers[request.worker].pool.state.clone();
+        let state = self.workers[request.worker].pools[request.part]
+            .state
+            .clone();
         let view = || Members(state.view());
         let (gate, tried) = (&state.gate, &request.tried);
         let affinity = self.clients.as_ref().map(|it| &it.affinity);

@@ -1,8 +1,10 @@
 //! What each worker has for itself: its half of the pool and its idle connections.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use control::live::PoolState;
 use control::pick::LocalPool;
 use control::world::World;
 
@@ -14,7 +16,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// One worker.
 pub(crate) struct Worker {
     pub(crate) number: usize,
-    pub(crate) pool: LocalPool,
+    /// The whole pool, then its parts.
+    pub(crate) pools: Vec<LocalPool>,
     idle: BTreeMap<u32, Vec<Idle>>,
 }
 
@@ -26,19 +29,17 @@ struct Idle {
 }
 
 impl Worker {
-    pub(crate) fn new(number: usize, world: &World, seed: u64) -> Option<Self> {
-        Some(Self {
+    pub(crate) fn new(number: usize, world: &World, seed: u64) -> Self {
+        Self {
             number,
-            pool: LocalPool::new(world.pools.first()?, seed),
+            pools: pools(world, seed),
             idle: BTreeMap::new(),
-        })
+        }
     }
 
     /// Takes up another world; connections stay.
     pub(crate) fn take_world(&mut self, world: &World, seed: u64) {
-        if let Some(pool) = world.pools.first() {
-            self.pool = LocalPool::new(pool, seed);
-        }
+        self.pools = pools(world, seed);
     }
 
     /// An idle connection to a member: the life of the server that it was made in. `seen_dead`: the life whose end
@@ -69,4 +70,16 @@ impl Worker {
         let kept = self.idle.entry(member).or_default();
         kept.push(Idle { since: now, lives });
     }
+}
+
+/// The pool of a world, and its parts.
+pub(crate) fn states(world: &World) -> impl Iterator<Item = &Arc<PoolState>> {
+    let parts = world.subsets.first().into_iter().flatten();
+    world.pools.first().into_iter().chain(parts)
+}
+
+fn pools(world: &World, seed: u64) -> Vec<LocalPool> {
+    let states = states(world).zip(0..);
+    let pools = states.map(|(state, part)| LocalPool::new(state, seed.wrapping_add(part)));
+    pools.collect()
 }

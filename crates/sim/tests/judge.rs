@@ -63,6 +63,36 @@ impl Decisions for PicksAny {
     }
 }
 
+/// The first server of the whole pool, whichever part of it is wanted.
+struct Strays(Option<Arc<Member>>);
+
+impl Decisions for Strays {
+    fn pick(
+        &mut self,
+        pool: &mut LocalPool,
+        key: Option<u64>,
+        tried: &mut Vec<u32>,
+        now: Duration,
+    ) -> Result<Claim, Reason> {
+        pool.refresh();
+        let known = || pool.view.members.first().cloned();
+        match self.0.get_or_insert(known().ok_or(Reason::NoUsableServer)?) {
+            member if pool.state.labels.is_some() => Ok(Claim::Forced(member.clone())),
+            _ => pool.pick(key, tried, now).map(Claim::Lease),
+        }
+    }
+}
+
+#[test]
+fn picks_of_a_server_of_another_part() {
+    let mut story = Scenario::quiet(4);
+    story.parts = 2;
+    for (server, plan) in story.servers.iter_mut().enumerate() {
+        plan.part = Some(1 + server % 2);
+    }
+    check(&story, &mut Strays(None), Rule::Fit);
+}
+
 #[test]
 fn picks_of_a_drained_server() {
     let story = Scenario::quiet(3).at(5_000, Step::Drain(0, Duration::from_secs(2)));

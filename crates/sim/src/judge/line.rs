@@ -10,6 +10,8 @@ const SLACK: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 struct Waiter {
     request: usize,
+    /// The part of the pool that it wants.
+    part: usize,
     priority: u8,
     /// When it came, among all that bears on the order.
     moment: u64,
@@ -22,9 +24,10 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// Whether a slot of this server is for it. `wanted`: whether it is for anybody who is not bound to it.
-    fn meets(&self, member: u32, wanted: bool) -> bool {
-        self.only.map_or(wanted, |only| only == member) && !self.tried.contains(&member)
+    /// Whether a slot of this server is for it. `serves`: whether it is for whoever wants a part and is not bound to it.
+    fn meets(&self, member: u32, serves: impl Fn(usize) -> bool) -> bool {
+        let wanted = || serves(self.part);
+        self.only.map_or_else(wanted, |only| only == member) && !self.tried.contains(&member)
     }
 }
 
@@ -54,13 +57,14 @@ impl Line {
         &mut self,
         now: Duration,
         request: usize,
-        priority: u8,
+        (part, priority): (usize, u8),
         tried: &[u32],
         moment: u64,
         (only, wait): (Option<u32>, Duration),
     ) {
         self.waiting.push(Waiter {
             request,
+            part,
             priority,
             moment,
             since: now,
@@ -135,14 +139,14 @@ impl Line {
     pub(super) fn overtaken(
         &self,
         request: usize,
-        priority: u8,
-        came: u64,
+        (priority, came): (u8, u64),
         moment: u64,
-        (member, wanted): (u32, bool),
+        member: u32,
+        serves: impl Fn(usize) -> bool,
     ) -> Option<String> {
         let before = self.waiting.iter().find(|it| {
             let first = it.priority > priority || it.priority == priority && it.moment < came;
-            it.request != request && first && it.moment < moment && it.meets(member, wanted)
+            it.request != request && first && it.moment < moment && it.meets(member, &serves)
         })?;
         Some(format!(
             "request {request} of priority {priority} before {} of {}",
@@ -151,8 +155,8 @@ impl Line {
     }
 
     /// One that waits and could have a slot of this server.
-    pub(super) fn wants(&self, member: u32, wanted: bool) -> Option<usize> {
-        let waiter = self.waiting.iter().find(|it| it.meets(member, wanted))?;
+    pub(super) fn wants(&self, member: u32, serves: impl Fn(usize) -> bool) -> Option<usize> {
+        let waiter = self.waiting.iter().find(|it| it.meets(member, &serves))?;
         Some(waiter.request)
     }
 

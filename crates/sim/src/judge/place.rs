@@ -196,5 +196,5 @@ fn kept(all: &[&Seat], near: f64, far: f64, overprovision: f64) -> f64 {
     let whole: f64 = all.iter().map(|it| it.weight).sum();
     let bears = near / whole * zones.len() as f64 * overprovision;
     let kept = bears.max(near / (near + far));
-    ((kept * 10_000.0 + 1e-6).floor() / 10_000.0).clamp(0.0001, 1.0)
+    ((kept * 10_000.0 + 0.02).floor() / 10_000.0).clamp(0.0001, 1.0)
 }

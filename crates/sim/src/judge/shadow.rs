@@ -26,6 +26,16 @@ const CLOSED_MAX: Duration = Duration::from_secs(5);
 /// How far off a published part of the traffic may be.
 const TRAFFIC_SLACK: f64 = 0.002;
 
+/// Of the pool, or of a part of it.
+#[derive(Default)]
+struct Part {
+    /// What each server is due, while nothing has changed.
+    due: Option<BTreeMap<u32, f64>>,
+    usable: BTreeSet<u32>,
+    /// Times that a server entered or left service, as published.
+    flips: BTreeMap<u32, u64>,
+}
+
 /// Every member that there ever was.
 pub(super) struct Shadow {
     check: Option<Check>,
@@ -38,11 +48,8 @@ pub(super) struct Shadow {
     members: Members,
     /// Weights of the file, and operators' words until it changes.
     configured: BTreeMap<usize, u32>,
-    /// What each server is due, while nothing has changed.
-    due: Option<BTreeMap<u32, f64>>,
-    usable: BTreeSet<u32>,
-    /// Times that a server entered or left service, as published.
-    flips: BTreeMap<u32, u64>,
+    /// The whole pool, then its parts.
+    parts: Vec<Part>,
     happened: u64,
     noisy: bool,
     /// Whether probes fail by chance, since servers need a good part of their time.
@@ -74,9 +81,7 @@ impl Shadow {
             longest_drain: Duration::ZERO,
             members: Members::default(),
             configured: scenario.first_servers().into_iter().collect(),
-            due: None,
-            usable: BTreeSet::new(),
-            flips: BTreeMap::new(),
+            parts: (0..=scenario.parts).map(|_| Part::default()).collect(),
             happened: 0,
             noisy: false,
             wavers: scenario
@@ -104,7 +109,7 @@ impl Shadow {
             None => Verdict::Healthy,
         };
         let fresh = !self.served;
-        self.due = None;
+        self.forget_due();
         self.members.add(member.id, || {
             let mut known = Known::new(server, member, plan, weight, verdict, now);
             known.fresh = fresh;
@@ -115,7 +120,7 @@ impl Shadow {
     /// A config with these servers: the others are gone, and a weight that the file changes ends an operator's.
     pub(super) fn reload(&mut self, now: Duration, servers: &[(usize, u32)]) {
         self.happened += 1;
-        self.due = None;
+        self.forget_due();
         let before = std::mem::take(&mut self.configured);
         self.configured = servers.iter().copied().collect();
         for known in self.members.values_mut().filter(|it| !it.gone) {
@@ -137,7 +142,7 @@ impl Shadow {
 
     pub(super) fn set_state(&mut self, now: Duration, server: usize, state: State) {
         self.happened += 1;
-        self.due = None;
+        self.forget_due();
         if let Some(known) = self.of(server) {
             known.take_operator(state);
             if state == State::Ready {
@@ -150,7 +155,7 @@ impl Shadow {
 
     pub(super) fn set_weight(&mut self, now: Duration, server: usize, weight: u32) {
         self.happened += 1;
-        self.due = None;
+        self.forget_due();
         if let Some(known) = self.of(server) {
             known.weight = weight;
             known.changed = now;
@@ -217,7 +222,7 @@ impl Shadow {
             _ => false,
         };
         if changed {
-            self.due = None;
+            self.forget_due();
         }
         Ok(changed)
     }
@@ -313,7 +318,7 @@ impl Shadow {
         }
         if let Some(known) = self.members.get_mut(member) {
             known.eject(&plan, refused, answers, now);
-            self.due = None;
+            self.forget_due();
         }
         true
     }
@@ -431,7 +436,7 @@ impl Shadow {
                 // Nothing is held against it.
                 known.forgive(now);
             }
-            self.due = None;
+            self.forget_due();
         }
     }
 
@@ -462,23 +467,34 @@ impl Shadow {
         })
     }
 
-    /// What each server is due.
-    fn due(&mut self) -> &BTreeMap<u32, f64> {
+    fn forget_due(&mut self) {
+        for part in &mut self.parts {
+            part.due = None;
+        }
+    }
+
+    /// What each server is due of those who want this part; 0: of those who want any.
+    fn due(&mut self, part: usize) -> &BTreeMap<u32, f64> {
         let Self {
-            due,
+            parts,
             members,
             rules,
             ..
         } = self;
-        due.get_or_insert_with(|| {
+        if part >= parts.len() {
+            parts.resize_with(part + 1, Part::default);
+        }
+        parts[part].due.get_or_insert_with(|| {
             let there = members.iter().filter(|(_, it)| !it.gone);
-            let seats: Vec<_> = there.map(|(id, it)| it.seat(id)).collect();
+            let chosen = there.filter(|(_, it)| part == 0 || it.plan.part == Some(part));
+            let seats: Vec<_> = chosen.map(|(id, it)| it.seat(id)).collect();
             place::due(&seats, *rules)
         })
     }
 
     pub(super) fn judge_pick(
         &mut self,
+        part: usize,
         member: u32,
         now: Duration,
         grace: Duration,
@@ -488,7 +504,7 @@ impl Shadow {
         };
         let rule = if !known.is_open() {
             Rule::Open
-        } else if self.is_stable(now, grace) && !self.due().contains_key(&member) {
+        } else if self.is_stable(now, grace) && !self.due(part).contains_key(&member) {
             Rule::Fit
         } else {
             return Ok(());
@@ -502,12 +518,18 @@ impl Shadow {
     }
 
     /// Servers that would serve and that these tries have not been to; none while it is not clear who would.
-    pub(super) fn left(&mut self, past: &[Tried], now: Duration, grace: Duration) -> Vec<u32> {
+    pub(super) fn left(
+        &mut self,
+        part: usize,
+        past: &[Tried],
+        now: Duration,
+        grace: Duration,
+    ) -> Vec<u32> {
         if !self.is_stable(now, grace) {
             return Vec::new();
         }
         let tried = |id: u32| past.iter().any(|it| it.member == id && !it.may_be_stale());
-        let due = self.due().keys().copied();
+        let due = self.due(part).keys().copied();
         due.filter(|id| !tried(*id)).collect()
     }
 
@@ -524,7 +546,11 @@ impl Shadow {
     }
 
     /// Compares what is published with what is known.
-    pub(super) fn judge_view(&mut self, view: &PoolView) -> Result<(), (Rule, String)> {
+    pub(super) fn judge_view(
+        &mut self,
+        part: usize,
+        view: &PoolView,
+    ) -> Result<(), (Rule, String)> {
         let wrong = |what| Err((Rule::Current, what));
         for standing in &view.standings {
             let Some(known) = self.members.get(standing.member.id) else {
@@ -549,7 +575,7 @@ impl Shadow {
             .map(|it| (it.member.id, it.traffic))
             .filter(|(_, traffic)| *traffic > 0.0)
             .collect();
-        let due = self.due().clone();
+        let due = self.due(part).clone();
         let off = |id: &u32| {
             let of = |parts: &BTreeMap<u32, f64>| parts.get(id).copied().unwrap_or(0.0);
             (of(&due) - of(&traffic)).abs() > TRAFFIC_SLACK
@@ -578,14 +604,17 @@ impl Shadow {
     pub(super) fn see_view(
         &mut self,
         now: Duration,
+        part: usize,
         view: &PoolView,
     ) -> Result<(), (Rule, String)> {
-        self.due = None;
-        let usable = published(view);
-        for id in usable.symmetric_difference(&self.usable) {
-            *self.flips.entry(*id).or_default() += 1;
+        self.forget_due();
+        if let Some(part) = self.parts.get_mut(part) {
+            let usable = published(view);
+            for id in usable.symmetric_difference(&part.usable) {
+                *part.flips.entry(*id).or_default() += 1;
+            }
+            part.usable = usable;
         }
-        self.usable = usable;
         let mut found = Ok(());
         for standing in &view.standings {
             let seen = self
@@ -716,7 +745,7 @@ impl Shadow {
         let ejections = self.members.iter().map(|(_, it)| u64::from(it.ejections));
         let happened = self.happened + self.members.len() as u64;
         let allowed = 2 + FLIPS_EACH * happened + 2 * ejections.sum::<u64>();
-        for (id, flips) in &self.flips {
+        for (id, flips) in self.parts.iter().flat_map(|it| &it.flips) {
             if *flips > allowed {
                 let name = self.name(*id);
                 return Err(format!(

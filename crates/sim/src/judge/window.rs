@@ -20,6 +20,8 @@ pub(super) struct Window {
     balance: &'static str,
     /// Whether servers may be full.
     limited: bool,
+    /// Whether servers have load from elsewhere.
+    shared: bool,
     total: u64,
     picks: BTreeMap<u32, u64>,
     /// No server has a fault.
@@ -38,10 +40,11 @@ pub(super) struct Found {
 }
 
 impl Window {
-    pub(super) fn new(balance: &'static str, limited: bool) -> Self {
+    pub(super) fn new(balance: &'static str, limited: bool, shared: bool) -> Self {
         Self {
             balance,
             limited,
+            shared,
             total: 0,
             picks: BTreeMap::new(),
             well: true,
@@ -127,7 +130,8 @@ impl Window {
         match self.balance {
             // A server without a free slot is passed over.
             "round_robin" | "random" => calm || !self.limited,
-            "least_connections" | "power_of_two" | "ip_hash" | "consistent_hash" | "maglev" => calm,
+            "ip_hash" | "consistent_hash" | "maglev" => calm,
+            "least_connections" | "power_of_two" => calm && !self.shared,
             // Who answers faster may get all.
             _ => false,
         }
@@ -142,7 +146,7 @@ impl Window {
             // Parts of weights make long periods, whose turns are spread, but not written out.
             "round_robin" => Some(6.0),
             "random" => Some(chance),
-            "power_of_two" if alike => Some(chance + due * 0.05),
+            "power_of_two" if alike && !self.shared => Some(chance + due * 0.05),
             // Keys are at random here; a server's part of the ring is off by less than 22 % nearly always.
             "ip_hash" | "consistent_hash" | "maglev" => Some(chance + due * 0.3),
             _ => None,

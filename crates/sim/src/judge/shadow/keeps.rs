@@ -42,7 +42,7 @@ impl Shadow {
         if state == State::Disabled {
             return Some(false);
         }
-        if self.due().contains_key(&id) {
+        if self.due(0).contains_key(&id) {
             return Some(true);
         }
         match (state, drain) {
