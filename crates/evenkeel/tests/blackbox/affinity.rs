@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use testkit::{Evenkeel, Origin, Raw, Response, missing, reply, wait_until};
 
 use crate::http2_support::{DATA, Frames, GET};
-use crate::life_support::{SOON, ask, connect, metric, reload, server, start, web};
+use crate::life_support::{SOON, ask, assert_metric, connect, metric, reload, server, start, web};
 
 /// Servers that answer with their own name and what they got of `Cookie`.
 pub(crate) fn origins<const N: usize>(names: [&'static str; N]) -> [Origin; N] {
@@ -91,8 +91,15 @@ impl Browser {
 
 /// So many requests of what came of their bonds.
 pub(crate) fn bindings(evenkeel: &Evenkeel, what: &str) -> f64 {
-    let series = format!("evenkeel_affinity_requests_total{{pool=\"site\",binding=\"{what}\"}}");
-    metric(evenkeel, &series)
+    metric(evenkeel, &series(what))
+}
+
+fn assert_bindings(evenkeel: &Evenkeel, what: &str, count: f64) {
+    assert_metric(evenkeel, &series(what), count);
+}
+
+fn series(binding: &str) -> String {
+    format!("evenkeel_affinity_requests_total{{pool=\"site\",binding=\"{binding}\"}}")
 }
 
 #[test]
@@ -140,10 +147,8 @@ fn a_cookie_keeps_a_client_at_its_server() {
             );
         }
     }
-    assert_eq!(
-        (bindings(&evenkeel, "new"), bindings(&evenkeel, "kept")),
-        (6.0, 30.0)
-    );
+    assert_bindings(&evenkeel, "new", 6.0);
+    assert_bindings(&evenkeel, "kept", 30.0);
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -193,9 +198,9 @@ fn what_names_no_server_is_replaced_and_of_two_the_first_that_does_counts() {
             _ => assert_eq!(set, [format!("S={server}; Path=/; HttpOnly; SameSite=Lax")]),
         }
     }
-    assert_eq!(bindings(&evenkeel, "foreign"), 5.0);
-    assert_eq!(bindings(&evenkeel, "new"), 1.0);
-    assert_eq!(bindings(&evenkeel, "kept"), 4.0);
+    assert_bindings(&evenkeel, "foreign", 5.0);
+    assert_bindings(&evenkeel, "new", 1.0);
+    assert_bindings(&evenkeel, "kept", 4.0);
 }
 
 #[test]
@@ -221,7 +226,7 @@ fn streams_of_one_connection_are_bound_each_by_its_own_cookie() {
     }
     let servers: Vec<_> = bodies.into_values().collect();
     assert_eq!(servers, names.map(|name| format!("{name} theme=dark")));
-    assert_eq!(bindings(&evenkeel, "kept"), names.len() as f64);
+    assert_bindings(&evenkeel, "kept", names.len() as f64);
 }
 
 #[test]
@@ -324,7 +329,7 @@ fn required_refuses_where_preferred_moves() {
         if expected == 200 {
             let other = answer.text();
             assert!(!other.starts_with(&home) && answer.header("set-cookie").is_some());
-            assert_eq!(bindings(&evenkeel, "moved"), 1.0);
+            assert_bindings(&evenkeel, "moved", 1.0);
             ask(&evenkeel, &["server", "enable", "site", &home]);
             assert_eq!(
                 browser.get("/").text(),
@@ -337,7 +342,7 @@ fn required_refuses_where_preferred_moves() {
                 Some("affinity_server_unavailable")
             );
             assert_eq!(answer.header("set-cookie"), None);
-            assert_eq!(bindings(&evenkeel, "refused"), 1.0);
+            assert_bindings(&evenkeel, "refused", 1.0);
             ask(&evenkeel, &["server", "enable", "site", &home]);
             assert_eq!(browser.server("/"), home);
         }
@@ -374,7 +379,7 @@ fn a_dead_server_moves_its_clients_and_a_failed_answer_does_not() {
     assert_eq!(browser.server("/bad"), good.0, "another one answers");
     assert_eq!(browser.jar, ["SERVERID=flaky"], "the bond stays");
     assert_eq!(browser.server("/"), "flaky");
-    assert_eq!(bindings(&evenkeel, "strayed"), 1.0);
+    assert_bindings(&evenkeel, "strayed", 1.0);
 }
 
 #[test]
@@ -738,5 +743,5 @@ fn a_full_server_is_waited_for_while_others_serve_others() {
         assert_eq!(first.join().expect("it ended"), "slow");
         assert_eq!(second.join().expect("it ended"), "slow");
     });
-    assert_eq!(bindings(&evenkeel, "kept"), 2.0);
+    assert_bindings(&evenkeel, "kept", 2.0);
 }

@@ -11,7 +11,7 @@ use testkit::http2::{END_STREAM, Frame, kind};
 use testkit::{Evenkeel, Origin, wait_until};
 
 use crate::life_support::{
-    SOON, admin_get, ask, connect, list, metric, reload, site, start, wait_all, web,
+    SOON, admin_get, ask, assert_metric, connect, list, metric, reload, site, start, wait_all, web,
 };
 use crate::upgrade::upgrade;
 
@@ -161,7 +161,7 @@ fn sessions_stay_where_they_began() {
         (count("learnt"), count("moved"), count("evicted")),
         (30.0, 0.0, 0.0)
     );
-    assert_eq!(metric(&evenkeel, "evenkeel_affinity_entries{"), 30.0);
+    assert_metric(&evenkeel, "evenkeel_affinity_entries{", 30.0);
     // A session that nobody here has given is anybody's.
     let mut stranger = Browser {
         session: Some("9999-z".to_owned()),
@@ -235,12 +235,10 @@ fn bindings_go_on_in_the_next_process() {
             .wait_log_after(mark, "the process before this one has drained", SOON)
             .expect("a line");
     }
-    assert_eq!(
-        metric(
-            &evenkeel,
-            "evenkeel_affinity_learnt_total{pool=\"site\",event=\"learnt\""
-        ),
-        30.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_affinity_learnt_total{pool=\"site\",event=\"learnt\"",
+        30.0,
     );
 }
 
@@ -252,7 +250,7 @@ fn what_is_unused_for_long_enough_is_forgotten() {
     assert!(entries(&evenkeel) > 0);
     wait_until("all are forgotten", SOON, || entries(&evenkeel) == 0).expect("forgotten");
     let expired = "evenkeel_affinity_learnt_total{pool=\"site\",event=\"expired\"";
-    assert_eq!(metric(&evenkeel, expired), 6.0);
+    assert_metric(&evenkeel, expired, 6.0);
 }
 
 #[test]
@@ -262,7 +260,7 @@ fn a_full_table_forgets_the_oldest_and_serves_the_newest() {
     let mut all = visitors(&evenkeel, 60);
     assert_eq!(entries(&evenkeel), 10);
     let evicted = "evenkeel_affinity_learnt_total{pool=\"site\",event=\"evicted\"";
-    assert_eq!(metric(&evenkeel, evicted), 50.0);
+    assert_metric(&evenkeel, evicted, 50.0);
     assert_known(&evenkeel, all.split_at_mut(59).1);
 }
 

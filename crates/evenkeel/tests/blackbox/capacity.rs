@@ -9,7 +9,7 @@ use serde_json::Value;
 use testkit::{Evenkeel, Origin, Raw, reply, wait_until};
 
 use crate::life_support::{
-    SOON, admin_get, ask, connect, metric, reload, server, site, start, web,
+    SOON, admin_get, ask, assert_metric, connect, metric, reload, server, site, start, web,
 };
 
 /// Holds every request until it is told to let go.
@@ -102,10 +102,11 @@ fn what_the_rest_would_not_bear_is_told_and_refused_without_force() {
         (&"y".into(), &2.into())
     );
     assert!(seen["load"].as_f64() > Some(0.0), "{seen}");
-    assert_eq!(metric(&evenkeel, "evenkeel_pool_room{pool=\"site\"}"), 6.0);
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_pool_capacity_alarm{pool=\"site\"}"),
-        1.0
+    assert_metric(&evenkeel, "evenkeel_pool_room{pool=\"site\"}", 6.0);
+    assert_metric(
+        &evenkeel,
+        "evenkeel_pool_capacity_alarm{pool=\"site\"}",
+        1.0,
     );
     let ratio = |without: &str| {
         let series = format!("evenkeel_pool_load_ratio{{pool=\"site\",without=\"{without}\"}}");

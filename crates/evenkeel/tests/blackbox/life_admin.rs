@@ -4,7 +4,8 @@ use serde_json::Value;
 use testkit::{Evenkeel, Origin, Raw, Response, reply};
 
 use crate::life_support::{
-    admin_get, assert_no_total_fell, connect, metric, site, start, totals, wait_all, web,
+    admin_get, assert_metric, assert_no_total_fell, connect, metric, site, start, totals, wait_all,
+    web,
 };
 
 fn origin() -> Origin {
@@ -198,14 +199,16 @@ fn numbers_follow_the_traffic() {
         "{}",
         admin_get(&evenkeel, "/metrics")
     );
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_server_requests_total{pool=\"site\""),
-        10.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_server_requests_total{pool=\"site\"",
+        10.0,
     );
-    assert_eq!(metric(&evenkeel, "evenkeel_request_seconds_count{"), 10.0);
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_listener_connections{listener=\"web\"}"),
-        1.0
+    assert_metric(&evenkeel, "evenkeel_request_seconds_count{", 10.0);
+    assert_metric(
+        &evenkeel,
+        "evenkeel_listener_connections{listener=\"web\"}",
+        1.0,
     );
     assert_no_total_fell(&evenkeel, &before);
     drop(client);

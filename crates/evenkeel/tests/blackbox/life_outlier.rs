@@ -8,7 +8,8 @@ use std::time::Duration;
 use testkit::{Evenkeel, Load, Origin, reply, wait_until};
 
 use crate::life_support::{
-    SOON, connect, metric, picks, reload, server, site, start, wait_all, wait_health, web,
+    SOON, assert_metric, connect, metric, picks, reload, server, site, start, wait_all,
+    wait_health, web,
 };
 
 /// What a server does with a request; probes (`/health`) it always answers well.
@@ -230,7 +231,7 @@ fn below_the_panic_threshold_those_that_fail_their_checks_serve_too() {
         .wait_log_after(mark, "those that still answer", SOON)
         .expect("the log says so");
     let panic = "evenkeel_pool_panic{pool=\"site\"}";
-    assert_eq!(metric(&evenkeel, panic), 1.0);
+    assert_metric(&evenkeel, panic, 1.0);
     wait_all(&evenkeel, &addresses[1..], "unhealthy");
     let counted = || addresses.map(|address| picks(&evenkeel, address));
     let before = counted();

@@ -151,6 +151,16 @@ pub(crate) fn metric(evenkeel: &Evenkeel, start: &str) -> f64 {
         .sum()
 }
 
+/// That sum comes to `value`: what an answer counts is counted when its last byte is on its way.
+pub(crate) fn assert_metric(evenkeel: &Evenkeel, start: &str, value: f64) {
+    let mut found = f64::NAN;
+    let reached = wait_until(start, SOON, || {
+        found = metric(evenkeel, start);
+        found == value
+    });
+    assert!(reached.is_ok(), "{start}: {found}, not {value}");
+}
+
 /// The same for several.
 pub(crate) fn wait_all(evenkeel: &Evenkeel, addresses: &[SocketAddr], health: &str) {
     for address in addresses {

@@ -6,7 +6,9 @@ use std::sync::Barrier;
 
 use testkit::{Evenkeel, Origin, Raw, reply, wait_until};
 
-use crate::life_support::{SOON, admin_get, connect, metric, site, start, wait_all, web};
+use crate::life_support::{
+    SOON, admin_get, assert_metric, connect, metric, site, start, wait_all, web,
+};
 
 const CONNECTIONS: usize = 64;
 
@@ -61,10 +63,11 @@ fn long_lived_http_connections_spread_evenly() {
     for client in &mut clients {
         assert_eq!(client.get("/").expect("an answer").status, 200);
     }
-    assert_eq!(metric(&evenkeel, "evenkeel_worker_handed_total{"), handed);
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_listener_accepted_total{"),
-        CONNECTIONS as f64
+    assert_metric(&evenkeel, "evenkeel_worker_handed_total{", handed);
+    assert_metric(
+        &evenkeel,
+        "evenkeel_listener_accepted_total{",
+        CONNECTIONS as f64,
     );
     drop(clients);
     wait_until("all have ended", SOON, || {

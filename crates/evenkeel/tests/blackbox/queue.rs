@@ -9,7 +9,8 @@ use std::time::Duration;
 use testkit::{Evenkeel, Load, Origin, Raw, reply, wait_until};
 
 use crate::life_support::{
-    SOON, admin_get, ask, connect, metric, reload, server, site, start, wait_all, web,
+    SOON, admin_get, ask, assert_metric, connect, metric, reload, server, site, start, wait_all,
+    web,
 };
 
 /// A server that answers one request for each `go`, and counts those that it holds.
@@ -136,18 +137,16 @@ fn a_burst_is_answered_in_order_within_the_limit() {
     let expected: Vec<_> = (0..50).map(|number| format!("/{number}")).collect();
     assert_eq!(held.targets(), expected);
     assert_eq!(held.most.load(SeqCst), 1);
-    assert_eq!(
-        metric(
-            &evenkeel,
-            "evenkeel_queue_waits_total{pool=\"site\",end=\"served\"}"
-        ),
-        49.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_queue_waits_total{pool=\"site\",end=\"served\"}",
+        49.0,
     );
-    assert_eq!(metric(&evenkeel, "evenkeel_queue_seconds_count{"), 49.0);
+    assert_metric(&evenkeel, "evenkeel_queue_seconds_count{", 49.0);
     // Nobody waits any more: the way in is free again.
     held.go(1);
     assert_eq!(assert_served(&mut send(&evenkeel, "/after")), "/after");
-    assert_eq!(metric(&evenkeel, "evenkeel_queue_waits_total{"), 49.0);
+    assert_metric(&evenkeel, "evenkeel_queue_waits_total{", 49.0);
 }
 
 #[test]
@@ -183,12 +182,10 @@ fn a_wait_has_an_end_and_the_log_says_how_long_it_was() {
     let mut clients = line_up(&evenkeel, &held, 1);
     assert_refused(&mut clients[1], "queue_timeout");
     wait_waiting(&evenkeel, 0);
-    assert_eq!(
-        metric(
-            &evenkeel,
-            "evenkeel_queue_waits_total{pool=\"site\",end=\"timeout\"}"
-        ),
-        1.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_queue_waits_total{pool=\"site\",end=\"timeout\"}",
+        1.0,
     );
     held.go(1);
     assert_served(&mut clients[0]);
@@ -234,12 +231,10 @@ fn who_leaves_while_it_waits_takes_nothing() {
         .iter_mut()
         .for_each(|client| drop(assert_served(client)));
     assert_eq!(held.targets(), ["/0", "/3"]);
-    assert_eq!(
-        metric(
-            &evenkeel,
-            "evenkeel_queue_waits_total{pool=\"site\",end=\"left\"}"
-        ),
-        2.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_queue_waits_total{pool=\"site\",end=\"left\"}",
+        2.0,
     );
 }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use testkit::{Evenkeel, Origin, Port, Raw, wait_until};
 
-use crate::life_support::{SOON, ask, connect, list, metric, reload, server, start, wait_health};
+use crate::life_support::{
+    SOON, ask, assert_metric, connect, list, metric, reload, server, start, wait_health,
+};
 
 /// One TCP listener, `pg`, in front of the pool `site`.
 fn tcp(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
@@ -298,9 +300,10 @@ fn a_full_listener_pauses_and_goes_on_when_one_leaves() {
         ) > 0.0
     })
     .expect("it pauses");
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_listener_connections{listener=\"pg\"}"),
-        3.0
+    assert_metric(
+        &evenkeel,
+        "evenkeel_listener_connections{listener=\"pg\"}",
+        3.0,
     );
     waits
         .expect_silence(Duration::from_millis(200))

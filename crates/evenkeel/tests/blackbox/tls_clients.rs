@@ -13,7 +13,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use testkit::{Evenkeel, Origin, TempDir, missing, reply};
 
 use crate::command::BINARY;
-use crate::life_support::{metric, reload, web};
+use crate::life_support::{assert_metric, reload, web};
 use crate::tls_support::{Authority, Issued, Wants, config, send, sha256, shake};
 
 /// A listener whose clients may show a certificate of `clients.pem`; `routes` are the lines below `routes:`.
@@ -210,7 +210,7 @@ fn a_route_may_be_for_clients_with_a_certificate_alone() {
     assert_eq!(ask(Some(&known), "/own").status, 200);
     assert_eq!(origin.requests(), 2);
     let series = "evenkeel_errors_total{reason=\"client_certificate\"}";
-    assert_eq!(metric(&evenkeel, series), 1.0);
+    assert_metric(&evenkeel, series, 1.0);
     // Taken away by a reload, for connections that are open already too.
     let mut open = shake(web(&evenkeel), "a.example", &of(&authority, None)).expect("a session");
     reload(&evenkeel, &text(OPTIONAL, "      - pool: site", &origin));

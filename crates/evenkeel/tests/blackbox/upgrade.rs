@@ -9,8 +9,8 @@ use testkit::{Evenkeel, Foreign, Load, Mark, Origin, Signal, missing, reply, wai
 
 use crate::command::BINARY;
 use crate::life_support::{
-    SOON, ask, assert_no_total_fell, connect, metric, nginxes, server, site, start, totals,
-    wait_all, web,
+    SOON, ask, assert_metric, assert_no_total_fell, connect, metric, nginxes, server, site, start,
+    totals, wait_all, web,
 };
 
 /// Waits for the word that another process serves, and gives it: it ends with its value.
@@ -81,10 +81,7 @@ fn five_upgrades_in_a_row_lose_nothing() {
         metric(&evenkeel, "evenkeel_requests_total{") >= report.ok as f64
     })
     .expect("all are counted");
-    assert_eq!(
-        metric(&evenkeel, "evenkeel_requests_total{"),
-        report.ok as f64
-    );
+    assert_metric(&evenkeel, "evenkeel_requests_total{", report.ok as f64);
     println!(
         "{} requests over five upgrades, {} lost",
         report.ok, report.failed
@@ -344,7 +341,7 @@ fn words_weights_and_counts_of_workers_go_with_it() {
         let mark = evenkeel.mark();
         newest.push(upgrade(&mut evenkeel, &[]));
         wait_drained(&mut evenkeel, mark);
-        assert_eq!(metric(&evenkeel, "evenkeel_workers"), count as f64);
+        assert_metric(&evenkeel, "evenkeel_workers", count as f64);
         let drained = server(&evenkeel, "site", &names[0]);
         assert_eq!(drained.get("state"), Some(&"drain".into()), "{drained}");
         let heavy = server(&evenkeel, "site", &names[1]);
