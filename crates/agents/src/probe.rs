@@ -25,7 +25,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::tls::{self, Secure};
 
@@ -93,10 +93,11 @@ async fn attempt(probe: &Probe, secure: &Secure, says: &mut Option<State>) -> Re
             io_cause(&error, probe.check.timeout).into()
         }
     };
+    let began = Instant::now();
     match &probe.endpoint {
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(&**path).await.map_err(failed)?;
-            Ok(look(probe, secure, stream, "localhost", says).await?)
+            Ok(look(probe, secure, stream, "localhost", began, says).await?)
         }
         Endpoint::Ip(address) => {
             let mut address = *address;
@@ -104,7 +105,7 @@ async fn attempt(probe: &Probe, secure: &Secure, says: &mut Option<State>) -> Re
                 address.set_port(port);
             }
             let stream = TcpStream::connect(address).await.map_err(failed)?;
-            Ok(look(probe, secure, stream, &address.to_string(), says).await?)
+            Ok(look(probe, secure, stream, &address.to_string(), began, says).await?)
         }
     }
 }
@@ -115,6 +116,7 @@ async fn look<S>(
     secure: &Secure,
     stream: S,
     authority: &str,
+    began: Instant,
     says: &mut Option<State>,
 ) -> Result<(), Cause>
 where
@@ -127,7 +129,10 @@ where
     };
     let host = probe.host.as_deref();
     let must_h2 = match check.probe {
-        config::Probe::Tcp => false,
+        config::Probe::Tcp => {
+            let left = || check.timeout.saturating_sub(began.elapsed());
+            return tls::agree(secure, tls, host, &probe.endpoint, stream, left).await;
+        }
         config::Probe::Http(_) => check.http == ServerHttp::Http2,
         config::Probe::Grpc(_) => true,
     };

@@ -67,20 +67,7 @@ fn start(authority: &Authority, client: Option<&Issued>, text: &str) -> Evenkeel
 /// A server of TLS 1.3 that believes no certificate of ours: its client hears of it when the handshake is over for that one,
 /// and its request on its way.
 fn distrustful(issued: &Issued) -> Origin {
-    let nobody = CertificateDer::from_pem_slice(Authority::new("nobody").pem.as_bytes());
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(nobody.expect("a certificate"))
-        .expect("one to believe");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("versions")
-        .with_client_cert_verifier(verifier.build().expect("a verifier"))
-        .with_single_cert(vec![issued.der()], key);
-    let config = Arc::new(config.expect("a config"));
+    let config = asking(issued, &Authority::new("nobody"), 2);
     let serve = move |conn: &mut Conn| {
         let mut tls = ServerConnection::new(config.clone())?;
         let shaken = tls.complete_io(&mut conn.stream());
@@ -91,6 +78,40 @@ fn distrustful(issued: &Issued) -> Origin {
         Ok(())
     };
     Origin::start(serve).expect("a server")
+}
+
+/// A server of TLS 1.3 that believes clients of `authority`, gives so many tickets, and says nothing else.
+fn trusting(issued: &Issued, authority: &Authority, tickets: usize) -> Origin {
+    let config = asking(issued, authority, tickets);
+    let serve = move |conn: &mut Conn| {
+        let mut tls = ServerConnection::new(config.clone())?;
+        tls.complete_io(&mut conn.stream())?;
+        conn.read_to_end()?;
+        Ok(())
+    };
+    Origin::start(serve).expect("a server")
+}
+
+/// What a server of TLS 1.3 does that asks clients for a certificate of `authority`.
+fn asking(issued: &Issued, authority: &Authority, tickets: usize) -> Arc<ServerConfig> {
+    let believed = CertificateDer::from_pem_slice(authority.pem.as_bytes());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(believed.expect("a certificate"))
+        .expect("one to believe");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("versions")
+        .with_client_cert_verifier(verifier.build().expect("a verifier"))
+        .with_single_cert(vec![issued.der()], key);
+    let mut config = config.expect("a config");
+    config.send_tls13_tickets = tickets;
+    // For those who offer it.
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
 }
 
 #[test]
@@ -326,6 +347,41 @@ fn probes_speak_tls_too_and_say_what_was_wrong() {
     });
     let (_, cause) = health(&expired);
     assert!(cause.contains("TLS") && cause.contains("xpired"), "{cause}");
+}
+
+#[test]
+fn a_probe_that_asks_for_nothing_hears_of_a_certificate_that_is_refused() {
+    let authority = Authority::new("the authority");
+    let issued = authority.issue(&["127.0.0.1"]);
+    let servers = [
+        distrustful(&issued),
+        trusting(&issued, &authority, 2),
+        trusting(&issued, &authority, 0),
+    ];
+    let addresses = servers.each_ref().map(Origin::address);
+    let client = authority.issue_for_client("evenkeel");
+    // The last of them says nothing, and half of so short a time is enough to tell.
+    let probes = ", health_check: { interval: 200ms, timeout: 400ms, unhealthy_threshold: 1 }";
+    let shows = "{ ca: ca.pem, client: { cert: client.pem, key: client.key } }";
+    for (tls, good) in [(shows, true), ("{ ca: ca.pem }", false)] {
+        let evenkeel = start(&authority, Some(&client), &text(&addresses, tls, probes));
+        let health = |at: &SocketAddr| {
+            let server = server(&evenkeel, "site", &at.to_string());
+            let text = |key: &str| server[key].as_str().unwrap_or_default().to_owned();
+            (text("health"), text("cause"))
+        };
+        let believed = if good { "healthy" } else { "unhealthy" };
+        wait_until("all are judged", SOON, || {
+            let healths = addresses.each_ref().map(|at| health(at).0);
+            healths == ["unhealthy", believed, believed]
+        })
+        .unwrap_or_else(|error| {
+            let servers = admin_get(&evenkeel, "/api/v1/pools/site/servers");
+            panic!("{error}, with {tls}: {servers}")
+        });
+        let (_, cause) = health(&addresses[0]);
+        assert!(cause.starts_with("TLS: received fatal alert"), "{cause}");
+    }
 }
 
 #[test]
