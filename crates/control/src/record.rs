@@ -49,8 +49,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// Servers tried.
     pub tries: u32,
-    /// Tries that came to nothing: the server, and why.
-    pub failed: Vec<(Arc<str>, RetryCause)>,
+    /// Tries that came to nothing.
+    pub failed: Vec<FailedTry>,
     /// How long it waited in its pool's queue.
     pub waited: Duration,
     /// By what its client is bound, and what came of that; `None` where nothing binds.
@@ -61,6 +61,17 @@ pub struct Record {
     pub user_agent: String,
     /// For each server that could not be used, why. Only when the answer was made here.
     pub detail: String,
+}
+
+/// A try that came to nothing.
+#[derive(Debug, Clone)]
+pub struct FailedTry {
+    /// The name of the server.
+    pub server: Arc<str>,
+    /// Why.
+    pub cause: RetryCause,
+    /// The same in words, where it was a handshake.
+    pub detail: Option<Arc<str>>,
 }
 
 impl Record {
@@ -138,10 +149,13 @@ impl Record {
             return;
         }
         line.push_str("\"failed\":[");
-        for (server, cause) in &self.failed {
+        for failed in &self.failed {
             line.push('{');
-            text(line, "server", server);
-            text(line, "cause", cause.name());
+            text(line, "server", &failed.server);
+            text(line, "cause", failed.cause.name());
+            if let Some(detail) = &failed.detail {
+                text(line, "detail", detail);
+            }
             line.pop();
             line.push_str("},");
         }
@@ -283,9 +297,14 @@ mod tests {
 
     #[test]
     fn json_says_which_tries_failed_and_why() {
+        let try_of = |server: &str, cause, detail: Option<&str>| FailedTry {
+            server: server.into(),
+            cause,
+            detail: detail.map(Into::into),
+        };
         let failed = vec![
-            ("a".into(), RetryCause::PerTryTimeout),
-            ("b\"".into(), RetryCause::Status),
+            try_of("a", RetryCause::ServerHandshake, Some("TLS: \"no\"")),
+            try_of("b\"", RetryCause::Status, None),
         ];
         let line = Record {
             failed,
@@ -293,7 +312,7 @@ mod tests {
             ..record()
         }
         .line(LogFormat::Json);
-        let part = r#""status":200,"failed":[{"server":"a","cause":"per_try_timeout"},{"server":"b\"","cause":"status"}],"tries":3,"#;
+        let part = r#""status":200,"failed":[{"server":"a","cause":"server_handshake","detail":"TLS: \"no\""},{"server":"b\"","cause":"status"}],"tries":3,"#;
         assert!(line.contains(part), "{line}");
     }
 

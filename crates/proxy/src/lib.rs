@@ -25,6 +25,7 @@ mod stream;
 mod sys;
 mod tcp;
 mod tls;
+mod unshaken;
 mod upstream;
 mod watch;
 mod worker;

@@ -63,9 +63,9 @@ impl Stream {
         self.session().is_some_and(Session::speaks_http2)
     }
 
-    /// Whether the other side has refused the handshake after it was over for this one.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.session().is_some_and(Session::is_refused)
+    /// Why the other side has refused the handshake after it was over for this one, if it has.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.session().and_then(Session::refusal)
     }
 
     /// Whether it is one stream of an HTTP/2 connection: others share that with it, and its end is not theirs.

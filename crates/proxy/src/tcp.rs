@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use config::{
@@ -13,10 +12,10 @@ use config::{
 use control::affinity::{Bond, End, Share, Tie, source_key};
 use control::decide;
 use control::live::Member;
-use control::metrics::{Overflow, RetryCause};
+use control::metrics::Overflow;
 use control::pick::LocalPool;
 use control::reason::Reason;
-use control::record::Record;
+use control::record::{FailedTry, Record};
 use control::tries::over;
 
 use crate::bounds::Counted;
@@ -77,9 +76,9 @@ struct Tries {
     /// The client was listened to before a server was picked.
     hears: bool,
     /// Those that came to nothing.
-    failed: Vec<(Arc<str>, RetryCause)>,
+    failed: Vec<FailedTry>,
     /// The last of them, until another one is made.
-    again: Option<(Arc<str>, RetryCause)>,
+    again: Option<FailedTry>,
     /// By what the client is bound, and what came of that.
     affinity: Option<(&'static str, End)>,
 }
@@ -274,7 +273,7 @@ async fn connect(
                     asking.settle(None, tries);
                 }
                 count_failed(worker, pool, reason);
-                tries.detail = upstream::explain_unusable(pool, &tried);
+                tries.detail = upstream::explain_unusable(worker, pool, &tried);
                 return Err(reason);
             }
         };
@@ -316,12 +315,12 @@ async fn connect(
         if reason == Reason::ConnectTimeout {
             let Some(left) = timeouts_left.checked_sub(1) else {
                 count_failed(worker, pool, reason);
-                tries.detail = upstream::explain_unusable(pool, &tried);
+                tries.detail = upstream::explain_unusable(worker, pool, &tried);
                 return Err(reason);
             };
             timeouts_left = left;
         }
-        tries.again = cause.map(|cause| (lease.member.name.clone(), cause));
+        tries.again = cause.map(|cause| worker.failed_try(&lease.member, cause));
     }
 }
 
@@ -410,7 +409,7 @@ impl<'a> Asking<'a> {
             && let Some(failed) = tries.again.take()
         {
             let pool = self.pool.borrow();
-            pool.count_retry(self.worker.number, failed.1);
+            pool.count_retry(self.worker.number, failed.cause);
             tries.failed.push(failed);
         }
         picked

@@ -135,8 +135,13 @@ pub(crate) async fn connect(
         // Cold against its size: boxed.
         Some(tls) => match Box::pin(deadline.guard(tls::connect(tls, member, socket))).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(Broken::Certificate)) => return Err(NoConnection::Certificate),
-            Ok(Err(_)) => return Err(NoConnection::Handshake),
+            Ok(Err(broken)) => {
+                worker.unshaken.note(member, &broken.words());
+                return Err(match broken {
+                    Broken::Certificate(_) => NoConnection::Certificate,
+                    _ => NoConnection::Handshake,
+                });
+            }
             Err(net::Elapsed) if member.is_crashed() => {
                 worker.report_refused(member);
                 return Err(NoConnection::Refused);
@@ -144,6 +149,7 @@ pub(crate) async fn connect(
             Err(net::Elapsed) => return Err(NoConnection::TimedOut),
         },
     };
+    worker.unshaken.forget(member);
     worker.cells().opened.increment();
     Ok(ServerStream {
         stream,
@@ -294,7 +300,11 @@ fn is_full(member: &Member) -> bool {
 
 /// Why each server of a pool could not be used, in words: for the log, never for the client. `tried`: members that
 /// were tried.
-pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> String {
+pub(crate) fn explain_unusable(
+    worker: &Worker,
+    pool: &RefCell<LocalPool>,
+    tried: &[u32],
+) -> String {
     let pool = pool.borrow();
     let mut text = String::new();
     if let Some(labels) = &pool.state.labels {
@@ -316,7 +326,8 @@ pub(crate) fn explain_unusable(pool: &RefCell<LocalPool>, tried: &[u32]) -> Stri
         } else if standing.weight == 0 {
             text.push_str("weight 0");
         } else if standing.usable && tried.contains(&standing.member.id) {
-            text.push_str("tried in vain");
+            let words = worker.unshaken.of(standing.member.id);
+            text.push_str(words.as_deref().unwrap_or("tried in vain"));
         } else if standing.usable && is_full(&standing.member) {
             text.push_str("at its limit");
         } else if standing.usable && !standing.note.is_empty() {

@@ -11,10 +11,10 @@ use config::Destination;
 use control::crew::WorkerLoad;
 use control::live::{Member, PoolState};
 use control::message::{Event, Message};
-use control::metrics::WorkerCells;
+use control::metrics::{RetryCause, WorkerCells};
 use control::pick::LocalPool;
 use control::reason::Reason;
-use control::record::Record;
+use control::record::{FailedTry, Record};
 use control::world::{Hub, World};
 
 use crate::buffer::{Buffers, Spares};
@@ -25,6 +25,7 @@ use crate::listener::Listening;
 use crate::net;
 use crate::sys;
 use crate::tls::{self, Tls};
+use crate::unshaken::Unshaken;
 use crate::upstream::Idle;
 
 /// Exchange blocks kept for the next request of any connection: a few connections of HTTP/2 have hundreds at once.
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) idle: Idle,
     /// Connections to servers that speak HTTP/2.
     pub(crate) http2: http2::Connections,
+    pub(crate) unshaken: Unshaken,
     pub(crate) scratch: RefCell<rules::Scratch>,
     pub(crate) listening: RefCell<BTreeMap<Arc<str>, Rc<Listening>>>,
     /// Requests and TCP connections that are being served.
@@ -123,6 +125,7 @@ impl Worker {
             buffers: Buffers::default(),
             idle: Idle::default(),
             http2: http2::Connections::default(),
+            unshaken: Unshaken::default(),
             scratch: RefCell::default(),
             listening: RefCell::default(),
             active: Cell::new(0),
@@ -246,6 +249,19 @@ impl Worker {
             && log.try_send(record).is_err()
         {
             self.cells().log_dropped.increment();
+        }
+    }
+
+    /// What the log says of a try that came to nothing.
+    pub(crate) fn failed_try(&self, member: &Member, cause: RetryCause) -> FailedTry {
+        let is_told = matches!(
+            cause,
+            RetryCause::ServerCertificate | RetryCause::ServerHandshake
+        );
+        FailedTry {
+            server: member.name.clone(),
+            cause,
+            detail: is_told.then(|| self.unshaken.of(member.id)).flatten(),
         }
     }
 

@@ -144,6 +144,59 @@ fn a_request_that_is_on_its_way_when_a_server_refuses_this_ends_certificate_goes
     }
 }
 
+#[test]
+fn the_log_says_in_words_what_was_wrong_with_a_server() {
+    if missing("nginx") {
+        return;
+    }
+    let authority = Authority::new("the authority");
+    let issued = authority.issue(&["127.0.0.1"]);
+    let distrustful = distrustful(&issued);
+    let good = Server::start("good", &issued, "");
+    let named = Server::start("named", &authority.issue(&["elsewhere.example"]), "");
+    let plain = Nginx::start("plain", "").expect("nginx starts");
+    let client = authority.issue_for_client("evenkeel");
+    let shows = "{ ca: ca.pem, client: { cert: client.pem, key: client.key } }";
+    let alone = [
+        (named.address(), "", "TLS: invalid peer certificate: "),
+        (plain.address(), "", "TLS: received corrupt message"),
+        (distrustful.address(), "", "TLS: received fatal alert: "),
+        (
+            distrustful.address(),
+            ", http: 2",
+            "TLS: received fatal alert: ",
+        ),
+        (
+            good.address(),
+            ", http: 2",
+            "TLS: received fatal alert: NoApplicationProtocol",
+        ),
+    ];
+    for (server, http, words) in alone {
+        let text = text(&[server], shows, &format!("{NO_PROBES}{http}"));
+        let mut evenkeel = start(&authority, Some(&client), &text);
+        assert_eq!(refused(&evenkeel).0, 502, "{words}");
+        let expected = format!("\"detail\":\"{server}: {words}");
+        evenkeel.wait_log(&expected, SOON).expect("words");
+    }
+    // Where another server has answered.
+    let servers = [distrustful.address(), good.address()];
+    let more = format!("{NO_PROBES}, balance: round_robin");
+    let text = format!(
+        "access_log: {{ to: stderr }}\n{}",
+        text(&servers, shows, &more)
+    );
+    let mut evenkeel = start(&authority, Some(&client), &text);
+    for _ in 0..2 {
+        seen(&evenkeel);
+    }
+    let tried = format!(
+        "\"failed\":[{{\"server\":\"{}\",\"cause\":\"server_handshake\",\"detail\":\"TLS: received fatal alert: ",
+        distrustful.address()
+    );
+    evenkeel.wait_log(&tried, SOON).expect("words");
+}
+
 const NO_PROBES: &str = ", health_check: off";
 
 fn seen(evenkeel: &Evenkeel) -> String {

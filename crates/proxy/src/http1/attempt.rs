@@ -104,8 +104,16 @@ impl Again {
     }
 
     /// The connection ended before a byte of an answer.
-    pub(super) fn unanswered(reset: bool, server: &ServerStream) -> Self {
-        if server.stream.is_refused() && !server.reused {
+    pub(super) fn unanswered(
+        reset: bool,
+        server: &ServerStream,
+        worker: &Worker,
+        member: &Member,
+    ) -> Self {
+        if !server.reused
+            && let Some(why) = server.stream.refusal()
+        {
+            worker.unshaken.note(member, &why);
             return Self::not_connected(NoConnection::Handshake);
         }
         Self::ended(reset, true, server.reused)
@@ -338,7 +346,14 @@ fn finish(
             {
                 cx.doubt.excuse();
             }
-            return Err(response_fault(fault, seen, is_cut, &server));
+            return Err(response_fault(
+                cx,
+                fault,
+                seen,
+                is_cut,
+                &server,
+                &lease.member,
+            ));
         }
     };
     if cx.is_call {
@@ -590,14 +605,21 @@ async fn both_ways(
     Ok(Some(response.await))
 }
 
-fn response_fault(fault: ResponseFault, seen: &Seen, is_cut: bool, server: &ServerStream) -> Fault {
+fn response_fault(
+    cx: &Cx<'_>,
+    fault: ResponseFault,
+    seen: &Seen,
+    is_cut: bool,
+    server: &ServerStream,
+    member: &Member,
+) -> Fault {
     let fault = match fault {
         ResponseFault::TimedOut if server.is_crashed() => ResponseFault::Ended { reset: true },
         fault => fault,
     };
     let reason = match fault {
         ResponseFault::Ended { reset } if !seen.sent.get() => {
-            return Fault::Retry(Again::unanswered(reset, server));
+            return Fault::Retry(Again::unanswered(reset, server, &cx.conn.worker, member));
         }
         ResponseFault::Http2(fault) => {
             return http2_fault(fault, seen.begun.get(), seen.sent.get(), server);

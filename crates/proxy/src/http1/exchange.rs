@@ -212,7 +212,7 @@ async fn answer_unserved(
     let keep = upload.is_done();
     upload.release(&mut block.client_in);
     let detail = if detail.is_empty() && reason.status() >= 502 {
-        upstream::explain_unusable(pool, &block.tried)
+        upstream::explain_unusable(&conn.worker, pool, &block.tried)
     } else {
         detail
     };

@@ -468,7 +468,12 @@ async fn await_head(
             server_in,
             status,
         }),
-        Ok(Err(HeadFault::Ended { reset })) => Err(Fault::Retry(Again::unanswered(reset, server))),
+        Ok(Err(HeadFault::Ended { reset })) => Err(Fault::Retry(Again::unanswered(
+            reset,
+            server,
+            &cx.conn.worker,
+            &lease.member,
+        ))),
         Ok(Err(HeadFault::Http2(fault, begun))) => {
             Err(attempt::http2_fault(fault, begun, false, server))
         }

@@ -9,7 +9,7 @@ use control::affinity::End;
 use control::live::{Member, PoolState, RouteState};
 use control::metrics::RetryCause;
 use control::reason::Reason;
-use control::record::Record;
+use control::record::{FailedTry, Record};
 use wire::grpc::Code;
 
 use super::grpc;
@@ -35,7 +35,7 @@ pub(super) struct Log {
     reason: Option<Reason>,
     pub(super) tries: u32,
     /// Tries that came to nothing.
-    failed: Vec<(Arc<str>, RetryCause)>,
+    failed: Vec<FailedTry>,
     /// In the pool's queue.
     pub(super) waited: Duration,
     /// By what the client is bound, and what came of that.
@@ -112,7 +112,7 @@ impl Log {
     /// Notes that a try came to nothing, and another one follows or runs beside it.
     pub(super) fn fail(&mut self, member: &Member, cause: RetryCause) {
         if self.worker.logs() {
-            self.failed.push((member.name.clone(), cause));
+            self.failed.push(self.worker.failed_try(member, cause));
         }
     }
 

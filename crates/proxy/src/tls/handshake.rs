@@ -38,17 +38,32 @@ pub(crate) enum Broken {
     TimedOut,
     /// It speaks HTTP without TLS.
     PlainHttp,
-    /// Its certificate is not to be believed.
-    Certificate,
+    /// Its certificate is not to be believed, for this.
+    Certificate(String),
     /// What it said cannot be used.
     Fault(String),
+}
+
+impl Broken {
+    /// What a server came to, in words.
+    pub(crate) fn words(&self) -> String {
+        let what = match self {
+            Self::Silent | Self::Left => "the server closed the connection",
+            Self::TimedOut => "the server was silent",
+            Self::PlainHttp => "the server speaks plain HTTP",
+            Self::Certificate(why) | Self::Fault(why) => why,
+        };
+        format!("TLS: {what}")
+    }
 }
 
 impl From<rustls::Error> for Broken {
     fn from(error: rustls::Error) -> Self {
         use rustls::Error;
         match error {
-            Error::InvalidCertificate(_) | Error::UnsupportedNameType => Self::Certificate,
+            error @ (Error::InvalidCertificate(_) | Error::UnsupportedNameType) => {
+                Self::Certificate(error.to_string())
+            }
             // Rustls says so when a resolver has found none.
             Error::General(why) if why.contains("no server certificate") => {
                 Self::Fault(NO_CERTIFICATE.to_owned())
@@ -64,7 +79,8 @@ pub(crate) async fn connect(
     member: &Member,
     socket: net::Stream,
 ) -> Result<Stream, Broken> {
-    let name = tls.name(member).ok_or(Broken::Certificate)?;
+    let name = tls.name(member);
+    let name = name.ok_or_else(|| Broken::Certificate("the server has no name".to_owned()))?;
     let connection = UnbufferedClientConnection::new(tls.config.clone(), name)?;
     let mut state = State::new(Connection::Client(connection));
     shake(&mut state, &socket, false).await?;
@@ -120,11 +136,7 @@ pub(crate) async fn accept(
         Broken::Left => (Reason::HandshakeFailed, "the client left".to_owned()),
         Broken::TimedOut => (Reason::HandshakeTimeout, String::new()),
         Broken::PlainHttp => (Reason::PlainHttp, String::new()),
-        Broken::Certificate => (
-            Reason::HandshakeFailed,
-            "its certificate is not to be believed".to_owned(),
-        ),
-        Broken::Fault(detail) => (Reason::HandshakeFailed, detail),
+        Broken::Certificate(detail) | Broken::Fault(detail) => (Reason::HandshakeFailed, detail),
     };
     worker.count_error(reason);
     record(worker, listening, peer, began, reason, detail);

@@ -63,8 +63,8 @@ pub(super) struct State {
     owed: usize,
     /// We have said that we have no more to say.
     said_end: bool,
-    /// The other side has ended it by a word that belongs to the handshake.
-    is_refused: bool,
+    /// The other side has ended it by a word that belongs to the handshake: this one.
+    refusal: Option<Box<str>>,
 }
 
 /// Where the state machine stands.
@@ -88,10 +88,14 @@ impl Session {
         self.0.borrow().common().alpn_protocol() == Some(b"h2")
     }
 
-    /// Whether the other side has refused the handshake after it was over for this one: a server of TLS 1.3 hears who its
-    /// client is with the client's last word, and what comes behind that only once it has agreed (RFC 8446 §4.4).
-    pub(crate) fn is_refused(&self) -> bool {
-        self.0.borrow().is_refused
+    /// Why the other side has refused the handshake after it was over for this one, if it has: a server of TLS 1.3 hears
+    /// who its client is with the client's last word, and what comes behind that only once it has agreed (RFC 8446 §4.4).
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.0
+            .borrow()
+            .refusal
+            .as_ref()
+            .map(|why| format!("TLS: {why}"))
     }
 
     /// Whether a read gives something, or an end, without the socket.
@@ -134,7 +138,7 @@ impl State {
             left: Vec::new(),
             owed: 0,
             said_end: false,
-            is_refused: false,
+            refusal: None,
         }
     }
 
@@ -283,7 +287,7 @@ impl State {
             Ok(Pace::Ended) => self.reading = Reading::Ended,
             Ok(_) => {}
             Err(error) => {
-                self.is_refused |= refuses(&error);
+                note_refusal(&mut self.refusal, &error);
                 self.say_fault(socket);
                 // What came before the fault is good.
                 if count == 0 {
@@ -391,7 +395,7 @@ impl State {
             incoming: &mut self.incoming,
             plain: &mut self.plain,
             reading: &mut self.reading,
-            is_refused: &mut self.is_refused,
+            refusal: &mut self.refusal,
         };
         match &mut self.connection {
             Connection::Server(connection) => {
@@ -414,7 +418,7 @@ impl State {
             incoming: &mut self.incoming,
             plain: &mut self.plain,
             reading: &mut self.reading,
-            is_refused: &mut self.is_refused,
+            refusal: &mut self.refusal,
         };
         // Without a session there is nothing to end.
         let _ = match &mut self.connection {
@@ -443,6 +447,13 @@ impl State {
                 self.left = Vec::new();
             }
         });
+    }
+}
+
+/// Keeps what the other side has said if that is a refusal.
+fn note_refusal(refusal: &mut Option<Box<str>>, error: &rustls::Error) {
+    if refusal.is_none() && refuses(error) {
+        *refusal = Some(error.to_string().into());
     }
 }
 
@@ -615,7 +626,7 @@ struct Inbox<'i> {
     incoming: &'i mut Incoming,
     plain: &'i mut Vec<u8>,
     reading: &'i mut Reading,
-    is_refused: &'i mut bool,
+    refusal: &'i mut Option<Box<str>>,
 }
 
 fn write_with<C: Codec>(
@@ -648,7 +659,9 @@ fn write_with<C: Codec>(
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => *inbox.reading = Reading::Ended,
             failed => {
-                *inbox.is_refused |= failed.is_err_and(|error| refuses(&error));
+                if let Err(error) = failed {
+                    note_refusal(inbox.refusal, &error);
+                }
                 *inbox.reading = Reading::Failed;
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

@@ -38,6 +38,9 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const HEAD_BYTES: u32 = 64 * 1024;
 /// Streams that were given up whose late frames are known to be theirs.
 const FORGOTTEN_MAX: usize = 1000;
+/// What the log says of servers that were reached, and speak something else.
+const NO_HTTP2: &str = "TLS: the server speaks no HTTP/2";
+const NO_GREETING: &str = "the server ended the connection before it spoke HTTP/2";
 
 /// Where a connection stands.
 enum State {
@@ -468,6 +471,7 @@ async fn open(
                 return Err(Unopened::Http1(server));
             }
         } else if !chosen {
+            worker.unshaken.note(member, NO_HTTP2);
             return Err(NoConnection::Handshake.into());
         }
     }
@@ -499,7 +503,13 @@ async fn open(
             worker.report_refused(member);
             Err(NoConnection::Refused.into())
         }
-        Ok(None) => Err(NoConnection::Handshake.into()),
+        Ok(None) => {
+            let refusal = carrier.stream().refusal();
+            worker
+                .unshaken
+                .note(member, refusal.as_deref().unwrap_or(NO_GREETING));
+            Err(NoConnection::Handshake.into())
+        }
     }
 }
 
