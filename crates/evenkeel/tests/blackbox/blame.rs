@@ -192,6 +192,48 @@ fn a_server_that_alone_closes_on_requests_is_charged() -> Outcome {
     Ok(())
 }
 
+/// Answers `/whole` whole and anything else in part, and closes on the body, of which it has read nothing: a reset.
+fn answers_early() -> anyhow::Result<Origin> {
+    Origin::start(|conn| {
+        let Some(request) = conn.read_head()? else {
+            return Ok(());
+        };
+        ensure!(conn.comes_within(SOON)?, "the body is there");
+        let length = if request.target == "/whole" { 5 } else { 50 };
+        conn.write(format!(
+            "HTTP/1.1 413 Too Large\r\nContent-Length: {length}\r\nConnection: close\r\n\r\nlarge"
+        ))
+    })
+}
+
+#[test]
+fn a_server_that_closes_on_an_upload_that_it_has_not_read_stays() -> Outcome {
+    let servers = [answers_early()?, answers_early()?];
+    let evenkeel = running(&servers);
+    let post = |target: &str| {
+        let mut request =
+            format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 262144\r\n\r\n");
+        request.push_str(&"x".repeat(256 << 10));
+        let mut client = Raw::connect(web(&evenkeel))?;
+        client.send(request)?;
+        anyhow::Ok(client)
+    };
+    for _ in 0..2 * ROW {
+        let answer = post("/whole")?.response()?;
+        ensure!(
+            (answer.status, &*answer.text()) == (413, "large"),
+            "{answer}"
+        );
+    }
+    for _ in 0..2 * ROW {
+        // What is lost of it the server has thrown away itself.
+        let cut = post("/part")?.response();
+        ensure!(cut.is_err(), "{cut:?}");
+    }
+    wait_ended(&evenkeel, "server_reset", 2 * ROW)?;
+    ensure_not_charged(&evenkeel)
+}
+
 /// Answers a line with a line, and resets who says anything else; with `silent` it resets everybody at once.
 fn speaks_lines(silent: bool) -> anyhow::Result<Origin> {
     Origin::start(move |conn| {

@@ -346,6 +346,11 @@ fn finish(
             {
                 cx.doubt.excuse();
             }
+            let is_reset = matches!(fault, ResponseFault::Broken(Reason::ServerReset));
+            if is_reset && upload.bytes > 0 && !server.stream.is_carried() {
+                // A server that closes on what it has not read of a body resets: it need not be ill for that.
+                cx.doubt.excuse();
+            }
             return Err(response_fault(
                 cx,
                 fault,
