@@ -179,7 +179,7 @@ impl Pool {
             servers: view.standings.len(),
             usable: usable(&view),
             panic: view.panic,
-            waiting: state.gate.waiting(),
+            waiting: state.gate.waiting() + state.gate.aside(),
             subsets: subsets.iter().map(|subset| Subset::new(subset)).collect(),
             failed: state.stats.sum(|cells| cells.failed.get())
                 + before("evenkeel_pool_failed_total"),

@@ -149,6 +149,8 @@ pub struct Gate {
     max: AtomicU32,
     /// Requests at once, those that wait included; only counted while the pool bounds them.
     pub requests: AtomicU32,
+    /// Requests that have a slot, and wait for a place on a connection.
+    aside: AtomicU32,
     /// Requests at their further try; only counted while the pool bounds them.
     pub retrying: AtomicU32,
     /// Who may serve; only kept while there is a bound. What one server gives back another may use then.
@@ -169,6 +171,16 @@ impl Drop for Ticket {
     }
 }
 
+/// The wait of a request beside the queue, until it is dropped.
+#[derive(Debug)]
+pub struct Aside<'a>(&'a Gate);
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.aside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Ticket {
     /// Whether the wait has ended; the task of `cx` is woken when it does.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Ended<Lease>> {
@@ -181,6 +193,19 @@ impl Gate {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// A request that has the slot of a server begins to wait for a place on a connection to it.
+    #[must_use]
+    pub fn wait_aside(&self) -> Aside<'_> {
+        self.aside.fetch_add(1, Ordering::Relaxed);
+        Aside(self)
+    }
+
+    /// How many wait so now. They are none of [`Gate::waiting`]: nobody who gives a slot back has to call them.
+    #[must_use]
+    pub fn aside(&self) -> usize {
+        self.aside.load(Ordering::Relaxed) as usize
     }
 
     /// How many of those who wait would be served before one of this priority; `None` if it would get no place, since

@@ -121,6 +121,7 @@ pub(crate) async fn wait_for_place<T>(
     place: impl Future<Output = Result<T, NoConnection>>,
 ) -> Result<Result<T, NoConnection>, Reason> {
     let began = net::clock();
+    let _aside = state.gate.wait_aside();
     let gone = poll_fn(|cx| waiter.client.poll_hung_up(cx));
     let (end, result) = match net::race(place, gone).await {
         _ if waiter.worker.cuts_all.get() => (WaitEnd::Timeout, Err(Reason::Draining)),

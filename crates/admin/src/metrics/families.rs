@@ -202,7 +202,7 @@ pub const FAMILIES: &[Family] = &[
         "evenkeel_queue_length",
         Gauge,
         &["pool"],
-        "Requests and TCP connections that wait while all servers of a pool are full.",
+        "Requests and TCP connections that wait while all servers of a pool are full, or all connections over HTTP/2 to the one that they have.",
     ),
     family(
         "evenkeel_queue_waits_total",

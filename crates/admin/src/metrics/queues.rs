@@ -14,7 +14,10 @@ pub(super) const NUMBERS: usize =
 pub(super) fn queues(text: &mut Text, rows: &[PoolRow], world: &World) {
     text.family("evenkeel_queue_length");
     for pool in &world.pools {
-        text.sample(&[("pool", &pool.name)], pool.gate.waiting());
+        text.sample(
+            &[("pool", &pool.name)],
+            pool.gate.waiting() + pool.gate.aside(),
+        );
     }
     text.family("evenkeel_queue_waits_total");
     for PoolRow {

@@ -367,6 +367,26 @@ fn who_leaves_while_it_waits_for_a_place_leaves_it_to_the_next() {
 }
 
 #[test]
+fn who_waits_for_a_place_on_a_connection_is_seen_as_waiting() {
+    let gated = Gated::start(&[(MAX_CONCURRENT_STREAMS, 1)]);
+    let settings = "http: 2, limits: { connections_per_server: 1 }";
+    let evenkeel = start(&config(1, &[gated.address()], settings));
+    // All at once, before the server has said what it wants: the pool's queue knows nothing of them.
+    let mut clients: Vec<_> = (0..5).map(|_| connect(web(&evenkeel))).collect();
+    for client in &mut clients {
+        let sent = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        sent.expect("sent");
+    }
+    gated.wait_running(1);
+    wait_metric(&evenkeel, "evenkeel_queue_length{", 4.0);
+    gated.let_go(1);
+    wait_metric(&evenkeel, "evenkeel_queue_length{", 3.0);
+    gated.open(true);
+    assert_served(&evenkeel, &mut clients);
+    wait_metric(&evenkeel, "evenkeel_queue_length{", 0.0);
+}
+
+#[test]
 fn a_reload_changes_how_many_sockets_there_may_be_and_what_is_spoken() {
     let gated = Gated::start(&[]);
     let settings = |version: &str, sockets: u32| {
