@@ -51,6 +51,8 @@ pub(super) struct Carrier {
     flood: Cell<Option<Flood>>,
     /// Nothing goes out any more.
     is_mute: Cell<bool>,
+    /// Since a write failed: what had come before is still to be read.
+    is_broken: Cell<bool>,
 }
 
 /// What was written and has not gone out.
@@ -81,6 +83,7 @@ impl Carrier {
             unread,
             flood: Cell::new(None),
             is_mute: Cell::new(false),
+            is_broken: Cell::new(false),
         })
     }
 
@@ -115,12 +118,12 @@ impl Carrier {
         self.written.set(written);
     }
 
-    /// What the other side sends too much of. From then on nothing is read.
     /// Streams that the other side has opened, whatever became of them.
     pub(super) fn opened(&self) -> u64 {
         self.watch.borrow().opened()
     }
 
+    /// What the other side sends too much of. From then on nothing is read.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get()
     }
@@ -136,11 +139,22 @@ impl Carrier {
         self.read_budget.set(READ_BUDGET);
     }
 
+    /// A write has failed, for which h2 would leave unread what has come: a GOAWAY may say which requests were not taken.
+    /// [`Carrier::poll_flush`] tells of it.
+    #[cold]
+    fn note_broken(&self) {
+        self.is_broken.set(true);
+        self.stop_writing();
+    }
+
     /// Writes what was gathered. Called after each poll of h2.
     ///
     /// # Errors
     /// When the connection is gone.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_broken.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let mut out = self.out.borrow_mut();
         while !out.left().is_empty() {
             let slices = [IoSlice::new(out.left())];
@@ -176,7 +190,14 @@ impl Carrier {
         }
         let size = room.remaining().min(self.read_size.get());
         let asked = room.initialize_unfilled_to(size);
-        let count = ready!(self.stream.poll_read(cx, asked))?;
+        let count = match self.stream.poll_read(cx, asked) {
+            // A write may know of the end before the reactor does.
+            Poll::Pending if self.is_mute.get() => match self.stream.try_read(asked) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                read => read?,
+            },
+            polled => ready!(polled)?,
+        };
         if !self.judge(asked.get(..count).unwrap_or_default()) {
             return Poll::Pending;
         }
@@ -225,7 +246,12 @@ impl Carrier {
                     count += 1;
                 }
                 let slices = slices.get(..count).unwrap_or_default();
-                ready!(self.stream.poll_write(cx, slices, Push::Now))?
+                ready!(self.stream.poll_write(cx, slices, Push::Now))
+            };
+            let Ok(written) = written else {
+                drop(out);
+                self.note_broken();
+                return Poll::Ready(Ok(total));
             };
             self.add_written(written);
             out.went(written.min(gathered));
@@ -308,5 +334,75 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_flush(cx))?;
         Poll::Ready(self.0.stream.shutdown_write())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A GOAWAY by which no stream was taken (RFC 9113 §6.8).
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What is read of a server that has said GOAWAY and reset, once a write of this size has failed: before the reactor
+    /// has told of either.
+    fn heard(write: &[u8], cx: &mut Context<'_>) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("an address"));
+        let near = near.expect("it listens");
+        let (mut far, _) = listener.accept().expect("a connection");
+        near.set_nonblocking(true).expect("it can");
+        let carrier = Carrier::new(
+            Stream::from(net::Stream::from_std(near)),
+            Vec::new(),
+            FrameWatch::of_server(),
+            Rc::default(),
+        );
+        let write = |cx: &mut Context<'_>| {
+            let taken = carrier.write(cx, &[IoSlice::new(write)]);
+            assert!(!matches!(taken, Poll::Ready(Err(_))), "h2 would stop");
+            matches!(carrier.poll_flush(cx), Poll::Ready(Err(_)))
+        };
+        // Nobody reads it, so that the end is a reset.
+        assert!(!write(cx));
+        let mut room = [0; 64];
+        let nothing = carrier.poll_read(cx, &mut ReadBuf::new(&mut room));
+        assert!(nothing.is_pending());
+        far.write_all(&GOAWAY).expect("sent");
+        drop(far);
+        let until = Instant::now() + SOON;
+        while !write(cx) {
+            assert!(Instant::now() < until, "no write fails");
+        }
+        carrier.stop_writing();
+        let mut room = ReadBuf::new(&mut room);
+        let _ = carrier.poll_read(cx, &mut room);
+        room.filled().to_vec()
+    }
+
+    #[test]
+    fn what_had_come_before_a_write_failed_is_read() {
+        for size in [1, GATHER_MAX + 1] {
+            let (out, result) = mpsc::channel();
+            let worker = std::thread::spawn(move || {
+                net::run(|_| {
+                    net::spawn(async move {
+                        let heard =
+                            std::future::poll_fn(|cx| Poll::Ready(heard(&vec![0; size], cx)));
+                        out.send(heard.await).expect("the test waits");
+                        net::stop();
+                    });
+                })
+            });
+            let heard = result.recv_timeout(2 * SOON).expect("the worker ends");
+            assert_eq!(heard, GOAWAY, "after a write of {size}");
+            worker.join().expect("it ends").expect("its poll works");
+        }
     }
 }
