@@ -38,7 +38,7 @@ use config::{AgentCheck, HealthCheck, Secret, Snapshot};
 
 use crate::capacity::Outlook;
 use crate::handover::{Obeyed, Word};
-use crate::live::{Endpoint, ListenerState, RouteState};
+use crate::live::{Endpoint, ListenerState, Member, RouteState};
 use crate::message::{Answer, Event, Reply};
 use crate::metrics::{PauseCause, PerWorker};
 use crate::world::World;
@@ -80,8 +80,9 @@ pub enum Action {
     Resolve(Arc<str>),
     /// Tell the workers to cut what still runs on this member.
     Cut(u32),
-    /// Tell the workers to end every connection to this member at once, as its crash would.
-    Sever(u32),
+    /// Tell the workers to end every connection to this member at once, as its crash would, if its drill still has it out
+    /// when they hear of it.
+    Sever(Arc<Member>),
     /// Tell the workers to close idle connections to this member: it takes no new traffic.
     CloseIdle(u32),
     /// Write a log line.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use config::{Bind, Snapshot};
+use control::live::Member;
 use control::record::Record;
 use control::world::{Hub, World};
 
@@ -305,12 +306,17 @@ impl Engine {
     }
 
     /// Ends every connection to a member, idle or in use, as its crash would. What is between two steps of its own at
-    /// this moment may be missed: to be called again while the member has requests in use.
-    pub fn sever(&self, member: u32) {
+    /// this moment may be missed: to be called again while the member has requests in use. A worker that hears of it when
+    /// the member is back leaves it alone.
+    pub fn sever(&self, member: &Arc<Member>) {
+        let member = member.clone();
         self.everywhere(move |here| {
-            here.worker.idle.close(member);
-            here.worker.http2.cut(member);
-            net::expire(member);
+            if !member.is_crashed() {
+                return;
+            }
+            here.worker.idle.close(member.id);
+            here.worker.http2.cut(member.id);
+            net::expire(member.id);
         });
     }
 

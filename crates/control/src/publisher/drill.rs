@@ -175,11 +175,14 @@ impl Publisher {
             }
             return None;
         }
-        // What was between two of its own steps at the first cut is met by a further one.
-        for it in drill.out.iter().filter(|it| it.member.cell.in_use() > 0) {
-            self.actions.push_back(Action::Sever(it.member.id));
+        if drill.take_in(now) {
+            return Some(DrillEnd::Time);
         }
-        drill.take_in(now).then_some(DrillEnd::Time)
+        // What was between two of its own steps at the first cut is met by a further one.
+        let busy = drill.out.iter().filter(|it| it.member.cell.in_use() > 0);
+        let severed = busy.map(|it| Action::Sever(it.member.clone()));
+        self.actions.extend(severed);
+        None
     }
 
     fn crash(&mut self, drill: &mut Drill, now: Duration) {
@@ -189,7 +192,7 @@ impl Publisher {
         let out = drill.out.iter().map(|it| &it.member);
         for member in out.filter(|member| !member.is_retired()) {
             member.set_crashed(true);
-            self.actions.push_back(Action::Sever(member.id));
+            self.actions.push_back(Action::Sever(member.clone()));
             if let Some((slot, _)) = Place::find(&self.places, &mut self.pools, member.id) {
                 slot.drilled = Some(until);
             }

@@ -238,7 +238,10 @@ impl Scene {
                 Action::Resolve(name) => self.asked.push((self.now, name)),
                 Action::Cut(member) => self.cuts.push(member),
                 Action::CloseIdle(member) => self.idle_closed.push(member),
-                Action::Sever(member) => self.severed.push(member),
+                Action::Sever(member) => {
+                    assert!(member.is_crashed(), "its drill is over");
+                    self.severed.push(member.id);
+                }
                 Action::Log(notice) => self.log.push(told(&notice)),
                 Action::Reply(reply, answer) => reply(answer),
                 Action::Forward(word) => self.forwarded.push(word),

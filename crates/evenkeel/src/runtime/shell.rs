@@ -173,7 +173,7 @@ impl Shell {
             match self.agents.perform(action) {
                 None => {}
                 Some(Action::Cut(member)) => self.engine.cut(member),
-                Some(Action::Sever(member)) => self.engine.sever(member),
+                Some(Action::Sever(member)) => self.engine.sever(&member),
                 Some(Action::CloseIdle(member)) => self.engine.close_idle_to(member),
                 Some(Action::Log(notice)) => logging::notice(&notice),
                 Some(Action::Reply(reply, answer)) => reply(answer),

@@ -88,6 +88,21 @@ fn a_server_is_watched_then_out_then_back() {
 }
 
 #[test]
+fn who_uses_the_server_when_it_ends_is_left_alone() {
+    let mut scene = Scene::running(&site(SITE));
+    let a = scene.member("a");
+    let answers = drill(&mut scene, "a", 1000);
+    scene.pass(1500);
+    a.cell.acquire(None).unwrap();
+    scene.pass(300);
+    assert!(scene.severed.len() > 2, "{:?}", scene.severed);
+    // Whoever performs these sees whether the drill still runs.
+    scene.pass(700);
+    assert!(!a.is_crashed());
+    assert_eq!(report(&answers).ended_by, DrillEnd::Time);
+}
+
+#[test]
 fn an_operator_ends_it_and_so_does_a_config_without_the_server() {
     let mut scene = Scene::running(&site(SITE));
     let a = scene.member("a");
