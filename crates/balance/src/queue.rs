@@ -256,6 +256,13 @@ impl<G> Queue<G> {
         lines.waiting.values().any(|waiter| met(&waiter.wish))
     }
 
+    /// What `ask` says of the wish of who is served next; `None` if nobody waits.
+    pub fn of_next<T>(&self, ask: impl FnOnce(&Wish) -> T) -> Option<T> {
+        let lines = lock(&self.lines);
+        let (_, waiter) = lines.waiting.first_key_value()?;
+        Some(ask(&waiter.wish))
+    }
+
     /// Ends the wait of all whose wish is not `servable`.
     pub fn retain(&self, mut servable: impl FnMut(&Wish) -> bool) {
         let mut lines = lock(&self.lines);

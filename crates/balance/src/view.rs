@@ -47,8 +47,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What its traffic is in proportion to: its weight in the units of [`Share`].
-    pub(crate) fn units(&self) -> u32 {
+    /// What its traffic is in proportion to: its weight in the units of [`Share`]; above 0 with a weight above 0.
+    pub fn units(&self) -> u32 {
         self.weight.saturating_mul(self.share.units())
     }
 }

@@ -19,6 +19,9 @@ use balance::{OnDrain, Queue, Refused};
 
 use crate::live::Member;
 
+/// Servers that are compared when a slot of a pool with a bound is given to who waits.
+const LOOKED_AT_MAX: usize = 64;
+
 /// One request's claim on a server: gives the slot back when dropped, if not before, to the oldest waiter if there is
 /// one.
 #[derive(Debug)]
@@ -80,6 +83,7 @@ impl Lease {
         // Who waits looks at the pool after it has entered the queue; this looks at the queue after the pool.
         fence(Ordering::SeqCst);
         if watched || !gate.queue.is_empty() {
+            gate.offer_of_pool(&self.member);
             gate.handle_release(&self.member);
             gate.offer_elsewhere();
         }
@@ -155,6 +159,8 @@ pub struct Gate {
     pub retrying: AtomicU32,
     /// Who may serve; only kept while there is a bound. What one server gives back another may use then.
     members: ArcSwap<Vec<Weak<Member>>>,
+    /// Where the next look at these begins.
+    turn: AtomicU32,
 }
 
 /// A place in a pool's queue; given up when dropped.
@@ -328,6 +334,35 @@ impl Gate {
         self.offer(member, usize::MAX);
     }
 
+    /// Gives what the pool has room for to who waits longest, on the server that has the least in use for its part:
+    /// while many wait, nothing but this makes a server that comes back, or has another weight, get what is its own.
+    fn offer_of_pool(&self, releasing: &Arc<Member>) {
+        let least = self.queue.of_next(|wish| self.least_busy(releasing, wish));
+        if let Some(member) = least.flatten() {
+            self.offer(&member, 1);
+        }
+    }
+
+    /// The server with room that has the least in use for its part, of those that the wish may be given. Among equals it
+    /// is the one that has just given a slot back, and so has an idle connection, while it has others in use: else pools of
+    /// more servers than the bound would not use all.
+    fn least_busy(&self, releasing: &Arc<Member>, wish: &Wish) -> Option<Arc<Member>> {
+        let members = self.members.load();
+        let from = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        let from = from.checked_rem(members.len()).unwrap_or(0);
+        let (before, after) = members.split_at_checked(from)?;
+        let others = after.iter().chain(before).take(LOOKED_AT_MAX);
+        let others = others.filter_map(Weak::upgrade);
+        let others = others.filter(|member| member.id != releasing.id);
+        let (first, last) = match releasing.cell.in_use() {
+            0 => (None, Some(releasing.clone())),
+            _ => (Some(releasing.clone()), None),
+        };
+        let all = first.into_iter().chain(others).chain(last);
+        all.filter(|member| meets(member, wish) && has_room(member))
+            .min_by(compare_load)
+    }
+
     /// What the pool has room for may be used on any server, also when the one that gave it back may not be.
     fn offer_elsewhere(&self) {
         if self.queue.is_empty() || self.is_full() {
@@ -417,6 +452,21 @@ impl Gate {
             || self.lease(member),
         )
     }
+}
+
+/// Whether it takes one more request.
+fn has_room(member: &Member) -> bool {
+    let refused = member.cell.would_refuse(member.connections_max());
+    matches!(refused, None | Some(Refused::Watched))
+}
+
+/// By what they would have in use for their part with one more.
+fn compare_load(one: &Arc<Member>, other: &Arc<Member>) -> std::cmp::Ordering {
+    let with_one_more = |member: &Member| u64::from(member.cell.in_use()).saturating_add(1);
+    // A server that only some routes choose may have no part in the whole pool.
+    let part = |member: &Member| u64::from(member.part().max(1));
+    let load = |member, other| with_one_more(member).saturating_mul(part(other));
+    load(one, other).cmp(&load(other, one))
 }
 
 /// Whether a server will do for one that waits.

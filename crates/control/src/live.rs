@@ -77,8 +77,8 @@ pub struct Member {
     half_open: AtomicBool,
     /// What its name is known by in its pool's table of what was learnt.
     tag: AtomicU32,
-    /// Whether its pool's view has it among those that may be picked.
-    pickable: AtomicBool,
+    /// See [`Member::part`].
+    part: AtomicU32,
     /// The subsets whose views have it, by [`PoolState::group`]; `None` for none. Read only for those who wait.
     groups: ArcSwapOption<Vec<u32>>,
     /// Set by a worker whose connection was refused, until the publisher has seen it: one message is enough.
@@ -143,7 +143,7 @@ impl Member {
             limited_by: AtomicU8::new(0),
             half_open: AtomicBool::new(false),
             tag: AtomicU32::new(NO_TAG),
-            pickable: AtomicBool::new(false),
+            part: AtomicU32::new(0),
             groups: ArcSwapOption::empty(),
             refused: AtomicBool::new(false),
             streaks: AtomicU32::new(0),
@@ -303,7 +303,7 @@ impl Member {
     #[must_use]
     pub fn serves(&self, group: u32) -> bool {
         if group == 0 {
-            return self.pickable.load(Ordering::Relaxed);
+            return self.part() != 0;
         }
         let groups = self.groups.load();
         groups
@@ -311,8 +311,13 @@ impl Member {
             .is_some_and(|groups| groups.contains(&group))
     }
 
-    pub(crate) fn set_pickable(&self, pickable: bool) {
-        self.pickable.store(pickable, Ordering::Relaxed);
+    /// What its traffic is in proportion to, among the servers of its pool; 0: its pool does not pick it.
+    pub(crate) fn part(&self) -> u32 {
+        self.part.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_part(&self, part: u32) {
+        self.part.store(part, Ordering::Relaxed);
     }
 
     /// Says which subsets' views have it.

@@ -385,7 +385,7 @@ impl Publisher {
         }
         for slot in known.values() {
             changes.servers_removed += 1;
-            slot.member.set_pickable(false);
+            slot.member.set_part(0);
             slot.member.set_groups(Vec::new());
             changes.draining += self.retire(slot, pool.drain_timeout);
         }

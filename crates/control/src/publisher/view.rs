@@ -146,10 +146,10 @@ impl PoolEntry {
             whole.learnt = Some(learnt);
         }
         // Members stand in the order of the slots.
-        let mut used = whole.members.iter().peekable();
+        let mut used = whole.view.candidates().iter().peekable();
         for slot in &self.slots {
-            let pickable = used.next_if(|member| member.id == slot.member.id).is_some();
-            slot.member.set_pickable(pickable);
+            let candidate = used.next_if(|candidate| candidate.id == slot.member.id);
+            slot.member.set_part(candidate.map_or(0, Candidate::units));
         }
         let mut servers = self.publish_groups(&parts, whole.members.clone());
         self.add_keepers(&whole, &mut servers);

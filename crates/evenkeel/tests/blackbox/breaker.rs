@@ -8,7 +8,7 @@ use std::time::Duration;
 use testkit::{Evenkeel, Load, Origin, Raw, reply, wait_until};
 
 use crate::life_support::{
-    SOON, connect, metric, reload, server, site, start, wait_all, wait_health, web,
+    SOON, ask, connect, metric, picks, reload, server, site, start, wait_all, wait_health, web,
 };
 
 /// A server that answers `/held` while it is open, the rest at once.
@@ -140,6 +140,41 @@ fn a_pool_has_so_many_connections_and_the_rest_wait() {
     b.open(false);
     let _held = hold(&evenkeel, 3);
     assert_refused(&mut send(&evenkeel, "/"), "pool_limit");
+}
+
+/// A queue that is never empty decides alone who serves: a server that comes back must not be left out for as long.
+#[test]
+fn a_server_that_comes_back_serves_though_its_pool_is_at_its_bound() {
+    let slow = || {
+        Origin::http(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            reply(200, "here")
+        })
+        .expect("an origin")
+    };
+    let (a, b) = (slow(), slow());
+    let addresses = [a.address(), b.address()];
+    let config = site(&addresses, "limits: { max_connections: 6 }");
+    let evenkeel = running(&config, &addresses);
+    let name = b.address().to_string();
+    let told = ask(&evenkeel, &["server", "drain", "site", &name]);
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let load = Load::to(web(&evenkeel)).clients(24).start();
+    load.wait_ok(200, SOON).expect("traffic");
+    assert!(metric(&evenkeel, "evenkeel_queue_length{") > 0.0);
+    let before = picks(&evenkeel, b.address());
+    let told = ask(&evenkeel, &["server", "enable", "site", &name]);
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    wait_until("it has half of the connections", SOON, || {
+        server(&evenkeel, "site", &name)["active"] == 3
+    })
+    .expect("it serves");
+    let of_a = picks(&evenkeel, a.address());
+    load.wait_ok(600, SOON).expect("traffic");
+    let of_a = (picks(&evenkeel, a.address()) - of_a) as f64;
+    let of_b = (picks(&evenkeel, b.address()) - before) as f64;
+    assert!(of_b > of_a * 0.6, "{of_b} beside {of_a}");
+    load.stop().assert_none_failed();
 }
 
 /// Idle connections of other workers make room.

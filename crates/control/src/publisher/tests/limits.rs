@@ -226,6 +226,63 @@ fn a_bound_of_the_pool_holds_over_all_servers() {
     );
 }
 
+/// While there is always somebody who waits, nobody picks: who gets a slot on which server is decided here.
+#[test]
+fn who_waits_at_a_pools_bound_is_given_the_server_with_the_least_in_use() {
+    let settings = "limits: { max_connections: 6 }";
+    let mut scene = Scene::running(&site(&format!("{TWO}, {settings}")));
+    scene.set("b", State::Drain, None);
+    scene.pass(50);
+    let mut held: Vec<Lease> = (0..6).map(|_| scene.take("a").unwrap()).collect();
+    let in_use = |scene: &Scene| ["a", "b"].map(|name| scene.member(name).cell.in_use());
+    let turn = |scene: &Scene, held: &mut Vec<Lease>| {
+        let waits = scene.wait(&[]).unwrap();
+        assert!(granted(&waits).is_none(), "the pool is full");
+        drop(held.remove(0));
+        held.push(granted(&waits).expect("a slot"));
+    };
+    turn(&scene, &mut held);
+    assert_eq!(in_use(&scene), [6, 0]);
+    // One that comes back gets its part, and then each keeps to it.
+    scene.set("b", State::Ready, None);
+    scene.pass(50);
+    for _ in 0..3 {
+        turn(&scene, &mut held);
+    }
+    assert_eq!(in_use(&scene), [3, 3]);
+    (0..9).for_each(|_| turn(&scene, &mut held));
+    assert_eq!(in_use(&scene), [3, 3]);
+    // Weights hold here too.
+    scene.set("a", None, Some(2));
+    scene.pass(50);
+    (0..9).for_each(|_| turn(&scene, &mut held));
+    assert_eq!(in_use(&scene), [4, 2]);
+    // What the next one may not have is not what it gets, however little is in use there.
+    let waits = scene.wait(&["b"]).unwrap();
+    let at = held.iter().position(|lease| &*lease.member.name == "b");
+    drop(held.remove(at.expect("one of them")));
+    let lease = granted(&waits).expect("a slot");
+    assert_eq!(&*lease.member.name, "a");
+}
+
+#[test]
+fn a_pool_with_a_bound_below_its_servers_uses_all_of_them() {
+    let settings = "limits: { max_connections: 1 }";
+    let scene = Scene::running(&site(&format!("{TWO}, {settings}")));
+    let mut held = scene.take("a").unwrap();
+    let mut given = Vec::new();
+    for _ in 0..20 {
+        let waits = scene.wait(&[]).unwrap();
+        drop(held);
+        held = granted(&waits).expect("a slot");
+        given.push(held.member.name.clone());
+    }
+    for name in ["a", "b"] {
+        let count = given.iter().filter(|it| &***it == name).count();
+        assert!(count >= 5, "{given:?}");
+    }
+}
+
 #[test]
 fn a_removed_servers_last_request_makes_room_in_the_pool() {
     let settings = "limits: { max_connections: 1 }";
