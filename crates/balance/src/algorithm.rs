@@ -28,7 +28,8 @@ pub enum Algorithm {
     ///
     /// Between servers that answer alike, and weigh alike, picks are even within 1 %; a faster one
     /// gets all until it is no longer faster. A server never measured gets one request at a time until it is. An average halves for each
-    /// ten seconds without a sample, so that a server once slow is tried again. Shared: the
+    /// ten seconds without a sample, so that a server once slow is tried again; failures make none faster
+    /// ([`Server::record_failed_latency`](crate::Server::record_failed_latency)). Shared: the
     /// averages; local and stale as [`Algorithm::LeastConnections`].
     LeastResponseTime {
         /// Multiplies the average by the requests in use, the one to come included.

@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::latency::{Average, Kind, Reading};
 use crate::sync::AtomicU64 as Word;
 
+/// How long a server is taken to need whose first answer says that it has failed. No more than the difference from which
+/// on an average is called slow: one failure says little.
+const FAILED_LATENCY_MIN: Duration = Duration::from_millis(50);
 /// The requests in use, in the low half of the word.
 const IN_USE: u64 = 0xffff_ffff;
 /// Set while the pool must be asked before a slot is taken, and after one is given back.
@@ -242,6 +245,18 @@ impl Server {
     pub fn record_latency(&self, now: Duration, sample: Duration) {
         self.average.record(Kind::Mean, now, sample);
         self.peak.record(Kind::Peak, now, sample);
+    }
+
+    /// The same for a response that says that the server has failed: it makes a server seem slower, never faster. One that
+    /// fails at once would draw whatever goes by latency.
+    pub fn record_failed_latency(&self, now: Duration, sample: Duration) {
+        let known = |average: &Average| match average.last() {
+            Duration::ZERO => FAILED_LATENCY_MIN,
+            known => known,
+        };
+        let (mean, peak) = (known(&self.average), known(&self.peak));
+        self.average.record(Kind::Mean, now, sample.max(mean));
+        self.peak.record(Kind::Peak, now, sample.max(peak));
     }
 
     /// The moving average of what was recorded; zero if nothing was.

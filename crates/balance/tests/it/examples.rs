@@ -90,6 +90,35 @@ fn a_server_never_measured_gets_one_request_at_a_time() {
     assert_eq!(pool.pick(0), Some(1));
 }
 
+/// Who fails fastest must not draw what all the others answer well.
+#[test]
+fn a_server_that_fails_at_once_does_not_seem_fast() {
+    let millis = Duration::from_millis;
+    for algorithm in [
+        Algorithm::LeastResponseTime {
+            times_connections: false,
+        },
+        Algorithm::PeakEwma,
+    ] {
+        let mut pool = Pool::new(algorithm, &[1, 1]);
+        pool.now = Duration::from_secs(1);
+        pool.server(0).record_latency(pool.now, millis(20));
+        pool.server(1).record_latency(pool.now, millis(10));
+        for _ in 0..100 {
+            pool.now += millis(100);
+            pool.server(0).record_failed_latency(pool.now, millis(1));
+            assert_eq!(pool.pick(0), Some(1));
+        }
+        assert_eq!(pool.server(0).latency(), millis(20));
+        // Nor one of which nothing else is known; a slow failure is as slow as it is.
+        let pool = Pool::new(Algorithm::PeakEwma, &[1]);
+        pool.server(0).record_failed_latency(pool.now, millis(1));
+        assert_eq!(pool.server(0).peak_latency(), millis(50));
+        pool.server(0).record_failed_latency(pool.now, millis(90));
+        assert_eq!(pool.server(0).peak_latency(), millis(90));
+    }
+}
+
 #[test]
 fn a_server_once_slow_is_tried_again() {
     let algorithm = Algorithm::LeastResponseTime {

@@ -328,7 +328,7 @@ fn finish(
     log.add_bytes(upload.bytes, seen.bytes.get());
     if let Some(head_at) = seen.head_at.get() {
         let took = head_at.saturating_sub(sent_at);
-        lease.member.cell.record_latency(net::now(), took);
+        record_latency(&lease.member, took, seen.status.get());
         if cx.plan.retries.hedge.is_some() {
             hedge::measure(cx, took, log);
         }
@@ -388,6 +388,16 @@ fn finish(
     }))
 }
 
+/// Records how long a response head took; `status` is 0 where none came.
+fn record_latency(member: &Member, took: Duration, status: u16) {
+    let (cell, now) = (&member.cell, net::now());
+    if status >= 500 {
+        cell.record_failed_latency(now, took);
+    } else {
+        cell.record_latency(now, took);
+    }
+}
+
 /// Keeps a connection that the gate has let through.
 fn keep(cx: &Cx<'_>, block: &Block, server: ServerStream) {
     let kept = block
@@ -440,8 +450,8 @@ fn give_up(
     next: Lease,
 ) -> Fault {
     let took = seen.head_at.get().unwrap_or_else(net::now);
-    let cell = &sent.lease.member.cell;
-    cell.record_latency(net::now(), took.saturating_sub(sent.at));
+    let took = took.saturating_sub(sent.at);
+    record_latency(&sent.lease.member, took, seen.status.get());
     let mut status = 0;
     if cause == RetryCause::Status {
         status = grpc::status(seen.status.get(), seen.end.get());
