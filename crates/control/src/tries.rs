@@ -305,12 +305,12 @@ pub enum RaceStep {
     GoOn,
 }
 
-/// One of several tries of a request has ended: with an answer, `retried` or not by its status, or with none. `alone`:
-/// no other is running; `kept`: an answer of before is there.
+/// One of several tries of a request has ended: with an answer, which is `failed` if its status is from 500 on or one to
+/// retry, or with none. `alone`: no other is running; `kept`: an answer of before is there.
 #[must_use]
 pub fn race_step(answer: Option<bool>, alone: bool, kept: bool) -> RaceStep {
     match answer {
-        Some(retried) if alone || !retried => RaceStep::Won,
+        Some(failed) if alone || !failed => RaceStep::Won,
         Some(_) => RaceStep::Kept,
         None if !alone => RaceStep::GoOn,
         None if kept => RaceStep::KeptWins,

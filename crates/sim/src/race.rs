@@ -161,8 +161,10 @@ impl Engine<'_> {
             // Its answer is here: no deadline and no end of its connection takes that back.
             return;
         }
-        let retried = ended.ok().map(|status| self.is_retried(status));
-        match (race_step(retried, alone, before.is_some()), ended) {
+        let failed = ended
+            .ok()
+            .map(|status| status >= 500 || self.is_retried(status));
+        match (race_step(failed, alone, before.is_some()), ended) {
             (RaceStep::KeptWins, _) => {
                 self.note_tried(id, number);
                 if let Err(fault) = ended {

@@ -35,7 +35,7 @@ section! {
         "limits" limits: RawPoolLimits = or("its own defaults"),
         /// When and how often another server is tried.
         "retries" retries: Off<RawRetries> = or("its own defaults"),
-        /// A second try beside a slow first one: the first response head wins.
+        /// A second try beside a slow first one: the first response head below 500 wins.
         "hedge" hedge: Off<RawHedge> = or("off"),
         /// How draining a server goes.
         "drain" drain: RawDrain = or("its own defaults"),

@@ -60,7 +60,7 @@ section! {
 }
 
 section! {
-    /// A second try beside a slow first one, long form: the first response head wins, the other try is given up. For idempotent requests whose body, if any, is kept whole for another try, and that are bound to no server; within `retries.budget`.
+    /// A second try beside a slow first one, long form: the first response head below 500 wins, the other try is given up; one from 500 on waits for the others. For idempotent requests whose body, if any, is kept whole for another try, and that are bound to no server; within `retries.budget`.
     RawHedgeMap "hedge" {
         /// How long the first server may take until its response head: a time, or a percentile of what was measured, `p50` to `p99.99`. That of a route's own `hedge` is measured on the route, else on the pool; nothing is hedged until 100 answers were seen, unless `at_most` is set.
         "after" after: HedgeAfter = required(),

@@ -380,12 +380,18 @@ fn a_hedge_that_fails_does_not_fail_the_request() -> Outcome {
         std::thread::sleep(Duration::from_millis(300));
         reply(200, "slow")
     })?;
-    for bad in [
-        Origin::start(|conn| conn.read_request().map(drop))?,
-        Origin::http(|_| b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_vec())?,
-        busy(10)?,
+    for (bad, retries) in [
+        (Origin::start(|conn| conn.read_request().map(drop))?, "2"),
+        (
+            Origin::http(|_| b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_vec())?,
+            "2",
+        ),
+        (busy(10)?, "{ on: 503 }"),
+        // Though it is not one to retry: the slow one may do better.
+        (busy(10)?, "2"),
+        (Origin::http(|_| reply(500, "broken"))?, "2"),
     ] {
-        let pool = ["hedge: 50ms", "retries: { on: 503 }"];
+        let pool = ["hedge: 50ms", &format!("retries: {retries}")];
         let evenkeel = turns(&[slow.address(), bad.address()], &pool)?;
         let mut client = client(&evenkeel)?;
         // The first request goes to the first server.
@@ -394,6 +400,21 @@ fn a_hedge_that_fails_does_not_fail_the_request() -> Outcome {
         assert_eq!(response.text(), "slow");
         ensure!(bad.requests() >= 1, "no hedge was made");
     }
+    Ok(())
+}
+
+/// Where nobody does better, the client gets what a server has said.
+#[test]
+fn hedged_tries_that_all_fail_come_to_an_answer_of_theirs() -> Outcome {
+    let slow = Origin::http(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        reply(500, "slow")
+    })?;
+    let bad = Origin::http(|_| reply(503, "busy"))?;
+    let evenkeel = turns(&[slow.address(), bad.address()], &["hedge: 50ms"])?;
+    let response = client(&evenkeel)?.get("/")?;
+    assert_eq!((response.status, response.text().as_str()), (500, "slow"));
+    assert_eq!((slow.requests(), bad.requests()), (1, 1));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Hedging: a further try beside a slow one, and the first response head wins.
+//! Hedging: a further try beside a slow one, and the first response head wins that does not say that its server failed.
 //!
 //! Only heads are raced for; the response itself is relayed as ever. A body that comes in pieces goes to the first server
 //! alone; once that has it whole, and it is kept whole for another try, the race begins. Nothing here is touched by a
@@ -123,7 +123,7 @@ struct Ready {
 /// Tries that run side by side.
 struct Race<'r> {
     running: Vec<Runner<'r>>,
-    /// An answer that is only good if no other one comes: its status is one to retry.
+    /// An answer that is only good if no other one comes: its server has failed, or its status is one to retry.
     held: Option<Ready>,
     /// Fires when a further try is due, or one is given up.
     timer: Deadline,
@@ -332,8 +332,9 @@ impl<'r> Race<'r> {
         let runner = self.running.remove(at);
         let alone = self.running.is_empty();
         let answer = ended.as_ref().ok();
-        let retried = answer.map(|ready| cx.plan.retries.is_retried(ready.status));
-        match (race_step(retried, alone, self.held.is_some()), ended) {
+        let failed =
+            answer.map(|ready| ready.status >= 500 || cx.plan.retries.is_retried(ready.status));
+        match (race_step(failed, alone, self.held.is_some()), ended) {
             (RaceStep::KeptWins, Err(fault)) => {
                 note_tried(tried, runner.member.id);
                 runner.fail(cx, fault, log);
