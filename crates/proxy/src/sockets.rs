@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use config::{Bind, Snapshot};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 pub use inherited::{HandedOver, Inherited, NotAdopted};
 
@@ -388,14 +388,23 @@ fn socket(address: SocketAddr, dual_stack: bool, reuse_port: bool) -> io::Result
 }
 
 fn open_unix(path: &str) -> io::Result<UnixListener> {
-    if Path::new(path).exists() {
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::from(io::ErrorKind::AddrInUse)),
-            // Nobody answers: it was left behind by a process that died.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?
-            }
-            Err(error) => return Err(error),
+    if let Ok(found) = std::fs::metadata(path) {
+        // To connect to any other file is refused too, and what it holds would be lost.
+        if !found.file_type().is_socket() {
+            let what = "a file that is no socket is there";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A queue that is full is no reason to wait.
+        probe.set_nonblocking(true)?;
+        match probe.connect(&SockAddr::unix(path)?) {
+            Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return Err(io::ErrorKind::AddrInUse.into()),
+                // Nobody answers: it was left behind by a process that died.
+                io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+                _ => return Err(error),
+            },
         }
     }
     let listener = UnixListener::bind(path)?;

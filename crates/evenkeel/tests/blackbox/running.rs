@@ -184,6 +184,27 @@ fn a_taken_port_at_the_start_is_exit_3_and_names_its_owner() {
     }
 }
 
+/// A path may be mistyped: what is there and is no socket is somebody's.
+#[test]
+fn a_file_where_a_unix_socket_is_to_be_is_left_alone() {
+    let evenkeel = start(&config("one"));
+    let path = evenkeel.dir().path().join("orders.db");
+    std::fs::write(&path, "precious").expect("written");
+    let bind = format!("bind: [\"127.0.0.1:0\", \"unix:{}\"]", path.display());
+    let changed = config("two").replace("bind: \"127.0.0.1:0\"\n", &format!("{bind}\n"));
+    evenkeel.write_config(&changed).expect("written");
+    let finished = ask(&evenkeel, &["reload"]);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let why = "a file that is no socket is there";
+    assert!(finished.stderr.contains(why), "{}", finished.stderr);
+    assert_eq!(hello(&evenkeel), "one");
+
+    let mut second = Evenkeel::launch(BINARY, &changed, |_| {}).expect("a process");
+    let status = second.wait_exit(SOON).expect("an end");
+    assert_eq!(status.code(), Some(3), "{}", second.log());
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "precious");
+}
+
 #[test]
 fn away_from_loopback_the_admin_listener_wants_a_token() {
     let open = config("one").replace("127.0.0.1:0\" }\nlisteners", "0.0.0.0:0\" }\nlisteners");

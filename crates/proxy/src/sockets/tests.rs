@@ -50,3 +50,40 @@ fn what_does_not_listen_is_not_adopted() {
     let why = inherited.insert_foreign(udp.into()).unwrap_err();
     assert!(why.to_string().contains("stream"), "{why}");
 }
+
+#[test]
+fn only_a_socket_that_nobody_listens_on_gives_way() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-sockets-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let kind = |path: &str| open_unix(path).map_err(|error| error.kind()).map(drop);
+
+    let stale = path("stale");
+    drop(open_unix(&stale).unwrap());
+    assert_eq!(kind(&stale), Ok(()));
+
+    // One whose queue is full is somebody's, and is not waited for.
+    let busy = path("busy");
+    let address = SockAddr::unix(&busy).unwrap();
+    let stream = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let listens = stream();
+    listens.bind(&address).unwrap();
+    listens.listen(0).unwrap();
+    assert_eq!(kind(&busy), Err(io::ErrorKind::AddrInUse));
+    let mut waiting = Vec::new();
+    loop {
+        let client = stream();
+        client.set_nonblocking(true).unwrap();
+        if client.connect(&address).is_err() {
+            break;
+        }
+        waiting.push(client);
+    }
+    assert_eq!(kind(&busy), Err(io::ErrorKind::AddrInUse));
+
+    let file = path("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert_eq!(kind(&file), Err(io::ErrorKind::AlreadyExists));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    std::fs::remove_dir_all(folder).unwrap();
+}
