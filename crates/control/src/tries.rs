@@ -11,6 +11,10 @@ use config::Backoff;
 
 use crate::reason::Reason;
 
+/// How often a request may be left out by servers that take it no worse on another connection, before each counts as tried:
+/// one that ends its connections after few requests takes many of them to serve a crowd, and each serves some.
+const REFUSALS_MAX: u32 = 32;
+
 /// Further tries that a request may have.
 #[derive(Debug)]
 pub struct Allowance {
@@ -165,6 +169,8 @@ pub struct Tries<L> {
     /// Servers whose idle connection ended: it may have gone stale, so that they are asked again if no other one is left.
     stale: Vec<u32>,
     was_sent: bool,
+    /// How often a server has not taken it.
+    refusals: u32,
 }
 
 impl<L> Default for Tries<L> {
@@ -175,6 +181,7 @@ impl<L> Default for Tries<L> {
             next: None,
             stale: Vec::new(),
             was_sent: false,
+            refusals: 0,
         }
     }
 }
@@ -272,6 +279,10 @@ impl<L> Tries<L> {
         self.last = Some(reason);
         self.was_sent = sent;
         self.only_new = reused && next.is_none();
+        if reason == Reason::RequestRefused {
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        let reused = reused && self.refusals <= REFUSALS_MAX;
         // A connection that went stale while it was idle, and took nothing, says nothing about its server.
         if sent || !reused {
             note_tried(tried, member);

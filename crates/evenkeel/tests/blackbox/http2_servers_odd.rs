@@ -136,6 +136,42 @@ fn what_a_goaway_leaves_out_was_not_sent_and_the_rest_ends_in_peace() {
     assert_eq!(get(&evenkeel).text(), "new");
 }
 
+/// As nginx does after `keepalive_requests`, with a crowd.
+#[test]
+fn a_server_that_takes_few_requests_on_each_connection_serves_all_in_the_end() {
+    const ALL: usize = 12;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let server = origin(move |conn| {
+        conn.greet(&[])?;
+        let mut held = Vec::new();
+        while held.len() < 2
+            && let Some(stream) = conn.next_stream()?
+        {
+            held.push(stream);
+            if taken.fetch_add(1, Ordering::SeqCst) + 1 == ALL {
+                break;
+            }
+        }
+        conn.send(Frame::goaway(held.last().copied().unwrap_or_default(), 0))?;
+        for stream in held {
+            conn.answer(stream, "taken")?;
+        }
+        while conn.next_stream()?.is_some() {}
+        Ok(())
+    });
+    let evenkeel = in_front(&[server.address()], NO_PROBES);
+    let mut clients: Vec<_> = (0..ALL).map(|_| connect(web(&evenkeel))).collect();
+    for client in &mut clients {
+        let post = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
+        client.send(post).expect("sent");
+    }
+    for client in &mut clients {
+        let answer = client.response().expect("an answer");
+        assert_eq!((answer.status, &*answer.text()), (200, "taken"), "{answer}");
+    }
+    assert!(not_taken(&evenkeel) > 0.0);
+}
+
 /// A server that answers the first request of its first connection, and ends that with `last_word` as the second comes; it
 /// answers all on further ones. Counts the requests that it had.
 fn leaves_at_the_second(last_word: Option<Frame>) -> (Origin, Arc<AtomicUsize>) {

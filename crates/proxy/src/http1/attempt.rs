@@ -73,7 +73,7 @@ impl Again {
     }
 
     /// The server has not taken the request over HTTP/2, and said so: that is no fault of it. It may be asked once more
-    /// on a new connection, unless this one was new.
+    /// on a new connection, unless this one was new and took nobody else.
     #[cold]
     pub(super) fn not_taken(server: &Stream) -> Self {
         let exchange = server.exchange();
@@ -83,7 +83,7 @@ impl Again {
         Self {
             cause: RetryCause::NotTaken,
             sent: false,
-            reused: exchange.is_some_and(|exchange| !exchange.is_fresh()),
+            reused: exchange.is_some_and(|exchange| exchange.may_be_taken_elsewhere()),
             status: 0,
             no_connection: None,
             next: None,

@@ -123,6 +123,11 @@ impl Carrier {
         self.watch.borrow().opened()
     }
 
+    /// Whether the other side has said GOAWAY, and that it has taken some of the streams.
+    pub(super) fn has_taken_some(&self) -> bool {
+        self.watch.borrow().has_taken_some()
+    }
+
     /// What the other side sends too much of. From then on nothing is read.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get()

@@ -4,7 +4,7 @@
 //! Length (24), Type (8), Flags (8), Reserved (1), Stream Identifier (31), Payload …     RFC 9113 §4.1
 //! ```
 //!
-//! Only heads of frames are looked at; nothing is kept of what lies between them.
+//! Only heads of frames are looked at, and the last stream that a GOAWAY names; nothing is kept of what lies between them.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +20,7 @@ const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
+const GOAWAY: u8 = 0x7;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
@@ -91,6 +92,9 @@ pub struct FrameWatch {
     /// The last stream that was opened, and how many were.
     last: u32,
     opened: u64,
+    /// The last stream that the newest GOAWAY names, and how many of its bytes are still to come.
+    named: u32,
+    unnamed: usize,
 }
 
 impl FrameWatch {
@@ -104,12 +108,19 @@ impl FrameWatch {
             control: Rate::new(control_max, CONTROL_WINDOW),
             last: 0,
             opened: 0,
+            named: 0,
+            unnamed: 0,
         }
     }
 
     /// Streams that the other side has opened, whatever became of them.
     pub fn opened(&self) -> u64 {
         self.opened
+    }
+
+    /// Whether the other side has said GOAWAY, and that it has taken some of the streams (RFC 9113 §6.8).
+    pub fn has_taken_some(&self) -> bool {
+        self.unnamed == 0 && self.named & STREAM > 0
     }
 
     /// For what a server sends: it is trusted with frames that carry nothing.
@@ -129,6 +140,14 @@ impl FrameWatch {
         mut data: impl FnMut(u32, usize),
     ) -> Option<Flood> {
         loop {
+            while self.unnamed > 0
+                && let Some((byte, rest)) = bytes.split_first()
+            {
+                self.named = self.named << 8 | u32::from(*byte);
+                self.unnamed -= 1;
+                self.skip = self.skip.saturating_sub(1);
+                bytes = rest;
+            }
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = bytes.get(skipped..).unwrap_or_default();
@@ -152,6 +171,9 @@ impl FrameWatch {
             let stream = u32::from_be_bytes(stream) & STREAM;
             if kind == DATA && self.skip > 0 {
                 data(stream, self.skip);
+            }
+            if kind == GOAWAY && self.skip >= 4 {
+                (self.named, self.unnamed) = (0, 4);
             }
             if kind == HEADERS && stream > self.last {
                 self.last = stream;
@@ -252,6 +274,29 @@ mod tests {
                     assert_eq!(flood, None);
                 }
                 assert_eq!(told, [(1, 5), (1, 300)], "by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_stream_that_a_server_takes_is_read_in_any_pieces() {
+        let goaway = |last: u32| frame(7, 0, &[last.to_be_bytes(), [0; 4]].concat());
+        let none = goaway(0);
+        let some = [goaway(u32::MAX), frame(6, 0, &[1; 8]), goaway(5)].concat();
+        let taken_back = [goaway(5), goaway(0), frame(0, 0, b"hello")].concat();
+        let short = frame(7, 0, &[1; 3]);
+        for (bytes, expected) in [
+            (&none, false),
+            (&some, true),
+            (&taken_back, false),
+            (&short, false),
+        ] {
+            for piece in 1..40 {
+                let mut watch = FrameWatch::of_server();
+                for piece in bytes.chunks(piece) {
+                    assert_eq!(watch.handle(piece, Duration::ZERO, |_, _| {}), None);
+                }
+                assert_eq!(watch.has_taken_some(), expected, "{bytes:?} by {piece}");
             }
         }
     }

@@ -595,14 +595,22 @@ impl Line {
         if received != self.received {
             self.received = received;
             connection.shared.note_heard();
+            self.note_taken_some(connection);
             // The server may want more requests than before.
             connection.shared.places().call_first();
         }
         if matches!(flushed, Poll::Ready(Err(_))) {
             self.hear_out(cx);
+            self.note_taken_some(connection);
             return Poll::Ready(());
         }
         ended.map(drop)
+    }
+
+    fn note_taken_some(&self, connection: &Connection) {
+        if self.carrier.has_taken_some() {
+            connection.shared.note_taken_some();
+        }
     }
 
     /// Nothing can be written any more. What the server has said before may tell which requests it did not take.

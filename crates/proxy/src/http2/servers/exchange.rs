@@ -76,6 +76,12 @@ impl Exchange {
         self.place.fresh
     }
 
+    /// Whether its server, if it has not taken the request, may well take it on another connection: this one was old, or was
+    /// ended after it had taken others.
+    pub(crate) fn may_be_taken_elsewhere(&self) -> bool {
+        !self.is_fresh() || self.place.connection.shared.has_taken_some()
+    }
+
     /// Whether nobody has been charged yet with the end of its connection, which all requests on it have met.
     pub(crate) fn is_first_lost(&self) -> bool {
         self.place.connection.shared.is_first_lost()

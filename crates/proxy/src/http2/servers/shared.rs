@@ -218,6 +218,8 @@ pub(super) struct Shared {
     carried: AtomicBool,
     /// Whether a request on it was refused: whoever asks for a new one gets another.
     tired: AtomicBool,
+    /// Whether it ended by a GOAWAY of a server that has taken some of its requests.
+    taken_some: AtomicBool,
     /// When it had a request last, in nanoseconds of [`net::now`]'s clock.
     used_at: AtomicU64,
     /// Since when the server was sent something and has said nothing, on the same clock; 0: it is not waited for.
@@ -240,6 +242,7 @@ impl Shared {
             streams: AtomicU32::new(0),
             carried: AtomicBool::new(false),
             tired: AtomicBool::new(false),
+            taken_some: AtomicBool::new(false),
             used_at: AtomicU64::new(stamp()),
             unheard_since: AtomicU64::new(0),
             pinged: AtomicBool::new(false),
@@ -353,6 +356,15 @@ impl Shared {
         if self.is_tired() != tired {
             self.tired.store(tired, Relaxed);
         }
+    }
+
+    /// Whether its server has left, and has taken some of its requests: what it left out it may take on another one.
+    pub(super) fn has_taken_some(&self) -> bool {
+        self.taken_some.load(Relaxed)
+    }
+
+    pub(super) fn note_taken_some(&self) {
+        self.taken_some.store(true, Relaxed);
     }
 
     /// Whether this is the first request to be charged with its end.
