@@ -230,7 +230,11 @@ fn a_server_that_closes_on_an_upload_that_it_has_not_read_stays() -> Outcome {
         let cut = post("/part")?.response();
         ensure!(cut.is_err(), "{cut:?}");
     }
-    wait_ended(&evenkeel, "server_reset", 2 * ROW)?;
+    wait_until("all have ended", SOON, || {
+        let reset = count(&evenkeel, "server_reset");
+        reset + count(&evenkeel, "server_closed") >= (2 * ROW) as f64
+            && metric(&evenkeel, "evenkeel_active_connections") == 0.0
+    })?;
     ensure_not_charged(&evenkeel)
 }
 

@@ -346,7 +346,12 @@ fn finish(
             {
                 cx.doubt.excuse();
             }
-            let is_reset = matches!(fault, ResponseFault::Broken(Reason::ServerReset));
+            let is_reset = match fault {
+                ResponseFault::Broken(Reason::ServerReset) => true,
+                // A write has met the reset, and the kernel tells of it once.
+                ResponseFault::Broken(Reason::ServerClosed) => upload.was_cut() || !sent_whole,
+                _ => false,
+            };
             if is_reset && upload.bytes > 0 && !server.stream.is_carried() {
                 // A server that closes on what it has not read of a body resets: it need not be ill for that.
                 cx.doubt.excuse();
