@@ -91,6 +91,16 @@ fn read(mut client: &TcpStream, enough: usize, slowly: impl Fn(usize) -> bool) -
     total
 }
 
+/// Reads until this has come.
+fn read_to(mut client: &TcpStream, what: &[u8]) {
+    let (mut piece, mut all) = ([0; 1024], Vec::new());
+    while !all.windows(what.len()).any(|it| it == what) {
+        let count = client.read(&mut piece).expect("more comes");
+        assert_ne!(count, 0, "the end came before");
+        all.extend_from_slice(&piece[..count]);
+    }
+}
+
 #[test]
 fn who_reads_slowly_is_not_taken_for_one_that_does_not() {
     let origin = large();
@@ -195,11 +205,16 @@ fn a_stream_whose_window_stays_shut_is_let_go_beside_one_that_is_read_slowly() {
     let origin = large();
     let mut evenkeel = start(&origin);
     let client = connect(&evenkeel);
-    let frames: [&[u8]; 6] = [
+    let frames: [&[u8]; 4] = [
         PREFACE,
         &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 100]),
         &frame(WINDOW_UPDATE, 0, 0, &WIDE),
         &frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(GET)),
+    ];
+    send(&client, &frames);
+    // It waits before the kernel has minutes' worth of the other one ahead of it.
+    read_to(&client, &[b'x'; 100]);
+    let frames: [&[u8]; 2] = [
         &frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(GET)),
         &frame(WINDOW_UPDATE, 0, 3, &WIDE),
     ];
